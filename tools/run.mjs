@@ -1,0 +1,88 @@
+// Runs one of the root's scripts on a machine that has only Node and npm: installs the workspace when
+// the lock file asks for it, builds what is stale, then hands over to the program.
+// Standard output belongs to the program; installing and building speak on standard error.
+import { spawnSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { delimiter, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const [name = "", ...args] = process.argv.slice(2);
+
+process.env["PATH"] = join(root, "node_modules", ".bin") + delimiter + (process.env["PATH"] ?? "");
+process.env["TURBO_TELEMETRY_DISABLED"] = "1";
+process.env["DO_NOT_TRACK"] = "1";
+
+/** @param {string} path */
+const read = (path) => (existsSync(join(root, path)) ? readFileSync(join(root, path), "utf8") : "");
+
+/**
+ * @param {string} command
+ * @param {readonly string[]} argv
+ * @param {import("node:child_process").StdioOptions} stdio
+ * @param {string} cwd
+ */
+function run(command, argv, stdio = "inherit", cwd = root) {
+  const { status, signal, error } = spawnSync(command, argv, { stdio, cwd });
+  if (error) throw error;
+  return signal ? 128 : (status ?? 1);
+}
+
+function install() {
+  if (read("pnpm-lock.yaml") === read("node_modules/.pnpm/lock.yaml")) return;
+  /** @type {{ packageManager: string }} */
+  const { packageManager } = JSON.parse(read("package.json"));
+  console.error("Installing the workspace (once per change of pnpm-lock.yaml) ...");
+  const status = run("npx", ["-y", packageManager, "install", "--frozen-lockfile"], [0, 2, 2]);
+  if (status !== 0) {
+    console.error(
+      "The installation failed; the lines above say why. Node 20.19 or newer is needed.",
+    );
+    process.exit(status);
+  }
+}
+
+function build() {
+  const turbo = spawnSync("turbo", ["run", "build", "--output-logs=errors-only"], {
+    cwd: root,
+    encoding: "utf8",
+    maxBuffer: 1 << 26,
+  });
+  if (turbo.status === 0) return;
+  process.stderr.write(turbo.stdout + turbo.stderr);
+  process.exit(turbo.status ?? 1);
+}
+
+/** The programs of the workspace: each runs from its build, in the caller's directory. */
+const programs = {
+  "guest-kernel": "apps/guest-kernel/dist/bin/guest-kernel.js",
+  "hyperv-host": "packages/hyperv-host/dist/bin/hyperv-host.js",
+  vhd: "packages/vhd/dist/bin/vhd.js",
+  bench: "apps/bench/dist/index.js",
+};
+
+/** @type {Record<string, () => number>} */
+const commands = {
+  build: () => 0,
+  start: () => run("node", [programs["guest-kernel"], "demo", ...args]),
+  test: () => run("vitest", ["run", ...args]),
+  soak: () => run("node", ["tools/soak.mjs", ...args]),
+  typecheck: () => run("tsc", ["-p", "tsconfig.json", ...args]),
+  lint: () =>
+    run("eslint", [".", "--max-warnings=0", ...args]) || run("node", ["tools/boundaries.mjs"]),
+  format: () => run("prettier", ["--write", ".", ...args]),
+};
+
+for (const [program, file] of Object.entries(programs)) {
+  commands[program] = () =>
+    run("node", [join(root, file), ...args], "inherit", process.env["INIT_CWD"] ?? root);
+}
+
+const command = commands[name];
+if (command === undefined) {
+  console.error(`Unknown command '${name}'. Known: ${Object.keys(commands).sort().join(", ")}.`);
+  process.exit(2);
+}
+install();
+if (!["lint", "format", "typecheck"].includes(name)) build();
+process.exit(command());

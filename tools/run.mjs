@@ -30,8 +30,9 @@ function run(command, argv, stdio = "inherit", cwd = root) {
 
 function install() {
   if (read("pnpm-lock.yaml") === read("node_modules/.pnpm/lock.yaml")) return;
-  /** @type {{ packageManager: string }} */
-  const { packageManager } = JSON.parse(read("package.json"));
+  const { packageManager } = /** @type {{ packageManager: string }} */ (
+    JSON.parse(read("package.json"))
+  );
   console.error("Installing the workspace (once per change of pnpm-lock.yaml) ...");
   const status = run("npx", ["-y", packageManager, "install", "--frozen-lockfile"], [0, 2, 2]);
   if (status !== 0) {

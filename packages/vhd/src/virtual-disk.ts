@@ -1,0 +1,33 @@
+/** Which container and which allocation an image has. */
+export type ImageFormat = "vhd-fixed" | "vhd-dynamic" | "vhdx-fixed" | "vhdx-dynamic";
+
+/**
+ * An open disk image as its user sees it: a range of sectors.
+ *
+ * Calls are synchronous (see `BlockFile`) and take a window of a caller's array, which may lie over
+ * shared memory; the disk keeps no reference to it. `position` and `lengthBytes` must be multiples of
+ * `logicalSectorBytes` inside the disk: anything else is a programmer error and asserts.
+ * After a failed metadata write the image is poisoned: every later call throws `ERR_IMAGE_POISONED`.
+ */
+export interface VirtualDisk {
+  readonly format: ImageFormat;
+  readonly readOnly: boolean;
+  /** Size of the virtual disk. */
+  readonly sizeBytes: number;
+  /** 512 or 4096. */
+  readonly logicalSectorBytes: number;
+  /** 512 or 4096. */
+  readonly physicalSectorBytes: number;
+  /** 16 bytes that identify the disk: the VHDX virtual disk id, or the VHD unique id. */
+  readonly identity: Uint8Array;
+  /** Blocks that were never written read as zero. */
+  read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void;
+  /** Throws `ERR_IMAGE_READ_ONLY` on a read-only image; the data is durable after the next `flush`. */
+  write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void;
+  /** Everything written before is durable when this returns. */
+  flush(): void;
+  /** Tells that the range is no longer needed; whole blocks of a dynamic image then read as zero, the rest is left alone. */
+  unmap(position: number, lengthBytes: number): void;
+  /** Flushes, leaves the image clean, and closes the file. */
+  close(): void;
+}

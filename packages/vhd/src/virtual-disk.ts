@@ -26,8 +26,17 @@ export interface VirtualDisk {
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void;
   /** Everything written before is durable when this returns. */
   flush(): void;
-  /** Tells that the range is no longer needed; whole blocks of a dynamic image then read as zero, the rest is left alone. */
+  /**
+   * Tells that the range is no longer needed. Whole blocks of a dynamic VHDX then read as zero, the rest
+   * is left alone; a VHD has no such notion and ignores it.
+   */
   unmap(position: number, lengthBytes: number): void;
+  /**
+   * The first position at or after `position` (which may be anything from 0 to `sizeBytes`) that may
+   * hold something else than zeros, `sizeBytes` when there is none: what copying programs skip by.
+   * Without this method all of the disk counts as data.
+   */
+  nextData?(position: number): number;
   /** Flushes, leaves the image clean, and closes the file. */
   close(): void;
 }

@@ -1,1 +1,88 @@
-export {};
+export { GUID_SIZE, NIL_GUID, parseGuid, readGuid, writeGuid, type Guid } from "./guid.js";
+export {
+  bytes,
+  flag16,
+  flag8,
+  gpa,
+  guid,
+  record,
+  u16,
+  u32,
+  u64,
+  u8,
+  type Field,
+  type Fields,
+  type RecordOf,
+  type WireRecord,
+} from "./record.js";
+export {
+  CPUID_1_ECX_HYPERVISOR,
+  CpuidLeaf,
+  GuestOsId,
+  HYPERVISOR_INTERFACE,
+  HYPERVISOR_VENDOR,
+  HypervisorAdvice,
+  HypervisorFeature,
+  HypervisorPrivilege,
+  MSR_ENABLE,
+  MSR_PAGE_MASK,
+  Msr,
+  SINT_COUNT,
+  SYNIC_VERSION,
+  Sint,
+  TIMER_SINT,
+  VMBUS_SINT,
+} from "./hypervisor.js";
+export {
+  CONNECTION_ID_MASK,
+  ConnectionId,
+  HYPERCALL_CODE_MASK,
+  HYPERCALL_FAST,
+  HYPERCALL_INPUT_ALIGNMENT,
+  HypercallCode,
+  HypercallStatus,
+  PostMessageInput,
+  SignalEventInput,
+  eventConnectionId,
+} from "./hypercalls.js";
+export {
+  EventFlagsPage,
+  MESSAGE_PAYLOAD_MAX,
+  MESSAGE_PENDING,
+  MessageSlot,
+  SynicMessageType,
+  TimerMessage,
+} from "./synic.js";
+export {
+  INTERRUPT_PAGE_FLAG,
+  InterruptPage,
+  MONITOR_COUNT,
+  MONITOR_NONE,
+  MonitorPage,
+  MonitorParameter,
+  monitorLatencyOffset,
+  monitorParameterOffset,
+  monitorPendingOffset,
+} from "./signal-pages.js";
+export {
+  ControlPage,
+  FEATURE_PENDING_SEND_SIZE,
+  RING_ALIGNMENT,
+  RING_MIN_PAGES,
+  RING_PORTABLE_RESERVE,
+} from "./ring-layout.js";
+export {
+  GPA_DIRECT_CUSTOMARY_MAX,
+  GpaDirect,
+  PACKET_FLAG_COMPLETION_REQUESTED,
+  PACKET_MAX_BYTES,
+  PIPE_PAYLOAD_MAX,
+  Packet,
+  PacketTrailer,
+  PacketType,
+  PipeHeader,
+  PipePacketType,
+  TransferPageRange,
+  TransferPages,
+} from "./packet-layout.js";
+export { GpaRangeFault, GpaRangeHeader, PAGE_SIZE, PFN_SIZE, gpaRangePages } from "./gpa-ranges.js";

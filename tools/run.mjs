@@ -30,11 +30,13 @@ function run(command, argv, stdio = "inherit", cwd = root) {
 
 function install() {
   if (read("pnpm-lock.yaml") === read("node_modules/.pnpm/lock.yaml")) return;
-  const { packageManager } = /** @type {{ packageManager: string }} */ (
-    JSON.parse(read("package.json"))
-  );
+  const manifest = /** @type {{ packageManager: string }} */ (JSON.parse(read("package.json")));
   console.error("Installing the workspace (once per change of pnpm-lock.yaml) ...");
-  const status = run("npx", ["-y", packageManager, "install", "--frozen-lockfile"], [0, 2, 2]);
+  const status = run(
+    "npx",
+    ["-y", manifest.packageManager, "install", "--frozen-lockfile"],
+    [0, 2, 2],
+  );
   if (status !== 0) {
     console.error(
       "The installation failed; the lines above say why. Node 20.19 or newer is needed.",

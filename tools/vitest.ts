@@ -8,6 +8,11 @@ export function project(name: string): ReturnType<typeof defineProject> {
   return defineProject({
     resolve: { conditions },
     ssr: { resolve: { conditions, externalConditions: conditions } },
-    test: { name, include: ["test/**/*.test.ts"], pool: "forks", testTimeout: 30_000 },
+    test: {
+      name: `@hyperv-is/${name}`,
+      include: ["test/**/*.test.ts"],
+      pool: "forks",
+      testTimeout: 30_000,
+    },
   });
 }

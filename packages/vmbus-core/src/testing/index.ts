@@ -1,1 +1,1 @@
-export {};
+export { connectedChannels, type ConnectedChannels, type ConnectOptions } from "./loopback.js";

@@ -1,0 +1,69 @@
+import type { Channel } from "./channel.js";
+import { PollResult } from "./channel.js";
+import type { EventFlags } from "./event-flags.js";
+
+/** Packets that one channel may handle before the others of its CPU get their turn. */
+const DEFAULT_BUDGET = 256;
+
+/**
+ * One CPU's channels: turns event flags into channel tasks, round robin, each bounded by a budget.
+ * Guest vCPUs and host workers use the same one; a flag number is what the channel was bound to.
+ */
+export class ChannelDispatcher {
+  readonly #channels: (Channel | undefined)[] = [];
+  readonly #ready: Channel[] = [];
+  readonly #scheduled = new Set<Channel>();
+  readonly #budget: number;
+
+  constructor(budget = DEFAULT_BUDGET) {
+    this.#budget = budget;
+  }
+
+  /** Binds a flag to a channel. To be done before the peer can signal; the channel is polled once, for signals that came earlier. */
+  bind(flag: number, channel: Channel): void {
+    if (this.#channels[flag] !== undefined) throw new Error(`flag ${flag} is bound already`);
+    this.#channels[flag] = channel;
+    this.schedule(channel);
+  }
+
+  /** Forgets a flag; late signals on it are ignored. */
+  unbind(flag: number): void {
+    const channel = this.#channels[flag];
+    this.#channels[flag] = undefined;
+    if (channel === undefined || !this.#scheduled.delete(channel)) return;
+    this.#ready.splice(this.#ready.indexOf(channel), 1);
+  }
+
+  /** Takes all flags and schedules their channels; unknown flags are ignored. */
+  interrupt(flags: EventFlags): void {
+    for (let word = 0; word < flags.wordCount; word++) {
+      let bits = flags.take(word);
+      while (bits !== 0) {
+        const bit = 31 - Math.clz32(bits & -bits);
+        bits &= bits - 1;
+        const channel = this.#channels[word * 32 + bit];
+        if (channel === undefined) continue;
+        channel.interrupt();
+        this.schedule(channel);
+      }
+    }
+  }
+
+  /** Puts a channel on the list of those to poll. */
+  schedule(channel: Channel): void {
+    if (this.#scheduled.has(channel)) return;
+    this.#scheduled.add(channel);
+    this.#ready.push(channel);
+  }
+
+  /** Polls each scheduled channel once; true while some want to be polled again. */
+  run(): boolean {
+    for (let count = this.#ready.length; count > 0; count--) {
+      const channel = this.#ready.shift();
+      if (channel === undefined) break;
+      this.#scheduled.delete(channel);
+      if (channel.poll(this.#budget) === PollResult.More) this.schedule(channel);
+    }
+    return this.#ready.length > 0;
+  }
+}

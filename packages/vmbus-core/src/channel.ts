@@ -1,0 +1,194 @@
+import { VmbusError } from "./errors.js";
+import { ReceiveResult, type IncomingRing } from "./ring/incoming-ring.js";
+import { SendResult, type OutgoingRing } from "./ring/outgoing-ring.js";
+
+/** Rings the peer's bell: a hypercall, a monitor bit, an event flag. Called only under the ring's signal rules. */
+export interface Signal {
+  signal(): void;
+}
+
+/** The code that a channel's packets are for. Called on the CPU that the channel is bound to. */
+export interface ChannelHandler {
+  /** A packet is in `channel.incoming`; what is needed of it must be copied out before this returns. */
+  packet(channel: Channel): void;
+  /** The packets of one look are handled: publish the answers (`channel.flush`). */
+  batchEnd(channel: Channel): void;
+  /** Room that `channel.waitForSpace` asked for may have come. */
+  spaceArrived(channel: Channel): void;
+  /** The channel closed: by `close`, by a rescind, or because the peer broke the protocol. Called once. */
+  closed(channel: Channel, reason: ChannelClosedReason): void;
+}
+
+/** Why a channel closed. */
+export type ChannelClosedReason = "closed" | "rescinded" | "corrupt";
+
+/** Outcome of `Channel.poll`. */
+export const PollResult = {
+  /** Nothing left; a signal will announce more. */
+  Idle: 0,
+  /** The budget ended first; poll again, no signal will come. */
+  More: 1,
+  /** The channel is closed. */
+  Closed: 2,
+} as const;
+export type PollResult = (typeof PollResult)[keyof typeof PollResult];
+
+/** Running totals of one end of a channel. */
+export interface ChannelCounters {
+  packetsIn: number;
+  packetsOut: number;
+  /** Signals this end sent because it put packets. */
+  signalsSent: number;
+  /** Signals this end sent because it freed space that the peer waited for. */
+  spaceSignalsSent: number;
+  /** Interrupts taken. */
+  interrupts: number;
+  /** Times the outgoing ring was full. */
+  outgoingFull: number;
+}
+
+/** One end of an open channel, guest or host: two rings, and the rules by which the ends wake each other. */
+export class Channel {
+  readonly incoming: IncomingRing;
+  readonly outgoing: OutgoingRing;
+  readonly counters: ChannelCounters = {
+    packetsIn: 0,
+    packetsOut: 0,
+    signalsSent: 0,
+    spaceSignalsSent: 0,
+    interrupts: 0,
+    outgoingFull: 0,
+  };
+  /** Set when the peer broke the protocol. */
+  error: VmbusError | undefined;
+  readonly #signal: Signal;
+  readonly #handler: ChannelHandler;
+  #closedReason: ChannelClosedReason | undefined;
+  #wantedBytes = 0;
+
+  constructor(
+    incoming: IncomingRing,
+    outgoing: OutgoingRing,
+    signal: Signal,
+    handler: ChannelHandler,
+  ) {
+    this.incoming = incoming;
+    this.outgoing = outgoing;
+    this.#signal = signal;
+    this.#handler = handler;
+  }
+
+  get closedReason(): ChannelClosedReason | undefined {
+    return this.#closedReason;
+  }
+
+  isClosed(): boolean {
+    return this.#closedReason !== undefined;
+  }
+
+  /** The interrupt: this end is awake now and wants no more signals until it has drained the ring. */
+  interrupt(): void {
+    this.counters.interrupts++;
+    if (!this.isClosed()) this.incoming.mask();
+  }
+
+  /**
+   * Handles up to `budget` packets, then sleeps or asks to be polled again.
+   * The order at the end is the whole point: drain, unmask, look once more.
+   */
+  poll(budget: number): PollResult {
+    if (this.isClosed()) return PollResult.Closed;
+    if (this.#wantedBytes !== 0 && this.outgoing.spaceArrived(this.#wantedBytes)) {
+      this.#wantedBytes = 0;
+      this.#handler.spaceArrived(this);
+    }
+    const incoming = this.incoming;
+    let left = budget;
+    for (;;) {
+      let result: ReceiveResult = ReceiveResult.Empty;
+      while (left > 0 && (result = incoming.next()) === ReceiveResult.Packet) {
+        left--;
+        this.counters.packetsIn++;
+        this.#handler.packet(this);
+        if (this.isClosed()) return PollResult.Closed;
+        incoming.release();
+        // A writer that waits for room must not wait for the end of a long batch.
+        if (incoming.releasedBytes > incoming.sizeBytes >>> 2) this.#commit();
+      }
+      if (result === ReceiveResult.Corrupt) {
+        this.#commit();
+        this.#handler.batchEnd(this);
+        this.fail(
+          "ERR_RING_CORRUPT",
+          `the peer corrupted the ring: ${String(incoming.corruption)}`,
+        );
+        return PollResult.Closed;
+      }
+      this.#commit();
+      this.#handler.batchEnd(this);
+      if (this.isClosed()) return PollResult.Closed;
+      if (left === 0) return PollResult.More;
+      if (incoming.unmask()) return PollResult.Idle;
+      incoming.mask();
+    }
+  }
+
+  /**
+   * Starts an outgoing packet; see `OutgoingRing.begin`. A full ring is counted; an impossible index
+   * closes the channel.
+   */
+  begin(
+    type: number,
+    flags: number,
+    headerBytes: number,
+    packetBytes: number,
+    idLow: number,
+    idHigh: number,
+  ): SendResult {
+    if (this.isClosed()) return SendResult.Corrupt;
+    const result = this.outgoing.begin(type, flags, headerBytes, packetBytes, idLow, idHigh);
+    if (result === SendResult.Ready) this.counters.packetsOut++;
+    else if (result === SendResult.Full) this.counters.outgoingFull++;
+    else this.fail("ERR_RING_CORRUPT", "the peer moved its read index past what was written");
+    return result;
+  }
+
+  /** Publishes what was put, and signals if the rules ask for it. */
+  flush(): void {
+    if (this.isClosed() || !this.outgoing.publish()) return;
+    this.counters.signalsSent++;
+    this.#signal.signal();
+  }
+
+  /**
+   * After a full ring: asks the peer to say when a packet of `packetBytes` fits.
+   * @returns True if it fits already; false if `spaceArrived` of the handler will be called.
+   */
+  waitForSpace(packetBytes: number): boolean {
+    // Packets that were put but not published could never be read, and so never make room.
+    this.flush();
+    if (this.outgoing.requestSpace(packetBytes)) return true;
+    this.#wantedBytes = packetBytes;
+    return false;
+  }
+
+  /** Closes this end: no packet is handled or sent any more. Idempotent. */
+  close(reason: ChannelClosedReason = "closed"): void {
+    if (this.isClosed()) return;
+    this.#closedReason = reason;
+    this.#handler.closed(this, reason);
+  }
+
+  /** Closes this end because the peer broke the protocol above the ring. */
+  fail(code: string, detail: string): void {
+    if (this.isClosed()) return;
+    this.error = new VmbusError(code, detail);
+    this.close("corrupt");
+  }
+
+  #commit(): void {
+    if (!this.incoming.commit()) return;
+    this.counters.spaceSignalsSent++;
+    this.#signal.signal();
+  }
+}

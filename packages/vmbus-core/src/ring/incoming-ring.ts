@@ -1,0 +1,247 @@
+import { Packet, PacketType, PACKET_FLAG_COMPLETION_REQUESTED } from "../protocol/index.js";
+import { copyWithinMemory } from "./copy.js";
+import type { GuestMemory } from "../guest-memory.js";
+import type { RingArea } from "./ring-area.js";
+import { ringControl, type RingControl, type RingControlFactory } from "./ring-control.js";
+
+/** Outcome of `IncomingRing.next`. */
+export const ReceiveResult = {
+  Empty: 0,
+  /** A packet: its header is in the ring's fields, its bytes can be read until `release`. */
+  Packet: 1,
+  /** The writer broke the protocol, see `corruption`: close the channel. */
+  Corrupt: 2,
+} as const;
+export type ReceiveResult = (typeof ReceiveResult)[keyof typeof ReceiveResult];
+
+/** What a writer can do wrong with a ring. */
+export type RingCorruption =
+  | "write-index-range"
+  | "write-index-moved-back"
+  | "packet-truncated"
+  | "packet-header-length"
+  | "packet-length"
+  | "packet-flags"
+  | "packet-type";
+
+/**
+ * The reading end of a ring.
+ *
+ * `next` loads a packet's descriptor into the fields of this object; each shared field is read once,
+ * checked, and used from the private copy only. The payload stays in the ring until `release`; a caller
+ * copies what it will decide on into private memory. Read space is given back at `commit`.
+ */
+export class IncomingRing {
+  readonly sizeBytes: number;
+  /** Type of the current packet, one of `PacketType`. */
+  type = 0;
+  /** Flags of the current packet. */
+  flags = 0;
+  /** Bytes from the start of the current packet to its payload. */
+  headerBytes = 0;
+  /** Bytes of the current packet without trailer. */
+  packetBytes = 0;
+  /** Halves of the current packet's transaction id, as signed 32-bit integers. */
+  idLow = 0;
+  idHigh = 0;
+  /** Why `next` returned `Corrupt`. */
+  corruption: RingCorruption | undefined;
+
+  readonly #area: RingArea;
+  readonly #memory: GuestMemory;
+  readonly #words: Int32Array;
+  readonly #control: RingControl;
+  /** Read index that the writer can see. */
+  #published: number;
+  /** Read index after the packets released so far. */
+  #read: number;
+  /** Newest write index that was seen and is possible. */
+  #write: number;
+  /** Start of the current packet. */
+  #start = 0;
+
+  constructor(area: RingArea, makeControl: RingControlFactory = ringControl) {
+    this.#area = area;
+    this.#memory = area.memory;
+    this.#words = area.memory.words;
+    this.sizeBytes = area.sizeBytes;
+    this.#control = makeControl(area.memory, area.controlAddress);
+    this.#published = this.#read = this.#control.loadReadIndex();
+    if (this.#read >= this.sizeBytes || (this.#read & 7) !== 0)
+      throw new RangeError("ring indices were not initialised");
+    // Nothing seen yet: the first `next` loads and checks the writer's index.
+    this.#write = this.#read;
+  }
+
+  /** Payload bytes of the current packet, padding included. */
+  get payloadBytes(): number {
+    return this.packetBytes - this.headerBytes;
+  }
+
+  /** True if the sender of the current packet waits for a completion. */
+  get completionRequested(): boolean {
+    return (this.flags & PACKET_FLAG_COMPLETION_REQUESTED) !== 0;
+  }
+
+  /** Looks at the next packet. */
+  next(): ReceiveResult {
+    let available = this.#write - this.#read;
+    if (available < 0) available += this.sizeBytes;
+    if (available === 0) {
+      if (!this.#refresh()) return ReceiveResult.Corrupt;
+      available = this.#write - this.#read;
+      if (available < 0) available += this.sizeBytes;
+      if (available === 0) return ReceiveResult.Empty;
+    }
+    if (available < Packet.descriptorBytes + Packet.trailerBytes)
+      return this.#corrupt("packet-truncated");
+    this.#start = this.#read;
+    const first = this.u32(0);
+    const second = this.u32(4);
+    const type = first & 0xffff;
+    const headerBytes = (first >>> 16) << 3;
+    const packetBytes = (second & 0xffff) << 3;
+    const flags = second >>> 16;
+    const leastHeaderBytes =
+      type === PacketType.gpaDirect || type === PacketType.transferPages ? 24 : 16;
+    if (headerBytes < leastHeaderBytes || headerBytes > packetBytes)
+      return this.#corrupt("packet-header-length");
+    if (packetBytes + Packet.trailerBytes > available) return this.#corrupt("packet-length");
+    if ((flags & ~PACKET_FLAG_COMPLETION_REQUESTED) !== 0) return this.#corrupt("packet-flags");
+    if (
+      type !== PacketType.inBand &&
+      type !== PacketType.completion &&
+      type !== PacketType.gpaDirect &&
+      type !== PacketType.transferPages
+    )
+      return this.#corrupt("packet-type");
+    this.type = type;
+    this.flags = flags;
+    this.headerBytes = headerBytes;
+    this.packetBytes = packetBytes;
+    this.idLow = this.u32(8);
+    this.idHigh = this.u32(12);
+    return ReceiveResult.Packet;
+  }
+
+  /** The 4 bytes at `offset` of the current packet as a signed integer; the caller keeps inside `packetBytes`. Shared memory: read once. */
+  u32(offset: number): number {
+    let at = this.#start + offset;
+    if (at >= this.sizeBytes) at -= this.sizeBytes;
+    return this.#words[this.#area.address(at) >>> 2]!;
+  }
+
+  /** Copies `count` words from byte `offset` of the current packet into a private array. */
+  readWords(offset: number, target: Int32Array, to: number, count: number): void {
+    let at = this.#start + offset;
+    if (at >= this.sizeBytes) at -= this.sizeBytes;
+    const words = this.#words;
+    if (this.#area.run(at, count * 4) === count * 4) {
+      let source = this.#area.address(at) >>> 2;
+      for (let index = to; index < to + count; index++) target[index] = words[source++]!;
+      return;
+    }
+    for (let index = to; index < to + count; index++) {
+      target[index] = words[this.#area.address(at) >>> 2]!;
+      at += 4;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+    }
+  }
+
+  /** Copies bytes of the current packet to guest memory, to a range that the caller has checked. */
+  copyToMemory(offset: number, address: number, lengthBytes: number): void {
+    let at = this.#start + offset;
+    let to = address;
+    let rest = lengthBytes;
+    while (rest > 0) {
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      const run = this.#area.run(at, rest);
+      copyWithinMemory(this.#memory, to, this.#area.address(at), run);
+      at += run;
+      to += run;
+      rest -= run;
+    }
+  }
+
+  /** A private copy of bytes of the current packet: for rare packets. */
+  copyOut(offset: number, lengthBytes: number): Uint8Array {
+    const copy = new Uint8Array(lengthBytes);
+    for (let index = 0; index < lengthBytes; index++) {
+      let at = this.#start + offset + index;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      copy[index] = this.#memory.bytes[this.#area.address(at)]!;
+    }
+    return copy;
+  }
+
+  /** Is done with the current packet. Its space goes back to the writer at `commit`. */
+  release(): void {
+    let read = this.#start + this.packetBytes + Packet.trailerBytes;
+    if (read >= this.sizeBytes) read -= this.sizeBytes;
+    this.#read = read;
+  }
+
+  /** Bytes released but not yet given back. */
+  get releasedBytes(): number {
+    const freed = this.#read - this.#published;
+    return freed < 0 ? freed + this.sizeBytes : freed;
+  }
+
+  /**
+   * Gives the space of released packets back to the writer.
+   *
+   * @returns True if the writer must be signalled: it waits for room, and this commit crossed the amount.
+   */
+  commit(): boolean {
+    const freed = this.releasedBytes;
+    if (freed === 0) return false;
+    const read = this.#read;
+    this.#published = read;
+    this.#control.storeReadIndex(read);
+    const wanted = this.#control.loadPendingSendSize();
+    if (wanted === 0) return false;
+    let used = this.#control.loadWriteIndex() - read;
+    if (used < 0) used += this.sizeBytes;
+    const free = this.sizeBytes - used;
+    return free - freed <= wanted && free > wanted;
+  }
+
+  /** Tells the writer not to signal: this end is awake and will look by itself. */
+  mask(): void {
+    this.#control.storeInterruptMask(1);
+  }
+
+  /**
+   * Asks for signals again, and looks once more.
+   *
+   * @returns True if the ring is empty and a signal will come; false if a packet slipped in, for which
+   *   no signal may come.
+   */
+  unmask(): boolean {
+    this.#control.storeInterruptMask(0);
+    return this.#control.loadWriteIndex() === this.#read;
+  }
+
+  #refresh(): boolean {
+    const write = this.#control.loadWriteIndex();
+    if (write >= this.sizeBytes || (write & 7) !== 0) {
+      this.corruption = "write-index-range";
+      return false;
+    }
+    let known = this.#write - this.#published;
+    if (known < 0) known += this.sizeBytes;
+    let now = write - this.#published;
+    if (now < 0) now += this.sizeBytes;
+    if (now < known) {
+      this.corruption = "write-index-moved-back";
+      return false;
+    }
+    this.#write = write;
+    return true;
+  }
+
+  #corrupt(reason: RingCorruption): typeof ReceiveResult.Corrupt {
+    this.corruption = reason;
+    return ReceiveResult.Corrupt;
+  }
+}

@@ -1,0 +1,247 @@
+import {
+  FEATURE_PENDING_SEND_SIZE,
+  PACKET_MAX_BYTES,
+  Packet,
+  RING_PORTABLE_RESERVE,
+} from "../protocol/index.js";
+import { copyWithinMemory } from "./copy.js";
+import type { GuestMemory } from "../guest-memory.js";
+import type { RingArea } from "./ring-area.js";
+import { ringControl, type RingControl, type RingControlFactory } from "./ring-control.js";
+
+/** Outcome of `OutgoingRing.begin`. */
+export const SendResult = {
+  /** There is room: put the packet's bytes, then `end`. */
+  Ready: 0,
+  /** No room now; `requestSpace` asks the reader to say when. */
+  Full: 1,
+  /** The reader's index is impossible: close the channel. */
+  Corrupt: 2,
+} as const;
+export type SendResult = (typeof SendResult)[keyof typeof SendResult];
+
+/**
+ * The writing end of a ring.
+ *
+ * A packet is built in place: `begin`, any number of `put…`, `end`. Packets become visible together at
+ * `publish`, which also decides whether the reader must be signalled. Nothing here allocates.
+ *
+ * The reader owns the read index and can write anything into it at any time; it is loaded once per use
+ * and checked. The write index is ours: it is stored and never read back.
+ */
+export class OutgoingRing {
+  readonly sizeBytes: number;
+  /** Bytes of the largest packet: descriptor included, trailer not. */
+  readonly maxPacketBytes: number;
+  readonly #area: RingArea;
+  readonly #memory: GuestMemory;
+  readonly #words: Int32Array;
+  readonly #control: RingControl;
+  /** Write index that the reader can see. */
+  #published: number;
+  /** Write index after the packets put so far. */
+  #staged: number;
+  /** Newest read index that was seen and is possible. */
+  #read: number;
+  #packetStart = 0;
+  #packetEnd = 0;
+  #cursor = 0;
+  #waiting = false;
+
+  constructor(area: RingArea, makeControl: RingControlFactory = ringControl) {
+    this.#area = area;
+    this.#memory = area.memory;
+    this.#words = area.memory.words;
+    this.sizeBytes = area.sizeBytes;
+    this.maxPacketBytes = Math.min(
+      area.sizeBytes - RING_PORTABLE_RESERVE - Packet.trailerBytes,
+      PACKET_MAX_BYTES,
+    );
+    this.#control = makeControl(area.memory, area.controlAddress);
+    this.#published = this.#staged = this.#control.loadWriteIndex();
+    this.#read = this.#control.loadReadIndex();
+    if (!this.#possible(this.#published) || !this.#possible(this.#read))
+      throw new RangeError("ring indices were not initialised");
+    // The promise that this end sets the pending size when it waits for room.
+    this.#control.storeFeatureBits(FEATURE_PENDING_SEND_SIZE);
+    this.#control.storePendingSendSize(0);
+  }
+
+  /** True while this end waits for room that `requestSpace` asked for. */
+  get waiting(): boolean {
+    return this.#waiting;
+  }
+
+  /**
+   * Starts a packet.
+   *
+   * @param headerBytes - Descriptor and type-specific header; a multiple of 8, at least 16.
+   * @param packetBytes - Header and payload, rounded up to a multiple of 8 here; at most `maxPacketBytes`.
+   * @param idLow - Low half of the transaction id. @param idHigh - High half.
+   */
+  begin(
+    type: number,
+    flags: number,
+    headerBytes: number,
+    packetBytes: number,
+    idLow: number,
+    idHigh: number,
+  ): SendResult {
+    const length = (packetBytes + 7) & ~7;
+    if (length > this.maxPacketBytes) throw new RangeError("packet larger than the ring");
+    const total = length + Packet.trailerBytes;
+    if (this.#free() <= total) {
+      if (!this.#refresh()) return SendResult.Corrupt;
+      if (this.#free() <= total) return SendResult.Full;
+    }
+    const start = this.#staged;
+    this.#packetStart = start;
+    this.#packetEnd = start + length;
+    const at = this.#area.address(start) >>> 2;
+    // A descriptor is 16 bytes at a multiple of 8: it can be split by the wrap in the middle only.
+    this.#words[at] = type | (headerBytes << 13);
+    this.#words[at + 1] = (length >>> 3) | (flags << 16);
+    this.#cursor = start + 8;
+    this.putU32(idLow);
+    this.putU32(idHigh);
+    return SendResult.Ready;
+  }
+
+  /** Puts the next 4 bytes, little-endian. */
+  putU32(value: number): void {
+    let at = this.#cursor;
+    this.#cursor = at + 4;
+    if (at >= this.sizeBytes) at -= this.sizeBytes;
+    this.#words[this.#area.address(at) >>> 2] = value;
+  }
+
+  /** Puts `count` words of a private array from index `from` on. */
+  putWords(source: Int32Array, from: number, count: number): void {
+    let at = this.#cursor;
+    this.#cursor = at + count * 4;
+    if (at >= this.sizeBytes) at -= this.sizeBytes;
+    const words = this.#words;
+    if (this.#area.run(at, count * 4) === count * 4) {
+      let target = this.#area.address(at) >>> 2;
+      for (let index = from; index < from + count; index++) words[target++] = source[index]!;
+      return;
+    }
+    for (let index = from; index < from + count; index++) {
+      words[this.#area.address(at) >>> 2] = source[index]!;
+      at += 4;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+    }
+  }
+
+  /** Puts bytes of guest memory, from a range that the caller has checked. */
+  putMemory(address: number, lengthBytes: number): void {
+    let from = address;
+    let rest = lengthBytes;
+    while (rest > 0) {
+      let at = this.#cursor;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      const run = this.#area.run(at, rest);
+      copyWithinMemory(this.#memory, this.#area.address(at), from, run);
+      this.#cursor += run;
+      from += run;
+      rest -= run;
+    }
+  }
+
+  /** Puts bytes of a private array: for small or rare payloads. */
+  putBytes(source: Uint8Array, from: number, lengthBytes: number): void {
+    const bytes = this.#memory.bytes;
+    for (let index = from; index < from + lengthBytes; index++) {
+      let at = this.#cursor++;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      bytes[this.#area.address(at)] = source[index]!;
+    }
+  }
+
+  /** Ends the packet: zero padding up to the announced length, then the trailer. Not yet visible. */
+  end(): void {
+    while ((this.#cursor & 7) !== 0 && this.#cursor < this.#packetEnd) {
+      let at = this.#cursor++;
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      this.#memory.bytes[this.#area.address(at)] = 0;
+    }
+    if (this.#cursor !== this.#packetEnd)
+      throw new Error("packet does not have its announced length");
+    this.putU32(0);
+    this.putU32(this.#packetStart);
+    let end = this.#cursor;
+    if (end >= this.sizeBytes) end -= this.sizeBytes;
+    this.#staged = end;
+  }
+
+  /**
+   * Makes all ended packets visible.
+   *
+   * @returns True if the reader must be signalled: it has not masked signals, and it had read
+   *   everything that was there before this batch.
+   */
+  publish(): boolean {
+    const before = this.#published;
+    const staged = this.#staged;
+    if (staged === before) return false;
+    this.#published = staged;
+    this.#control.storeWriteIndex(staged);
+    if (this.#control.loadInterruptMask() !== 0) return false;
+    return this.#control.loadReadIndex() === before;
+  }
+
+  /**
+   * Asks the reader to signal when a packet of `packetBytes` fits, and looks once more.
+   *
+   * @returns True if it fits already (nothing is asked any more), false if the caller must wait for a signal.
+   */
+  requestSpace(packetBytes: number): boolean {
+    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    // Ask for a quarter of the ring at least, so that the two ends do not wake each other per packet.
+    const quarter = (this.sizeBytes >>> 2) & ~7;
+    this.#waiting = true;
+    this.#control.storePendingSendSize(total > quarter ? total : quarter);
+    return this.spaceArrived(packetBytes);
+  }
+
+  /**
+   * Looks for room again after a signal; withdraws the request when it is there.
+   * An impossible read index counts as room, so that the next `begin` reports it.
+   */
+  spaceArrived(packetBytes: number): boolean {
+    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    if (this.#refresh() && this.#free() <= total) return false;
+    this.#waiting = false;
+    this.#control.storePendingSendSize(0);
+    return true;
+  }
+
+  /** True when the reader has taken everything that was published. */
+  isDrained(): boolean {
+    return this.#control.loadReadIndex() === this.#published;
+  }
+
+  /** Bytes between the last known read index and what is staged; one more than may be written. */
+  #free(): number {
+    let used = this.#staged - this.#read;
+    if (used < 0) used += this.sizeBytes;
+    return this.sizeBytes - used;
+  }
+
+  /** Takes the reader's index over if the reader could have got there. */
+  #refresh(): boolean {
+    const read = this.#control.loadReadIndex();
+    if (!this.#possible(read)) return false;
+    let advanced = read - this.#read;
+    if (advanced < 0) advanced += this.sizeBytes;
+    let readable = this.#published - this.#read;
+    if (readable < 0) readable += this.sizeBytes;
+    if (advanced > readable) return false;
+    this.#read = read;
+    return true;
+  }
+
+  #possible(index: number): boolean {
+    return index < this.sizeBytes && (index & 7) === 0;
+  }
+}

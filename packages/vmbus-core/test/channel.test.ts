@@ -1,0 +1,139 @@
+import { describe, expect, test } from "vitest";
+import {
+  SendResult,
+  type Channel,
+  type ChannelClosedReason,
+  type ChannelHandler,
+} from "@hyperv-is/vmbus-core";
+import {
+  PACKET_FLAG_COMPLETION_REQUESTED,
+  PAGE_SIZE,
+  PacketType,
+} from "@hyperv-is/vmbus-core/protocol";
+import { connectedChannels } from "@hyperv-is/vmbus-core/testing";
+
+/** Keeps what arrives. */
+class Sink implements ChannelHandler {
+  readonly ids: number[] = [];
+  readonly closedReasons: ChannelClosedReason[] = [];
+  spaces = 0;
+  packet(channel: Channel): void {
+    this.ids.push(channel.incoming.idLow);
+  }
+  batchEnd(): void {
+    // Nothing to answer.
+  }
+  spaceArrived(): void {
+    this.spaces++;
+  }
+  closed(_channel: Channel, reason: ChannelClosedReason): void {
+    this.closedReasons.push(reason);
+  }
+}
+
+/** Answers each request with a completion that carries the same payload, waiting for room when it must. */
+class Echo implements ChannelHandler {
+  readonly #waiting: number[] = [];
+  packet(channel: Channel): void {
+    if (channel.incoming.completionRequested) this.#waiting.push(channel.incoming.idLow);
+    this.#answer(channel);
+  }
+  batchEnd(channel: Channel): void {
+    channel.flush();
+  }
+  spaceArrived(channel: Channel): void {
+    this.#answer(channel);
+    channel.flush();
+  }
+  closed(): void {
+    this.#waiting.length = 0;
+  }
+  #answer(channel: Channel): void {
+    for (let id = this.#waiting[0]; id !== undefined; id = this.#waiting[0]) {
+      const result = channel.begin(PacketType.completion, 0, 16, 64, id, 0);
+      if (result === SendResult.Full && channel.waitForSpace(64)) continue;
+      if (result !== SendResult.Ready) return;
+      for (let word = 0; word < 12; word++) channel.outgoing.putU32(id);
+      channel.outgoing.end();
+      this.#waiting.shift();
+    }
+  }
+}
+
+function request(channel: Channel, id: number): SendResult {
+  const result = channel.begin(PacketType.inBand, PACKET_FLAG_COMPLETION_REQUESTED, 16, 64, id, 0);
+  if (result !== SendResult.Ready) return result;
+  for (let word = 0; word < 12; word++) channel.outgoing.putU32(id);
+  channel.outgoing.end();
+  return result;
+}
+
+describe("a connected pair", () => {
+  test("completions come back in order, with one signal per batch", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Echo() });
+    pair.run();
+    for (let id = 1; id <= 32; id++) expect(request(pair.left, id)).toBe(SendResult.Ready);
+    pair.left.flush();
+    pair.run();
+    expect(left.ids).toEqual(Array.from({ length: 32 }, (_, index) => index + 1));
+    expect(pair.left.counters).toMatchObject({ packetsOut: 32, packetsIn: 32, signalsSent: 1 });
+    expect(pair.right.counters).toMatchObject({ packetsOut: 32, packetsIn: 32, signalsSent: 1 });
+  });
+
+  test("a writer that found the ring full goes on when room came, and nothing is lost", () => {
+    const left = new Sink();
+    const right = new Echo();
+    const pair = connectedChannels({ left, right, ringPages: 2 });
+    pair.run();
+    let sent = 0;
+    while (sent < 1000) {
+      const result = request(pair.left, sent + 1);
+      if (result === SendResult.Ready) sent++;
+      else if (!pair.left.waitForSpace(64)) pair.run();
+    }
+    pair.left.flush();
+    pair.run();
+    expect(left.ids).toEqual(Array.from({ length: 1000 }, (_, index) => index + 1));
+    expect(left.spaces).toBeGreaterThan(0);
+    expect(pair.left.counters.outgoingFull).toBeGreaterThan(0);
+    expect(pair.right.counters.spaceSignalsSent).toBeGreaterThan(0);
+  });
+
+  test("a corrupt ring closes the channel once, with an error, and the process lives", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Echo() });
+    pair.run();
+    pair.memory.words[(17 * PAGE_SIZE) >>> 2] = 3;
+    pair.left.interrupt();
+    expect(pair.left.poll(16)).toBe(2);
+    expect(pair.left.poll(16)).toBe(2);
+    expect(left.closedReasons).toEqual(["corrupt"]);
+    expect(pair.left.error).toMatchObject({ code: "ERR_RING_CORRUPT" });
+    expect(request(pair.left, 1)).toBe(SendResult.Corrupt);
+  });
+
+  test("a rescinded channel handles nothing more", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Echo() });
+    pair.run();
+    request(pair.left, 1);
+    pair.left.flush();
+    pair.left.close("rescinded");
+    pair.run();
+    expect(left.ids).toEqual([]);
+    expect(left.closedReasons).toEqual(["rescinded"]);
+  });
+
+  test("a budget yields and comes back", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Echo() });
+    pair.run();
+    for (let id = 1; id <= 10; id++) request(pair.left, id);
+    pair.left.flush();
+    expect(pair.right.poll(4)).toBe(1);
+    expect(pair.right.poll(4)).toBe(1);
+    expect(pair.right.poll(4)).toBe(0);
+    expect(pair.right.counters.packetsIn).toBe(10);
+  });
+});

@@ -85,4 +85,91 @@ export {
   TransferPageRange,
   TransferPages,
 } from "./packet-layout.js";
-export { GpaRangeFault, GpaRangeHeader, PAGE_SIZE, PFN_SIZE, gpaRangePages } from "./gpa-ranges.js";
+export {
+  GpaRangeFault,
+  GpaRangeHeader,
+  PAGE_SIZE,
+  PFN_SIZE,
+  emitGpaRanges,
+  gpaRangePages,
+  parseGpaRanges,
+  type GpaRange,
+  type GpaRangesFault,
+  type GpaRangesOutcome,
+} from "./gpa-ranges.js";
+export {
+  Feature,
+  ProtocolVersion,
+  behaviourSince,
+  formatVersion,
+  isProtocolVersion,
+  maximumRelid,
+  negotiationOrder,
+  parseVersion,
+  protocolVersions,
+  versionHas,
+  type Negotiated,
+  type VersionBehaviour,
+  type VersionRow,
+} from "./versions.js";
+export { MessageHeader, MessageType } from "./message-record.js";
+export {
+  lookupMessage,
+  messageTable,
+  parseHeader,
+  type MessageDirection,
+  type MessageOutcome,
+  type MessageRow,
+  type MessageVariant,
+} from "./message-table.js";
+export {
+  ConnectionState,
+  InitiateContact,
+  ModifyConnection,
+  ModifyConnectionResponse,
+  Pause,
+  PauseResponse,
+  Resume,
+  Unload,
+  UnloadResponse,
+  VersionResponse,
+  contactConnectionId,
+  messageConnectionId,
+} from "./connection.js";
+export {
+  AllOffersDelivered,
+  OfferChannel,
+  OfferFlag,
+  PIPE_FLAG_GPA_DIRECT,
+  PipeType,
+  PipeUserData,
+  RelidReleased,
+  RequestOffers,
+  RescindChannelOffer,
+  USER_DATA_SIZE,
+} from "./offers.js";
+export {
+  CloseChannel,
+  CloseReservedChannel,
+  CloseReservedResponse,
+  ModifyChannel,
+  ModifyChannelResponse,
+  OpenChannel,
+  OpenChannelResult,
+  OpenReservedChannel,
+  VP_INTERRUPTS_DISABLED,
+} from "./channels.js";
+export {
+  FIRST_GPADL_ID,
+  GPADL_BODY_DATA_MAX,
+  GPADL_HEADER_DATA_MAX,
+  GPADL_MAX_PAGES,
+  GpadlBody,
+  GpadlCreated,
+  GpadlHeader,
+  GpadlTeardown,
+  GpadlTorndown,
+  emitGpadl,
+} from "./gpadl.js";
+export { HvsockUserData, TlConnectRequest, TlConnectResult, hvsockServiceId } from "./hvsock.js";
+export { NtStatus, isNtSuccess } from "./ntstatus.js";

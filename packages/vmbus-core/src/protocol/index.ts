@@ -173,3 +173,10 @@ export {
 } from "./gpadl.js";
 export { HvsockUserData, TlConnectRequest, TlConnectResult, hvsockServiceId } from "./hvsock.js";
 export { NtStatus, isNtSuccess } from "./ntstatus.js";
+export {
+  DeviceClass,
+  deviceClassOf,
+  deviceClasses,
+  type DeviceClassRow,
+  type FreebsdName,
+} from "./device-classes.js";

@@ -1,0 +1,77 @@
+import { EventFlags, RingControl, type GuestMemory } from "@hyperv-is/vmbus-core";
+import type { Simulation } from "./simulation.js";
+
+/** Control words between whose accesses the simulation may run the peer. */
+export class InterleavedRingControl extends RingControl {
+  readonly #simulation: Simulation;
+
+  constructor(simulation: Simulation, memory: GuestMemory, address: number) {
+    super(memory, address);
+    this.#simulation = simulation;
+  }
+
+  override loadWriteIndex(): number {
+    this.#simulation.yieldPoint();
+    return super.loadWriteIndex();
+  }
+
+  override storeWriteIndex(value: number): void {
+    this.#simulation.yieldPoint();
+    super.storeWriteIndex(value);
+  }
+
+  override loadReadIndex(): number {
+    this.#simulation.yieldPoint();
+    return super.loadReadIndex();
+  }
+
+  override storeReadIndex(value: number): void {
+    this.#simulation.yieldPoint();
+    super.storeReadIndex(value);
+  }
+
+  override loadInterruptMask(): number {
+    this.#simulation.yieldPoint();
+    return super.loadInterruptMask();
+  }
+
+  override storeInterruptMask(value: number): void {
+    this.#simulation.yieldPoint();
+    super.storeInterruptMask(value);
+  }
+
+  override loadPendingSendSize(): number {
+    this.#simulation.yieldPoint();
+    return super.loadPendingSendSize();
+  }
+
+  override storePendingSendSize(value: number): void {
+    this.#simulation.yieldPoint();
+    super.storePendingSendSize(value);
+  }
+}
+
+/** Event flags between whose accesses the simulation may run the peer. */
+export class InterleavedEventFlags extends EventFlags {
+  readonly #simulation: Simulation;
+
+  constructor(simulation: Simulation, words: Int32Array, first: number, wordCount: number) {
+    super(words, first, wordCount);
+    this.#simulation = simulation;
+  }
+
+  override set(flag: number): boolean {
+    this.#simulation.yieldPoint();
+    return super.set(flag);
+  }
+
+  override clear(flag: number): boolean {
+    this.#simulation.yieldPoint();
+    return super.clear(flag);
+  }
+
+  override take(word: number): number {
+    this.#simulation.yieldPoint();
+    return super.take(word);
+  }
+}

@@ -1,0 +1,162 @@
+import type { Timer, Timers } from "@hyperv-is/vmbus-core";
+import { Prng } from "./prng.js";
+
+/** A CPU of the simulated machine: runs when it is awake, sleeps when it has nothing to do. */
+export interface Actor {
+  readonly name: string;
+  /** Does one turn of work; true if there is more, so that it wants another turn. */
+  step(): boolean;
+}
+
+/** What a run of the simulation found wrong; carries what replays it. */
+export class SimulationError extends Error {
+  readonly seed: number;
+
+  constructor(seed: number, message: string, options?: ErrorOptions) {
+    super(`${message} (seed ${seed})`, options);
+    this.name = "SimulationError";
+    this.seed = seed;
+  }
+}
+
+interface Alarm extends Timer {
+  readonly atMs: number;
+  readonly run: () => void;
+}
+
+/** One in this many yield points lets another actor run. */
+const SWITCH_ONE_IN = 3;
+
+/** Depth of actors interrupted by actors. */
+const MAX_NESTING = 3;
+
+/**
+ * A machine in one thread, under virtual time and a seeded scheduler.
+ *
+ * Actors sleep until they are woken. Which awake actor runs next is drawn from the seed; and between any
+ * two accesses to shared control words (`yieldPoint`) the scheduler may run any other actor that is not
+ * itself interrupted already, which is what shows a lost wake-up. An interrupted actor goes on only when
+ * the one that ran in between has ended its turn: interleavings in which two half-done turns alternate
+ * are not reached.
+ */
+export class Simulation implements Timers {
+  readonly seed: number;
+  readonly prng: Prng;
+  readonly #awake = new Set<Actor>();
+  readonly #running: Actor[] = [];
+  #alarms: Alarm[] = [];
+  #nowMs = 0;
+  #steps = 0;
+  #switching = true;
+
+  constructor(seed: number) {
+    this.seed = seed;
+    this.prng = new Prng(seed);
+  }
+
+  now(): number {
+    return this.#nowMs;
+  }
+
+  /** Turns taken so far, interrupting ones included. */
+  get steps(): number {
+    return this.#steps;
+  }
+
+  after(delayMs: number, run: () => void): Timer {
+    const alarm: Alarm = {
+      atMs: this.#nowMs + Math.max(0, delayMs),
+      run,
+      cancel: () => {
+        this.#alarms = this.#alarms.filter((other) => other !== alarm);
+      },
+    };
+    this.#alarms.push(alarm);
+    return alarm;
+  }
+
+  /** Makes an actor run again; the bell of its CPU. */
+  wake(actor: Actor): void {
+    this.#awake.add(actor);
+  }
+
+  /** Stops interrupting turns: the rest of the run is only scheduled between turns. */
+  calm(): void {
+    this.#switching = false;
+  }
+
+  /** A point where the hardware could let another CPU go first. Called before each access to shared control words. */
+  yieldPoint(): void {
+    if (!this.#switching || this.#running.length === 0 || this.#running.length >= MAX_NESTING)
+      return;
+    if (!this.prng.chance(1, SWITCH_ONE_IN)) return;
+    const others = [...this.#awake].filter((actor) => !this.#running.includes(actor));
+    if (others.length > 0) this.#turn(this.prng.pick(others));
+  }
+
+  /**
+   * Runs until every actor sleeps and no alarm is set, or until `done` says so between turns.
+   * Throws a `SimulationError` after `maxSteps`, so that a livelock fails instead of hanging.
+   */
+  run(maxSteps: number, done: () => boolean = () => false): void {
+    const last = this.#steps + maxSteps;
+    while (!done()) {
+      if (this.#steps >= last)
+        throw new SimulationError(this.seed, `no rest after ${maxSteps} steps`);
+      if (this.#awake.size > 0) this.#turn(this.prng.pick([...this.#awake]));
+      else if (!this.#ring()) return;
+    }
+  }
+
+  /**
+   * Runs an asynchronous story to its end: lets promises settle between turns, and fails when the machine
+   * has come to rest while the story still waits.
+   */
+  async complete<T>(story: Promise<T>, maxSteps: number): Promise<T> {
+    const last = this.#steps + maxSteps;
+    const state = { settled: false };
+    const end = (): void => {
+      state.settled = true;
+    };
+    story.then(end, end);
+    // A promise chain may need several turns of the microtask queue before it wakes an actor again.
+    for (let idle = 0; idle < 50;) {
+      await Promise.resolve();
+      if (state.settled) return story;
+      if (this.#steps >= last)
+        throw new SimulationError(this.seed, `no end after ${maxSteps} steps`);
+      if (this.#awake.size > 0) {
+        this.#turn(this.prng.pick([...this.#awake]));
+        idle = 0;
+      } else if (idle > 20 && this.#ring()) idle = 0;
+      else idle++;
+    }
+    throw new SimulationError(
+      this.seed,
+      "everything sleeps, and the story has not ended: a wake-up was lost",
+    );
+  }
+
+  #turn(actor: Actor): void {
+    this.#steps++;
+    this.#awake.delete(actor);
+    this.#running.push(actor);
+    try {
+      if (actor.step()) this.#awake.add(actor);
+    } finally {
+      this.#running.pop();
+    }
+  }
+
+  /** Moves the clock to the next alarm and lets it ring; false if there is none. */
+  #ring(): boolean {
+    if (this.#alarms.length === 0) return false;
+    const atMs = Math.min(...this.#alarms.map((alarm) => alarm.atMs));
+    const due = this.#alarms.filter((alarm) => alarm.atMs === atMs);
+    const alarm = this.prng.pick(due);
+    this.#alarms = this.#alarms.filter((other) => other !== alarm);
+    this.#nowMs = atMs;
+    alarm.run();
+    return true;
+  }
+}

@@ -29,7 +29,6 @@ export default defineConfig(
         { considerDefaultExhaustiveForUnions: true },
       ],
       "@typescript-eslint/consistent-type-imports": "error",
-      "@typescript-eslint/explicit-module-boundary-types": "error",
       "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true }],
       "@typescript-eslint/no-confusing-void-expression": ["error", { ignoreArrowShorthand: true }],
       // On packet paths the index is already checked; `!` costs nothing where `?? 0` would branch.
@@ -51,12 +50,6 @@ export default defineConfig(
         "error",
         { patterns: [{ group: ["node:*", "**/node/*", "**/bin/*"] }] },
       ],
-    },
-  },
-  {
-    files: ["**/*.{js,mjs}", "**/test/**/*.ts"],
-    rules: {
-      "@typescript-eslint/explicit-module-boundary-types": "off",
     },
   },
   // Plain JavaScript is checked by tsc (checkJs); its JSDoc casts mean nothing to the linter.

@@ -9,6 +9,10 @@ export {
   GpaRangesResult,
   gpaDirectHeaderBytes,
   putGpaRange,
+  putSingleRange,
+  singleRangeHeaderBytes,
+  singleRangePages,
+  type GpaRuns,
 } from "./ring/gpa-ranges.js";
 export {
   Channel,

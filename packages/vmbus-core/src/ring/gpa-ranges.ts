@@ -19,13 +19,25 @@ export const GpaRangesResult = {
 } as const;
 export type GpaRangesResult = (typeof GpaRangesResult)[keyof typeof GpaRangesResult];
 
+/** Guest memory as runs of contiguous bytes, in order: the data of one request. A run is never empty. */
+export interface GpaRuns {
+  /** How many runs there are. */
+  readonly runs: number;
+  /** Bytes of all runs together. */
+  readonly lengthBytes: number;
+  /** GPA of the first byte of a run. */
+  runAddress(index: number): number;
+  /** Bytes of a run. */
+  runLength(index: number): number;
+}
+
 /**
  * The guest memory that a GPA-direct packet names, as runs of contiguous bytes.
  *
  * One object is filled again for every packet. Every page number is read once, checked against guest
  * memory, and kept as an address; neighbouring pages are joined into one run.
  */
-export class GpaRanges {
+export class GpaRanges implements GpaRuns {
   readonly bytes: Uint8Array;
   /** Ranges of the packet. */
   count = 0;
@@ -113,8 +125,7 @@ export class GpaRanges {
 
 /** Header bytes of a GPA-direct packet with one range of `lengthBytes` starting at `address`. */
 export function gpaDirectHeaderBytes(address: number, lengthBytes: number): number {
-  const pages = gpaRangePages(lengthBytes, address % PAGE_SIZE);
-  return GpaDirect.ranges + GpaRangeHeader.SIZE + PFN_SIZE * pages;
+  return singleRangeHeaderBytes(gpaRangePages(lengthBytes, address % PAGE_SIZE));
 }
 
 /**
@@ -131,5 +142,54 @@ export function putGpaRange(ring: OutgoingRing, address: number, lengthBytes: nu
   for (let rest = offset + lengthBytes; rest > 0; rest -= PAGE_SIZE) {
     ring.putU32(page++);
     ring.putU32(0);
+  }
+}
+
+/**
+ * Page numbers of the one range that describes all of `list`, or 0 when no single range does (or the list is
+ * empty): where two runs meet they either touch, or both lie at a page boundary, for a range is whole pages
+ * but for the start of its first page and the end of its last.
+ */
+export function singleRangePages(list: GpaRuns): number {
+  let pages = 0;
+  let end = 0;
+  for (let run = 0; run < list.runs; run++) {
+    const address = list.runAddress(run);
+    const offset = address & (PAGE_SIZE - 1);
+    if (run > 0 && offset !== 0 && address === end) pages--;
+    else if (run > 0 && (offset | (end & (PAGE_SIZE - 1))) !== 0) return 0;
+    const length = list.runLength(run);
+    pages += Math.ceil((offset + length) / PAGE_SIZE);
+    end = address + length;
+  }
+  return pages;
+}
+
+/** Header bytes of a GPA-direct packet with one range of `pages` page numbers. */
+export function singleRangeHeaderBytes(pages: number): number {
+  return GpaDirect.ranges + GpaRangeHeader.SIZE + PFN_SIZE * pages;
+}
+
+/**
+ * Puts all of `list` as one range behind a GPA-direct descriptor that `begin` has just put with
+ * `singleRangeHeaderBytes`; `singleRangePages` has said that one range describes it.
+ */
+export function putSingleRange(ring: OutgoingRing, list: GpaRuns): void {
+  const first = list.runAddress(0);
+  ring.putU32(0);
+  ring.putU32(1);
+  ring.putU32(list.lengthBytes);
+  ring.putU32(first & (PAGE_SIZE - 1));
+  let end = 0;
+  for (let run = 0; run < list.runs; run++) {
+    const address = list.runAddress(run);
+    let page = Math.floor(address / PAGE_SIZE);
+    // Runs that touch inside a page share it.
+    if (run > 0 && address === end && address % PAGE_SIZE !== 0) page++;
+    end = address + list.runLength(run);
+    for (; page * PAGE_SIZE < end; page++) {
+      ring.putU32(page);
+      ring.putU32(page > 0xffff_ffff ? Math.floor(page / 0x1_0000_0000) : 0);
+    }
   }
 }

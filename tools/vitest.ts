@@ -1,7 +1,7 @@
 import { defineProject } from "vitest/config";
 
 /** The sources of the workspace are tested, not their builds; only workers load what was built. */
-const conditions = ["@hyperv-is/source", "module", "node", "default"];
+export const conditions = ["@hyperv-is/source", "module", "node", "default"];
 
 /** A package's vitest project: its tests, resolved against sources. */
 export function project(name: string): ReturnType<typeof defineProject> {

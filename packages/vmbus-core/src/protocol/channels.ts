@@ -14,8 +14,10 @@ const openFields = {
   downstreamPageOffset: u32(24),
   userData: bytes(28, USER_DATA_SIZE),
 };
-const ShortOpen = message(MessageType.openChannel, openFields);
-const SignalOpen = message(MessageType.openChannel, {
+/** OPENCHANNEL without the features that extend it. */
+export const ShortOpen = message(MessageType.openChannel, openFields);
+/** OPENCHANNEL with one of the features that extend it. */
+export const SignalOpen = message(MessageType.openChannel, {
   ...openFields,
   connectionId: u32(148),
   eventFlag: u16(152),

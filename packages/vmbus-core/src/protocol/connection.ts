@@ -22,12 +22,15 @@ const contactFields = {
   childToParentMonitorGpa: gpa(32),
 };
 const targetInfoFields = { ...contactFields, sint: u8(16), vtl: u8(17), features: u32(20) };
-const InterruptPageContact = message(MessageType.initiateContact, {
+/** INITIATE_CONTACT below 5.0. */
+export const InterruptPageContact = message(MessageType.initiateContact, {
   ...contactFields,
   interruptPageGpa: gpa(16),
 });
-const TargetInfoContact = message(MessageType.initiateContact, targetInfoFields);
-const ClientIdContact = message(MessageType.initiateContact, {
+/** INITIATE_CONTACT from 5.0 on. */
+export const TargetInfoContact = message(MessageType.initiateContact, targetInfoFields);
+/** INITIATE_CONTACT from 6.0 on with `Feature.clientId`. */
+export const ClientIdContact = message(MessageType.initiateContact, {
   ...targetInfoFields,
   clientId: guid(40),
 });
@@ -96,12 +99,15 @@ const responseFields = {
   connectionState: u8(9),
   selectedVersionOrConnectionId: u32(12),
 };
-const ShortResponse = message(MessageType.versionResponse, responseFields);
-const FeaturesResponse = message(MessageType.versionResponse, {
+/** VERSION_RESPONSE below 6.0, and a refusal in any version. */
+export const ShortResponse = message(MessageType.versionResponse, responseFields);
+/** VERSION_RESPONSE from 6.0 on. */
+export const FeaturesResponse = message(MessageType.versionResponse, {
   ...responseFields,
   features: u32(16),
 });
-const MonitorPagesResponse = message(MessageType.versionResponse, {
+/** VERSION_RESPONSE from 6.0 on with `Feature.hostMonitorPages`. */
+export const MonitorPagesResponse = message(MessageType.versionResponse, {
   ...responseFields,
   features: u32(16),
   parentToChildMonitorGpa: gpa(24),

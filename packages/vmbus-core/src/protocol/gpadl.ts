@@ -6,13 +6,15 @@ import { MESSAGE_PAYLOAD_MAX } from "./synic.js";
 /** First GPADL id of Linux and FreeBSD, which count up from it; never 0. */
 export const FIRST_GPADL_ID = 0xe1e10;
 
-const HeaderPart = message(MessageType.gpadlHeader, {
+/** The fixed part of GPADL_HEADER. */
+export const HeaderPart = message(MessageType.gpadlHeader, {
   relid: u32(8),
   gpadlId: u32(12),
   rangeBytes: u16(16),
   rangeCount: u16(18),
 });
-const BodyPart = message(MessageType.gpadlBody, { messageNumber: u32(8), gpadlId: u32(12) });
+/** The fixed part of GPADL_BODY. */
+export const BodyPart = message(MessageType.gpadlBody, { messageNumber: u32(8), gpadlId: u32(12) });
 
 /** Bytes of ranges that fit behind the fixed part of GPADL_HEADER: a range header and 26 page numbers. */
 export const GPADL_HEADER_DATA_MAX = (MESSAGE_PAYLOAD_MAX - HeaderPart.SIZE) & ~7;

@@ -10,7 +10,7 @@ export const GUID_SIZE = 16;
 /** The GUID of nobody. */
 export const NIL_GUID: Guid = "00000000-0000-0000-0000-000000000000";
 
-const TEXT = /^\{?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\}?$/i;
+const TEXT = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
  * Place on the wire of each byte of the text: the first three groups are little-endian integers, the
@@ -20,7 +20,9 @@ const WIRE_ORDER = [3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15] as con
 
 /** Parses text in either case, with or without braces; undefined if it is not a GUID. */
 export function parseGuid(text: string): Guid | undefined {
-  return TEXT.exec(text)?.[1]?.toLowerCase() as Guid | undefined;
+  const bare = text.startsWith("{") && text.endsWith("}") ? text.slice(1, -1) : text;
+  const guid = bare.toLowerCase();
+  return TEXT.test(guid) ? (guid as Guid) : undefined;
 }
 
 /** Reads the 16 bytes at `offset`, which the caller has checked to be there. */

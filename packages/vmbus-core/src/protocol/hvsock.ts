@@ -20,8 +20,13 @@ export const HvsockUserData = record(
 export type HvsockUserData = RecordOf<typeof HvsockUserData.fields>;
 
 const connectFields = { endpointId: guid(8), serviceId: guid(24) };
-const ShortConnect = message(MessageType.tlConnectRequest, connectFields);
-const SiloConnect = message(MessageType.tlConnectRequest, { ...connectFields, siloId: guid(40) });
+/** TL_CONNECT_REQUEST below 5.2. */
+export const ShortConnect = message(MessageType.tlConnectRequest, connectFields);
+/** TL_CONNECT_REQUEST from 5.2 on. */
+export const SiloConnect = message(MessageType.tlConnectRequest, {
+  ...connectFields,
+  siloId: guid(40),
+});
 
 /** TL_CONNECT_REQUEST (21): success is seen as an offer. */
 export interface TlConnectRequest {

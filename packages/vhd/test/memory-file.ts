@@ -1,0 +1,188 @@
+import { assert } from "../src/assertion.js";
+import { type BlockFile } from "../src/block-file.js";
+import { ImageError } from "../src/errors.js";
+
+const PAGE_BYTES = 4096;
+
+/** One change that a file took, or one flush. */
+export type FileOperation =
+  | { readonly kind: "write"; readonly position: number; readonly bytes: Uint8Array }
+  | { readonly kind: "truncate"; readonly sizeBytes: number }
+  | { readonly kind: "flush" };
+
+/**
+ * A file in memory, sparse, that can record what is done to it and fail on demand.
+ *
+ * Pages are shared with clones until one of them writes, so that the many images of a crash test cost
+ * little.
+ */
+export class MemoryFile implements BlockFile {
+  readOnly = false;
+  /** Every change and flush is appended here when set. */
+  trace: FileOperation[] | undefined;
+  /** Called before every change or flush; what it throws is what the caller sees. */
+  before: ((operation: FileOperation) => void) | undefined;
+  /** Most bytes that the pages may take; a write past it fails half way, as on a full file system. */
+  quotaBytes = Infinity;
+  closed = false;
+  /** Number of `read` calls. */
+  reads = 0;
+  #sizeBytes = 0;
+  readonly #pages = new Map<number, Uint8Array>();
+  /** Pages that no clone shares. */
+  #owned = new Set<number>();
+
+  /** A file with these bytes. */
+  static of(bytes: Uint8Array): MemoryFile {
+    const file = new MemoryFile();
+    file.write(0, bytes, 0, bytes.byteLength);
+    return file;
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes;
+  }
+
+  /** Bytes of the pages that are not holes. */
+  get storedBytes(): number {
+    return this.#pages.size * PAGE_BYTES;
+  }
+
+  /** An independent file with the same bytes, open, without trace or faults. */
+  clone(): MemoryFile {
+    const copy = new MemoryFile();
+    copy.#sizeBytes = this.#sizeBytes;
+    for (const [index, page] of this.#pages) copy.#pages.set(index, page);
+    this.#owned.clear();
+    return copy;
+  }
+
+  /** The bytes of a range. */
+  bytes(position = 0, lengthBytes: number = this.#sizeBytes - position): Uint8Array {
+    const bytes = new Uint8Array(lengthBytes);
+    this.read(position, bytes, 0, lengthBytes);
+    return bytes;
+  }
+
+  read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
+    this.#assertRange(position, lengthBytes, target, targetOffset);
+    this.reads++;
+    for (let done = 0; done < lengthBytes;) {
+      const at = position + done;
+      const inPage = at % PAGE_BYTES;
+      const piece = Math.min(PAGE_BYTES - inPage, lengthBytes - done);
+      const page = this.#pages.get((at - inPage) / PAGE_BYTES);
+      if (page === undefined) target.fill(0, targetOffset + done, targetOffset + done + piece);
+      else target.set(page.subarray(inPage, inPage + piece), targetOffset + done);
+      done += piece;
+    }
+  }
+
+  write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
+    this.#assertRange(position, lengthBytes, source, sourceOffset);
+    if (this.trace !== undefined || this.before !== undefined) {
+      const bytes = source.slice(sourceOffset, sourceOffset + lengthBytes);
+      this.#change({ kind: "write", position, bytes });
+    } else this.#assertWritable();
+    for (let done = 0; done < lengthBytes;) {
+      const at = position + done;
+      const inPage = at % PAGE_BYTES;
+      const piece = Math.min(PAGE_BYTES - inPage, lengthBytes - done);
+      const from = sourceOffset + done;
+      this.#writePage((at - inPage) / PAGE_BYTES, inPage, source.subarray(from, from + piece));
+      done += piece;
+      this.#sizeBytes = Math.max(this.#sizeBytes, at + piece);
+    }
+  }
+
+  truncate(sizeBytes: number): void {
+    this.#change({ kind: "truncate", sizeBytes });
+    if (sizeBytes < this.#sizeBytes) {
+      const last = Math.floor(sizeBytes / PAGE_BYTES);
+      for (const index of this.#pages.keys()) if (index > last) this.#pages.delete(index);
+      const zeros = new Uint8Array(PAGE_BYTES - (sizeBytes % PAGE_BYTES));
+      if (this.#pages.has(last)) this.#writePage(last, sizeBytes % PAGE_BYTES, zeros);
+    }
+    this.#sizeBytes = sizeBytes;
+  }
+
+  flush(): void {
+    this.#change({ kind: "flush" });
+  }
+
+  close(): void {
+    assert(!this.closed, "the file was closed before");
+    this.closed = true;
+  }
+
+  #change(operation: FileOperation): void {
+    if (operation.kind !== "flush") this.#assertWritable();
+    assert(!this.closed, "the file is closed");
+    this.before?.(operation);
+    this.trace?.push(operation);
+  }
+
+  #writePage(index: number, inPage: number, bytes: Uint8Array): void {
+    let page = this.#pages.get(index);
+    if (page === undefined) {
+      // A hole stays a hole: what is never stored costs nothing to clone.
+      if (bytes.every((byte) => byte === 0)) return;
+      if (this.storedBytes + PAGE_BYTES > this.quotaBytes)
+        throw new ImageError("ERR_IMAGE_NO_SPACE", { text: "the memory file's quota is used up" });
+      page = new Uint8Array(PAGE_BYTES);
+    } else if (!this.#owned.has(index)) page = page.slice();
+    page.set(bytes, inPage);
+    this.#pages.set(index, page);
+    this.#owned.add(index);
+  }
+
+  #assertWritable(): void {
+    assert(!this.readOnly, "the file is read-only");
+    assert(!this.closed, "the file is closed");
+  }
+
+  #assertRange(position: number, lengthBytes: number, array: Uint8Array, offset: number): void {
+    assert(!this.closed, "the file is closed");
+    assert(
+      Number.isSafeInteger(position) && position >= 0 && lengthBytes >= 0,
+      "the range is not inside a file",
+    );
+    assert(
+      offset >= 0 && offset + lengthBytes <= array.byteLength,
+      "the range is not in the array",
+    );
+  }
+}
+
+/** Does one recorded operation to a file. */
+export function apply(file: MemoryFile, operation: FileOperation): void {
+  if (operation.kind === "write")
+    file.write(operation.position, operation.bytes, 0, operation.bytes.byteLength);
+  else if (operation.kind === "truncate") file.truncate(operation.sizeBytes);
+}
+
+/**
+ * The file after a loss of power: what had been flushed, and of the operations since then those that
+ * `survives` picks. It is asked once per truncation and once per `sectorBytes` of every write, because
+ * a disk tears and reorders what it was not told to flush.
+ */
+export function crashImage(
+  durable: MemoryFile,
+  unflushed: readonly FileOperation[],
+  sectorBytes: number,
+  survives: () => boolean,
+): MemoryFile {
+  const image = durable.clone();
+  for (const operation of unflushed) {
+    if (operation.kind !== "write") {
+      if (survives()) apply(image, operation);
+      continue;
+    }
+    const { position, bytes } = operation;
+    for (let done = 0; done < bytes.byteLength; done += sectorBytes) {
+      const piece = Math.min(sectorBytes, bytes.byteLength - done);
+      if (survives()) image.write(position + done, bytes, done, piece);
+    }
+  }
+  return image;
+}

@@ -19,7 +19,7 @@ export class Device {
     this.description = place.description ?? "";
     this.pnpInfo = place.pnpInfo ?? "";
     this.parent = parent;
-    parent?.#children.push(this);
+    if (parent !== undefined) parent.#children.push(this);
   }
 
   /** `storvsc0`, or `unknown` without a driver. */
@@ -33,7 +33,8 @@ export class Device {
 
   /** Takes the device out of its parent. */
   detach(): void {
-    const siblings = this.parent?.#children;
-    if (siblings !== undefined) siblings.splice(siblings.indexOf(this), 1);
+    if (this.parent === undefined) return;
+    const siblings = this.parent.#children;
+    siblings.splice(siblings.indexOf(this), 1);
   }
 }

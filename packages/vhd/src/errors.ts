@@ -10,6 +10,8 @@
  * - `ERR_IMAGE_UNSUPPORTED`: well formed, but a feature, version or size that this package does not handle.
  * - `ERR_IMAGE_INCOMPLETE`: the image was never finished by the program that made it.
  * - `ERR_IMAGE_NO_SPACE`: the file system below is full; what was flushed before is safe.
+ * - `ERR_IMAGE_FILE`: the file below cannot be opened or used (missing, a directory, no permission, an
+ *   I/O error); `cause` is the system's error.
  */
 export type ImageErrorCode =
   | "ERR_IMAGE_CORRUPT"
@@ -20,7 +22,8 @@ export type ImageErrorCode =
   | "ERR_IMAGE_POISONED"
   | "ERR_IMAGE_UNSUPPORTED"
   | "ERR_IMAGE_INCOMPLETE"
-  | "ERR_IMAGE_NO_SPACE";
+  | "ERR_IMAGE_NO_SPACE"
+  | "ERR_IMAGE_FILE";
 
 /** What to do next, where the place that throws knows nothing better. */
 const advice: Readonly<Record<ImageErrorCode, string>> = {
@@ -32,7 +35,8 @@ const advice: Readonly<Record<ImageErrorCode, string>> = {
   ERR_IMAGE_POISONED: "Close it, look after the first error, then open it again.",
   ERR_IMAGE_UNSUPPORTED: "Convert it with the program that made it.",
   ERR_IMAGE_INCOMPLETE: "Make the image again; it holds no usable disk.",
-  ERR_IMAGE_NO_SPACE: "Free some space and open the image again.",
+  ERR_IMAGE_NO_SPACE: "Free some space and try again; what was flushed before is safe.",
+  ERR_IMAGE_FILE: "Check the path, its permissions and its file system.",
 };
 
 /** Where and why; see `ImageError`. */

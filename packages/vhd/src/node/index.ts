@@ -1,1 +1,9 @@
-export {};
+export {
+  checkImageFile,
+  createImageFile,
+  describeImageFile,
+  openFile,
+  type OpenFileOptions,
+  openImageFile,
+  systemRandom,
+} from "./open.js";

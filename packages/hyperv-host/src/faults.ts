@@ -1,0 +1,340 @@
+import { VmbusError, type Clock } from "@hyperv-is/vmbus-core";
+import {
+  parseGuid,
+  parseVersion,
+  DeviceClass,
+  type Guid,
+  type ProtocolVersion,
+} from "@hyperv-is/vmbus-core/protocol";
+import { parseRecord, type FieldRule } from "./fault-fields.js";
+
+/** Where the host asks the plan whether to misbehave. */
+export type FaultPoint =
+  /** A device starts on a request. */
+  | "device.request"
+  /** A device is about to answer a request. */
+  | "device.complete"
+  /** A host worker is about to look at a channel's ring. */
+  | "channel.poll"
+  /** The guest asks for a protocol version. */
+  | "bus.version";
+
+/** Operations of devices, as faults name them. */
+export const faultOperations = [
+  "read",
+  "write",
+  "flush",
+  "unmap",
+  "inquiry",
+  "read-capacity",
+  "test-unit-ready",
+  "mode-sense",
+  "report-luns",
+  "other",
+] as const;
+
+/** What a device does for a request. */
+export type FaultOperation = (typeof faultOperations)[number];
+
+/** Which occasions a fault applies to; what is not given does not matter. */
+export interface FaultSelector {
+  /** Instance GUID, class GUID, or name of a class (a key of `DeviceClass`, such as `scsi`). */
+  readonly device?: string;
+  readonly lun?: number;
+  readonly operation?: FaultOperation;
+  /** Only the nth matching occasion; from 1. */
+  readonly nth?: number;
+  /** Each occasion whose number is a multiple of this. */
+  readonly every?: number;
+  /** Each occasion with this probability, by the plan's seed. */
+  readonly probability?: number;
+  /** At most this many times. */
+  readonly count?: number;
+  /** Not before this many milliseconds after the host started. */
+  readonly afterMs?: number;
+}
+
+/** A fault: what goes wrong, how, and when. */
+export type Fault = FaultSelector &
+  (
+    | { readonly kind: "late-completion"; readonly delayMs: number }
+    | { readonly kind: "lost-completion" }
+    | { readonly kind: "duplicate-completion" }
+    /** Transfers only the first bytes, and reports success with that length. */
+    | { readonly kind: "short-transfer"; readonly bytes: number }
+    | {
+        readonly kind: "check-condition";
+        readonly senseKey: number;
+        readonly additionalCode: number;
+        readonly additionalQualifier: number;
+      }
+    /** The host does not look at a ring for a while. */
+    | { readonly kind: "stalled-ring"; readonly durationMs: number }
+    /** The device goes away; and comes back, if a number is given. */
+    | { readonly kind: "rescind"; readonly reofferAfterMs?: number }
+    /** The host refuses a version that it has, and those above it. */
+    | { readonly kind: "refused-version"; readonly version: ProtocolVersion }
+  );
+
+/** Name of a kind of fault. */
+export type FaultKind = Fault["kind"];
+
+/** The point at which each kind is asked for. A rescind that names no request happens by time instead. */
+export const faultPoints = {
+  "late-completion": "device.complete",
+  "lost-completion": "device.complete",
+  "duplicate-completion": "device.complete",
+  "short-transfer": "device.request",
+  "check-condition": "device.request",
+  rescind: "device.request",
+  "stalled-ring": "channel.poll",
+  "refused-version": "bus.version",
+} as const satisfies Readonly<Record<FaultKind, FaultPoint>>;
+
+/** The faults that a point can answer. */
+export type FaultAt<P extends FaultPoint> = Extract<
+  Fault,
+  { kind: { [K in FaultKind]: (typeof faultPoints)[K] extends P ? K : never }[FaultKind] }
+>;
+
+/** What is going on at a point; a caller may fill the same object again and again. */
+export interface FaultContext {
+  classId?: Guid;
+  instanceId?: Guid;
+  lun?: number;
+  operation?: FaultOperation;
+  version?: ProtocolVersion;
+}
+
+/** A fault plan as data. */
+export interface FaultPlanData {
+  /** For faults with a probability; 0 unless given. */
+  readonly seed?: number;
+  readonly faults: readonly Fault[];
+}
+
+/** A fault plan that cannot be understood. */
+export class FaultPlanError extends VmbusError<"ERR_FAULT_PLAN"> {
+  /** One line per mistake, beginning with where it is. */
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super("ERR_FAULT_PLAN", `the fault plan is wrong: ${problems.join("; ")}`);
+    this.problems = problems;
+  }
+}
+
+const count = { type: "integer", least: 1 } as const;
+const milliseconds = { type: "number", least: 0 } as const;
+const byte = { type: "integer", least: 0, most: 255 } as const;
+
+const deviceNames: readonly string[] = Object.keys(DeviceClass);
+
+const device: FieldRule = {
+  type: "text",
+  expected: `a GUID, or one of ${deviceNames.join(", ")}`,
+  parse: (text) => parseGuid(text) ?? (deviceNames.includes(text) ? text : undefined),
+};
+
+const selectorFields: Readonly<Record<keyof FaultSelector, FieldRule>> = {
+  device,
+  lun: { type: "integer", least: 0 },
+  operation: {
+    type: "text",
+    expected: `one of ${faultOperations.join(", ")}`,
+    parse: (text) => faultOperations.find((operation) => operation === text),
+  },
+  nth: count,
+  every: count,
+  probability: { type: "number", least: 0, most: 1 },
+  count,
+  afterMs: milliseconds,
+};
+
+/** Fields of each kind besides the selectors. */
+const kindFields: Readonly<Record<FaultKind, Readonly<Record<string, FieldRule>>>> = {
+  "late-completion": { delayMs: { ...milliseconds, required: true } },
+  "lost-completion": {},
+  "duplicate-completion": {},
+  "short-transfer": { bytes: { type: "integer", least: 0, required: true } },
+  "check-condition": {
+    senseKey: { type: "integer", least: 0, most: 15, required: true },
+    additionalCode: { ...byte, required: true },
+    additionalQualifier: { ...byte, required: true },
+  },
+  "stalled-ring": { durationMs: { ...milliseconds, required: true } },
+  rescind: { reofferAfterMs: milliseconds },
+  "refused-version": {
+    version: {
+      type: "text",
+      expected: 'a protocol version such as "5.3"',
+      parse: parseVersion,
+      required: true,
+    },
+  },
+};
+
+/** Names of all kinds of faults. */
+export const faultKinds = Object.keys(kindFields) as readonly FaultKind[];
+
+/**
+ * Understands a fault plan from JSON.
+ *
+ * @param value - `{ seed?, faults: [{ kind, ... }] }`; unknown fields are mistakes. A version is text ("5.3").
+ * @throws FaultPlanError `ERR_FAULT_PLAN` that lists every mistake with its place.
+ */
+export function parseFaultPlan(value: unknown): FaultPlanData {
+  const problems: string[] = [];
+  const plan = parseRecord("", value, planFields, problems);
+  const list = plan?.["faults"] as readonly unknown[] | undefined;
+  const faults = list?.flatMap((fault, index) => {
+    const parsed = parseFault(`faults[${index}]`, fault, problems);
+    return parsed === undefined ? [] : [parsed];
+  });
+  if (faults === undefined || problems.length > 0) throw new FaultPlanError(problems);
+  const seed = plan?.["seed"] as number | undefined;
+  return { ...(seed !== undefined && { seed }), faults };
+}
+
+const planFields: Readonly<Record<string, FieldRule>> = {
+  seed: { type: "integer", least: 0, most: 0xffff_ffff },
+  faults: { type: "list", required: true },
+};
+
+function parseFault(at: string, value: unknown, problems: string[]): Fault | undefined {
+  const kind = (value as { readonly kind?: unknown } | null | undefined)?.kind;
+  const known = faultKinds.find((name) => name === kind);
+  if (known === undefined) {
+    problems.push(`${at}.kind: must be one of ${faultKinds.join(", ")}`);
+    return undefined;
+  }
+  const kindRule: FieldRule = { type: "text", expected: known, parse: (text) => text };
+  const fields = { kind: kindRule, ...selectorFields, ...kindFields[known] };
+  const fault = parseRecord(at, value, fields, problems) as Fault | undefined;
+  if (fault?.kind === "rescind" && isTimed(fault) && fault.device === undefined)
+    problems.push(`${at}.device: is missing; a rescind that names no request needs it`);
+  return fault;
+}
+
+/** True for a rescind that happens at a time, whatever the guest does. */
+function isTimed(fault: FaultSelector): boolean {
+  return (
+    fault.lun === undefined &&
+    fault.operation === undefined &&
+    fault.nth === undefined &&
+    fault.every === undefined &&
+    fault.probability === undefined
+  );
+}
+
+/**
+ * Decides when the host misbehaves. Deterministic: the same questions in the same order, and the same
+ * clock, give the same answers.
+ *
+ * Each thread of the host has a plan of its own, made from the same data, and counts occasions for
+ * itself; a fault that names its device is counted in one place, since a device belongs to one thread.
+ */
+export class FaultPlan {
+  readonly #clock: Clock;
+  readonly #startMs: number;
+  readonly #armed = new Map<FaultPoint, ArmedFault[]>();
+  readonly #timed: (Fault & { kind: "rescind" })[] = [];
+
+  constructor(data: FaultPlanData, clock: Clock) {
+    this.#clock = clock;
+    this.#startMs = clock.now();
+    for (const [index, fault] of data.faults.entries()) {
+      if (fault.kind === "rescind" && isTimed(fault)) {
+        this.#timed.push(fault);
+        continue;
+      }
+      const point = faultPoints[fault.kind];
+      const list = this.#armed.get(point) ?? [];
+      list.push(new ArmedFault(fault, (data.seed ?? 0) + index));
+      this.#armed.set(point, list);
+    }
+  }
+
+  /** A plan without faults. */
+  static none(clock: Clock): FaultPlan {
+    return new FaultPlan({ faults: [] }, clock);
+  }
+
+  /** True if a fault could ever happen at this point: a cheap question for hot paths. */
+  isArmed(point: FaultPoint): boolean {
+    return this.#armed.has(point);
+  }
+
+  /** The fault that happens now, at this point; undefined, almost always, for none. */
+  at<P extends FaultPoint>(point: P, context: FaultContext): FaultAt<P> | undefined {
+    const armed = this.#armed.get(point);
+    if (armed === undefined) return undefined;
+    const elapsedMs = this.#clock.now() - this.#startMs;
+    let happens: Fault | undefined;
+    for (const candidate of armed)
+      if (candidate.occasion(context, elapsedMs, happens === undefined)) happens = candidate.fault;
+    return happens as FaultAt<P> | undefined;
+  }
+
+  /** The rescinds that happen at a time; for whoever keeps the offers. */
+  get timedRescinds(): readonly (Fault & { kind: "rescind" })[] {
+    return this.#timed;
+  }
+}
+
+/** A fault with what has happened so far. */
+class ArmedFault {
+  readonly fault: Fault;
+  #occasions = 0;
+  #happened = 0;
+  #random: number;
+
+  constructor(fault: Fault, seed: number) {
+    this.fault = fault;
+    this.#random = Math.imul(seed, 0x9e37_79b1) >>> 0;
+  }
+
+  /** Counts an occasion; true if the fault happens. @param free - false if another fault happens already. */
+  occasion(context: FaultContext, elapsedMs: number, free: boolean): boolean {
+    const { fault } = this;
+    if (elapsedMs < (fault.afterMs ?? 0) || !matches(fault, context)) return false;
+    const number = ++this.#occasions;
+    const drawn = fault.probability === undefined || this.#draw() < fault.probability;
+    if (!free || !drawn) return false;
+    if (fault.nth !== undefined && number !== fault.nth) return false;
+    if (fault.every !== undefined && number % fault.every !== 0) return false;
+    if (this.#happened >= (fault.count ?? Infinity)) return false;
+    this.#happened++;
+    return true;
+  }
+
+  /** The next number in [0, 1): mulberry32. */
+  #draw(): number {
+    this.#random = (this.#random + 0x6d2b_79f5) >>> 0;
+    let x = this.#random;
+    x = Math.imul(x ^ (x >>> 15), x | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  }
+}
+
+function matches(fault: Fault, context: FaultContext): boolean {
+  if (fault.device !== undefined && !isDevice(fault.device, context)) return false;
+  if (fault.lun !== undefined && fault.lun !== context.lun) return false;
+  if (fault.operation !== undefined && fault.operation !== context.operation) return false;
+  // A host that refuses a version is an older one: it does not know those above either.
+  return fault.kind !== "refused-version" || (context.version ?? 0) >= fault.version;
+}
+
+/** True if a fault's `device` means this one. @param device - as in `FaultSelector`. */
+export function isDevice(device: string, { classId, instanceId }: FaultContext): boolean {
+  return (
+    device === instanceId ||
+    device === classId ||
+    (classId !== undefined && deviceClassName.get(classId) === device)
+  );
+}
+
+const deviceClassName: ReadonlyMap<Guid, string> = new Map(
+  Object.entries(DeviceClass).map(([name, row]) => [row.classId, name]),
+);

@@ -314,6 +314,22 @@ describe("SCSI data", () => {
       }),
     );
   });
+  test("LBA status lists have their fields where they belong, and survive the trip", () => {
+    const target = new Uint8Array(8 + 16);
+    const extent = { lba: 0x01020304050607, blocks: 0x08090a0b, status: 0x0c };
+    expect(protocol.emitLbaStatusList(target, [extent])).toBe(24);
+    expect(Buffer.from(target).toString("hex")).toBe(
+      "0000001400000000000102030405060708090a0b0c000000",
+    );
+    const extents = fc.record({ lba, blocks: u32, status: fc.nat(15) });
+    fc.assert(
+      fc.property(fc.array(extents, { maxLength: 20 }), (list) => {
+        const bytes = new Uint8Array(8 + 16 * list.length);
+        expect(protocol.emitLbaStatusList(bytes, list)).toBe(bytes.byteLength);
+        expect(protocol.parseLbaStatusList(bytes)).toEqual(list);
+      }),
+    );
+  });
   test("sense survives the trip", () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 15 }), u16, u8, (key, additionalSense, filler) => {
@@ -356,6 +372,7 @@ describe("hostile bytes", () => {
     modeSense10: protocol.parseModeSense10,
     reportLuns: protocol.parseReportLuns,
     unmapList: protocol.parseUnmapList,
+    lbaStatusList: protocol.parseLbaStatusList,
   };
   // Random bytes seldom pass a first check, so half of the inputs are prefixes of real ones with a byte changed.
   const mutated = fc

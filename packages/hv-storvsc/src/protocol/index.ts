@@ -15,3 +15,4 @@ export * from "./capacity.js";
 export * from "./mode.js";
 export * from "./report-luns.js";
 export * from "./unmap.js";
+export * from "./lba-status.js";

@@ -74,6 +74,8 @@ export const ScsiVersion = { none: 0, spc2: 4, spc3: 5 } as const;
 
 /** Flags of CDBs. */
 export const CdbFlag = {
+  /** Byte 1 of READ, WRITE, VERIFY (10, 12) and WRITE SAME(10): obsolete, refused. */
+  relativeAddress: 0x01,
   /** Byte 1 of READ and WRITE (10, 12, 16): the data is on the medium before the command ends. */
   forceUnitAccess: 0x08,
   /** Byte 1 of INQUIRY: a vital product data page is asked for. */

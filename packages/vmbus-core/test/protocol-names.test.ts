@@ -96,6 +96,8 @@ describe("GUIDs", () => {
     "f8615163-df3e-46c5-913f-f2d2f965ed0ee",
     "f8615163df3e46c5913ff2d2f965ed0e",
     "g8615163-df3e-46c5-913f-f2d2f965ed0e",
+    "f8615163-dfxe-46c5-913f-f2d2f965ed0e",
+    "f8615163-df3e-46c5-913f-f2d2f965xd0e",
     " f8615163-df3e-46c5-913f-f2d2f965ed0e",
     "f8615163-df3e-46c5-913f-f2d2f965ed0e\n",
     "{f8615163-df3e-46c5-913f-f2d2f965ed0e",
@@ -111,6 +113,92 @@ describe("GUIDs", () => {
 });
 
 describe("numbers", () => {
+  /** As the kernels' headers and OpenVMM's definitions have them. */
+  test.each([
+    [protocol.ConnectionId, [1, 2, 3, 4, 0x80_0074]],
+    [protocol.HypercallCode, [0x5c, 0x5d]],
+    [protocol.HypercallStatus, [0, 2, 3, 4, 5, 6, 11, 17, 18, 19, 24]],
+    [protocol.SynicMessageType, [0, 1, 0x8000_0010]],
+    [protocol.ConnectionState, [0, 1, 2]],
+    [protocol.Feature, [0x1, 0x2, 0x4, 0x8, 0x10, 0x20, 0x40, 0x80]],
+    [protocol.OfferFlag, [0x1, 0x2, 0x4, 0x8, 0x10, 0x100, 0x200, 0x400, 0x2000]],
+    [protocol.PipeType, [0, 4]],
+    [protocol.PipePacketType, [1, 2, 3, 4]],
+    [protocol.PacketType, [6, 7, 9, 11]],
+    [protocol.NtStatus, [0, 0x8000_ffff, 0xc000_0236]],
+    [protocol.InterruptPage, [0, 2048, 2048, 256]],
+    [protocol.HypervisorPrivilege, [0x10, 0x20]],
+    [protocol.HypervisorAdvice, [0x200]],
+    [protocol.CpuidLeaf, [0, 1, 2, 3, 4, 5, 6].map((leaf) => 0x4000_0000 + leaf)],
+    [
+      protocol.Msr,
+      [0x00, 0x01, 0x02, 0x20, 0x73, 0x80, 0x81, 0x82, 0x83, 0x84, 0x90].map(
+        (msr) => 0x4000_0000 + msr,
+      ),
+    ],
+    [protocol.Sint, [0xffn, 0x1_0000n, 0x2_0000n, 0x4_0000n, 0x1_0000n]],
+  ])("%o", (table, values) => {
+    expect(Object.values<number | bigint>(table)).toEqual(values);
+  });
+
+  test.each([
+    ["HYPERCALL_FAST", 0x1_0000],
+    ["HYPERCALL_CODE_MASK", 0xffff],
+    ["HYPERCALL_INPUT_ALIGNMENT", 8],
+    ["CONNECTION_ID_MASK", 0xff_ffff],
+    ["MESSAGE_PAYLOAD_MAX", 240],
+    ["MESSAGE_PENDING", 1],
+    ["SINT_COUNT", 16],
+    ["VMBUS_SINT", 2],
+    ["TIMER_SINT", 4],
+    ["SYNIC_VERSION", 1],
+    ["MONITOR_COUNT", 128],
+    ["MONITOR_NONE", 255],
+    ["INTERRUPT_PAGE_FLAG", 0],
+    ["FEATURE_PENDING_SEND_SIZE", 1],
+    ["PACKET_FLAG_COMPLETION_REQUESTED", 1],
+    ["PACKET_MAX_BYTES", 524_280],
+    ["PIPE_PAYLOAD_MAX", 16_384],
+    ["PIPE_FLAG_GPA_DIRECT", 1],
+    ["FIRST_GPADL_ID", 0xe1e10],
+    ["GPADL_HEADER_DATA_MAX", 27 * 8],
+    ["GPADL_BODY_DATA_MAX", 28 * 8],
+    ["USER_DATA_SIZE", 120],
+    ["VP_INTERRUPTS_DISABLED", 0xffff_ffff],
+    ["PAGE_SIZE", 4096],
+    ["HYPERVISOR_INTERFACE", Buffer.from("Hv#1").readUInt32LE()],
+    ["CPUID_1_ECX_HYPERVISOR", 2 ** 31],
+  ] as const)("%s", (name, value) => {
+    expect(protocol[name]).toBe(value);
+  });
+
+  test("the features that FreeBSD prints as VPRUNTIME to TMFREQ are bits 0 to 11", () => {
+    expect(Object.values(protocol.HypervisorFeature)).toEqual(
+      Array.from({ length: 12 }, (_, bit) => 2 ** bit),
+    );
+    // What a guest of the PC emulator was seen to print for 0x66.
+    const { referenceCounter, synic, hypercall, vpIndex } = protocol.HypervisorFeature;
+    expect(referenceCounter | synic | hypercall | vpIndex).toBe(0x66);
+  });
+
+  test("the names of guests in GUEST_OS_ID", () => {
+    const { openSource, typeShift, freebsd, linux } = protocol.GuestOsId;
+    expect((openSource | (freebsd << typeShift)) >> 56n).toBe(0x82n);
+    expect((openSource | (linux << typeShift)) >> 56n).toBe(0x81n);
+  });
+
+  test("the vendor's name", () => {
+    const name = Buffer.alloc(12);
+    protocol.HYPERVISOR_VENDOR.forEach((word, index) => name.writeUInt32LE(word, index * 4));
+    expect(name.toString("latin1")).toBe("Microsoft Hv");
+  });
+
+  test("a page MSR is an enable bit and an address", () => {
+    expect(protocol.MSR_ENABLE).toBe(1n);
+    expect(0xdead_bfffn & protocol.MSR_PAGE_MASK).toBe(0xdead_b000n);
+    expect(protocol.MSR_PAGE_MASK >> 63n).toBe(1n);
+  });
+
   test("the host's way of making connection ids", () => {
     expect(protocol.eventConnectionId(14, protocol.VMBUS_SINT, 0)).toBe(0x200e);
     expect(protocol.eventConnectionId(2047, 2, 2)).toBe(0x2_27ff);

@@ -378,6 +378,13 @@ describe("values that do not fit", () => {
   test("the largest u32 does", () => {
     expect(protocol.CloseChannel.parse(close(0xffff_ffff))).toEqual({ relid: 0xffff_ffff });
   });
+  test.each([256, -1])("a u8 of %d", (connectionState) => {
+    expect(() => protocol.ModifyConnectionResponse.emit({ connectionState })).toThrow(RangeError);
+  });
+  test.each([65_536, -1])("a u16 of %d", (flagNumber) => {
+    const record = { connectionId: 1, flagNumber };
+    expect(() => protocol.SignalEventInput.emit(record)).toThrow(RangeError);
+  });
   test.each([-1n, 2n ** 64n])("a u64 of %d", (sender) => {
     const slot = { messageType: 1, payloadSize: 0, flags: 0, payload: new Uint8Array(0) };
     expect(() => protocol.MessageSlot.emit({ ...slot, sender })).toThrow(RangeError);
@@ -409,6 +416,33 @@ describe("values that do not fit", () => {
     expect(() => protocol.OpenChannel.emit(record, Feature.guestSignalParameters)).toThrow(
       RangeError,
     );
+  });
+});
+
+describe("writing in place", () => {
+  test("zeroes what is reserved, fills up short bytes, and touches nothing behind", () => {
+    const record = {
+      connectionId: 1,
+      messageType: 1,
+      payloadSize: 2,
+      payload: Uint8Array.of(7, 8),
+    };
+    const memory = new Uint8Array(300).fill(0xee);
+    protocol.PostMessageInput.write(memory.subarray(20), record);
+    expect(memory.slice(20, 276)).toEqual(protocol.PostMessageInput.emit(record));
+    expect(memory.subarray(0, 20).every((byte) => byte === 0xee)).toBe(true);
+    expect(memory.subarray(276).every((byte) => byte === 0xee)).toBe(true);
+    expect([...memory.subarray(20 + 16, 20 + 20)]).toEqual([7, 8, 0, 0]);
+
+    const message = new Uint8Array(40).fill(0xee);
+    protocol.GpadlTorndown.write(message, { gpadlId: 9 });
+    expect([...message.subarray(0, 13)]).toEqual([12, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0xee]);
+  });
+
+  test("needs room", () => {
+    expect(() =>
+      protocol.GpadlTorndown.write(new Uint8Array(20).subarray(0, 11), { gpadlId: 9 }),
+    ).toThrow(RangeError);
   });
 });
 

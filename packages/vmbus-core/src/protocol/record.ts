@@ -33,7 +33,7 @@ export interface WireRecord<T> {
   parse(bytes: Uint8Array): T | undefined;
   /** The structure as new bytes. Throws a RangeError if a value does not fit its field. */
   emit(value: T): Uint8Array<ArrayBuffer>;
-  /** The same into the first `SIZE` bytes of `bytes`. */
+  /** The same into the first `SIZE` bytes of `bytes`; throws a RangeError if there are fewer. */
   write(bytes: Uint8Array, value: T): void;
 }
 
@@ -42,6 +42,8 @@ export function record<F extends Fields>(fields: F, size = 0): WireRecord<Record
   const entries = Object.entries(fields);
   const SIZE = entries.reduce((end, [, field]) => Math.max(end, field.offset + field.width), size);
   const write = (bytes: Uint8Array, value: RecordOf<F>): void => {
+    if (bytes.byteLength < SIZE)
+      throw new RangeError(`${SIZE} bytes do not fit into ${bytes.byteLength}`);
     bytes.fill(0, 0, SIZE);
     const view = new DataView(bytes.buffer, bytes.byteOffset, SIZE);
     for (const [name, field] of entries) {

@@ -1,4 +1,4 @@
-import type { Channel, ChannelHandler } from "./channel.js";
+import type { Channel, ChannelClosedReason, ChannelHandler } from "./channel.js";
 import type { ChannelDescription } from "./channel-description.js";
 import type { Timers } from "./clock.js";
 import type { GuestMemory } from "./guest-memory.js";
@@ -7,38 +7,53 @@ import type { PageAllocator } from "./page-allocator.js";
 /** The contract between a kernel and a driver module; a module of another number is refused at load time. */
 export const KERNEL_INTERFACE = 1;
 
-/** What a device offers to its driver's control half, on the boot processor. */
-export interface VmbusDevice {
+/**
+ * A channel that the host offers, as a driver's control half uses it, on the boot processor.
+ *
+ * Requests reject with a `BusError`; when the host rescinds the channel, or the bus is unloaded, whatever
+ * is pending rejects at once with `ERR_RESCINDED` or `ERR_UNLOADED`.
+ */
+export interface OfferedChannel {
+  readonly relid: number;
+  /** Resolves when the host has rescinded the channel, or the bus was unloaded. What is prepared is still to be closed. */
+  readonly rescinded: Promise<void>;
+  /** The CPU that the release's policy binds the channel to. Advances the policy's round robin: to be asked once per channel. */
+  assignCpu(): number;
+  /** Allocates zeroed rings and shares them with the host; the channel is not open yet. Once at a time, until `closeChannel`. */
+  prepareChannel(options: PrepareChannelOptions): Promise<ChannelDescription>;
+  /** Opens a prepared channel, after its CPU has bound it. Rejects with `ERR_OPEN_FAILED` if the host refuses; the rings stay until `closeChannel`. */
+  openChannel(description: ChannelDescription, userData?: Uint8Array): Promise<void>;
+  /**
+   * Moves an open channel's interrupts to another CPU; resolves with its new description. From protocol
+   * 4.1 on, else rejects with `ERR_UNSUPPORTED`. Below 5.3 interrupts may still come on the old CPU.
+   */
+  moveChannel(description: ChannelDescription, cpu: number): Promise<ChannelDescription>;
+  /** Closes a channel that its CPU no longer uses, and takes the rings back. Never rejects: memory that the host did not release is leaked. */
+  closeChannel(description: ChannelDescription): Promise<void>;
+  /** Shares zeroed pages with the host, in any state of the channel. */
+  createGpadl(pageCount: number): Promise<Gpadl>;
+  /** Takes the pages back. Never rejects: memory that the host did not release is leaked. */
+  tearDownGpadl(gpadl: Gpadl): Promise<void>;
+}
+
+/** What a device offers to its driver's control half: its primary channel, and what the offer says. */
+export interface VmbusDevice extends OfferedChannel {
   /** Class GUID, lower-case text. */
   readonly classId: string;
   /** Instance GUID, lower-case text. */
   readonly instanceId: string;
-  readonly relid: number;
   /** The 120 bytes that the host's device put into its offer. */
   readonly userDefined: Uint8Array;
   /** Protocol version of the bus, major << 16 | minor. */
   readonly busVersion: number;
-  /** Resolves when the host has rescinded the device; every pending call below then rejects with `ERR_RESCINDED`. */
-  readonly rescinded: Promise<void>;
-  /** Allocates zeroed rings and shares them with the host; the channel is not open yet. */
-  prepareChannel(options: PrepareChannelOptions): Promise<ChannelDescription>;
-  /** Opens a prepared channel, after its CPU has bound it. Rejects with `ERR_OPEN_FAILED` if the host refuses. */
-  openChannel(description: ChannelDescription, userData?: Uint8Array): Promise<void>;
-  /** Closes a channel that its CPU no longer uses, and takes the rings back. Never rejects: memory that the host did not release is leaked. */
-  closeChannel(description: ChannelDescription): Promise<void>;
   /** Calls back for each sub-channel that the host offers, those that are there already included. */
-  onSubChannel(offered: (device: SubChannel) => void): void;
+  onSubChannel(offered: (channel: SubChannel) => void): void;
 }
 
 /** A further channel of a device. */
-export interface SubChannel {
-  readonly relid: number;
+export interface SubChannel extends OfferedChannel {
   /** 1 and up. */
   readonly index: number;
-  readonly rescinded: Promise<void>;
-  prepareChannel(options: PrepareChannelOptions): Promise<ChannelDescription>;
-  openChannel(description: ChannelDescription, userData?: Uint8Array): Promise<void>;
-  closeChannel(description: ChannelDescription): Promise<void>;
 }
 
 export interface PrepareChannelOptions {
@@ -47,6 +62,16 @@ export interface PrepareChannelOptions {
   readonly incomingPages: number;
   /** CPU to bind the channel to. */
   readonly cpu: number;
+  /** Signal the host by hypercall even if it gave the channel a monitor, which costs up to the monitor's latency. */
+  readonly lowLatency?: boolean;
+}
+
+/** Memory that a channel shares with the host besides its rings. */
+export interface Gpadl {
+  readonly gpadlId: number;
+  /** GPA of the first page; the pages are contiguous. */
+  readonly address: number;
+  readonly pageCount: number;
 }
 
 /** What a CPU offers to a driver's queue half. */
@@ -57,8 +82,11 @@ export interface QueueContext {
   readonly timers: Timers;
   /** Binds a prepared channel to this CPU: from now on `handler` gets its packets. */
   bindChannel(description: ChannelDescription, handler: ChannelHandler): Channel;
-  /** Ends what `bindChannel` began; the handler is told once that the channel closed. */
-  unbindChannel(description: ChannelDescription): void;
+  /**
+   * Ends what `bindChannel` began; the handler is told once that the channel closed. With "rescinded" it
+   * first gets the packets that the host left in the ring.
+   */
+  unbindChannel(description: ChannelDescription, reason?: ChannelClosedReason): void;
 }
 
 /** What the kernel offers to a driver's control half. */

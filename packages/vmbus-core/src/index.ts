@@ -29,6 +29,8 @@ export {
   KERNEL_INTERFACE,
   type ControlContext,
   type DriverModule,
+  type Gpadl,
+  type OfferedChannel,
   type PrepareChannelOptions,
   type QueueContext,
   type SubChannel,
@@ -36,4 +38,24 @@ export {
 } from "./driver.js";
 export { VmbusError } from "./errors.js";
 export { EventFlags } from "./event-flags.js";
+export { MessageSlotControl, messageSlotControl, type MessageSlotFactory } from "./message-slot.js";
+export {
+  GuestCpu,
+  type EventFlagsFactory,
+  type GuestCpuCounters,
+  type GuestCpuOptions,
+} from "./guest-cpu.js";
+export { FREEBSD_OS_ID, HypercallPage } from "./hypercall-page.js";
+export { Vmbus, type VmbusInspection } from "./bus/vmbus.js";
+export type { VmbusOptions, VmbusTimeouts } from "./bus/vmbus-options.js";
+export type { VmbusCounters } from "./bus/bus-link.js";
+export type { BusChannelInspection } from "./bus/bus-channel.js";
+export { BusError, type BusErrorCode } from "./bus/bus-error.js";
+export {
+  bindChannelCpu,
+  type BindingEra,
+  type ChannelBinding,
+  type ChannelToBind,
+} from "./bus/channel-binding.js";
+export { freebsdPostRetries, linuxPostRetries, type PostRetryPolicy } from "./bus/post-queue.js";
 export type { CpuidResult, HypervisorPort } from "./hypervisor-port.js";

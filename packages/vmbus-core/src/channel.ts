@@ -65,6 +65,7 @@ export class Channel {
   readonly #handler: ChannelHandler;
   #closedReason: ChannelClosedReason | undefined;
   #wantedBytes = 0;
+  #paused = false;
 
   constructor(
     incoming: IncomingRing,
@@ -84,6 +85,19 @@ export class Channel {
 
   isClosed(): boolean {
     return this.#closedReason !== undefined;
+  }
+
+  /**
+   * Stops reading the ring after the current packet, because the handler can take no more. The peer keeps
+   * what does not fit; this end wants no signals meanwhile.
+   */
+  pause(): void {
+    this.#paused = true;
+  }
+
+  /** Reads again; the caller has the channel polled. */
+  resume(): void {
+    this.#paused = false;
   }
 
   /** The interrupt: this end is awake now and wants no more signals until it has drained the ring. */
@@ -106,7 +120,7 @@ export class Channel {
     let left = budget;
     for (;;) {
       let result: ReceiveResult = ReceiveResult.Empty;
-      while (left > 0 && (result = incoming.next()) === ReceiveResult.Packet) {
+      while (left > 0 && !this.#paused && (result = incoming.next()) === ReceiveResult.Packet) {
         left--;
         this.counters.packetsIn++;
         this.#handler.packet(this);
@@ -127,6 +141,7 @@ export class Channel {
       this.#commit();
       this.#handler.batchEnd(this);
       if (this.isClosed()) return PollResult.Closed;
+      if (this.#paused) return PollResult.Idle;
       if (left === 0) return PollResult.More;
       if (incoming.unmask()) return PollResult.Idle;
       incoming.mask();

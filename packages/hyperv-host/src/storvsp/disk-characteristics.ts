@@ -2,7 +2,7 @@ import { RotationRate } from "@hyperv-is/hv-storvsc/protocol";
 
 /** What a disk tells about itself besides its size and its sectors. */
 export interface DiskCharacteristics {
-  /** Vital product data page 80; empty when the disk has none. At most 252 bytes. */
+  /** Vital product data page 80; empty when the disk has none. */
   readonly serialNumber: Uint8Array;
   /** UNMAP works, and the pages that say so are there. */
   readonly unmap: boolean;
@@ -34,3 +34,6 @@ export const defaultCharacteristics: DiskCharacteristics = {
 
 /** WRITE SAME writes at most this much. */
 export const WRITE_SAME_BYTES_MAX = 8 * 1024 * 1024;
+
+/** A serial number must fit into its page with one byte of length, which is all that some guests read. */
+export const SERIAL_NUMBER_BYTES_MAX = 252;

@@ -22,7 +22,11 @@ import {
   microsoftVirtualDevice,
 } from "@hyperv-is/hv-storvsc/protocol";
 import type { DiskBackend } from "./disk-backend.js";
-import { type DiskCharacteristics, WRITE_SAME_BYTES_MAX } from "./disk-characteristics.js";
+import {
+  type DiskCharacteristics,
+  SERIAL_NUMBER_BYTES_MAX,
+  WRITE_SAME_BYTES_MAX,
+} from "./disk-characteristics.js";
 import type { ScsiCommand } from "./scsi-command.js";
 
 /** Standard INQUIRY data of a disk. */
@@ -57,8 +61,8 @@ const nameOfVendor = [0x4d, 0x73, 0x66, 0x74, 0x20, 0x20, 0x20, 0x20] as const;
 
 const descriptorsMax = 4096;
 
-/** Largest vital product data page: a serial number of 252 bytes. */
-const pageBytesMax = 256;
+/** The largest vital product data page is that of the serial number. */
+const pageBytesMax = VpdHeader.SIZE + SERIAL_NUMBER_BYTES_MAX;
 
 /**
  * INQUIRY: standard data or a vital product data page, cut to the allocation length.

@@ -14,7 +14,11 @@ import {
 import { readCapacity10, serviceActionIn16 } from "./capacity.js";
 import type { DataBuffer } from "./data-buffer.js";
 import type { DiskBackend } from "./disk-backend.js";
-import { type DiskCharacteristics, defaultCharacteristics } from "./disk-characteristics.js";
+import {
+  type DiskCharacteristics,
+  SERIAL_NUMBER_BYTES_MAX,
+  defaultCharacteristics,
+} from "./disk-characteristics.js";
 import { DiskCounters } from "./disk-counters.js";
 import { inquiry } from "./inquiry.js";
 import { modeSelect, modeSense } from "./mode-pages.js";
@@ -60,10 +64,16 @@ export class ScsiDisk {
   /** @param disk - The backend; the disk does not close it. */
   constructor(disk: DiskBackend, characteristics: Partial<DiskCharacteristics> = {}) {
     this.characteristics = { ...defaultCharacteristics, ...characteristics };
+    if (this.characteristics.serialNumber.byteLength > SERIAL_NUMBER_BYTES_MAX)
+      throw new RangeError(`a serial number has at most ${SERIAL_NUMBER_BYTES_MAX} bytes`);
     this.#disk = disk;
     this.#transfer = new SectorTransfer(disk);
     this.#knownSizeBytes = disk.sizeBytes;
     this.#sectors = disk.sizeBytes / disk.logicalSectorBytes;
+  }
+
+  get logicalSectorBytes(): number {
+    return this.#disk.logicalSectorBytes;
   }
 
   /**
@@ -119,8 +129,7 @@ export class ScsiDisk {
     try {
       this.#transfer.read(position, length, buffer);
     } catch (error) {
-      const { counters } = this;
-      counters.failCommand(result, cdb[0]!, error, AdditionalSense.unrecoveredReadError);
+      this.counters.failCommand(result, cdb[0]!, error, AdditionalSense.unrecoveredReadError);
       return;
     }
     this.counters.reads++;

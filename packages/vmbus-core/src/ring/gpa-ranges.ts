@@ -83,6 +83,20 @@ export class GpaRanges implements GpaRuns {
     this.lengthBytes += lengthBytes;
   }
 
+  /** Forgets what lies behind the first `lengthBytes`. */
+  truncate(lengthBytes: number): void {
+    if (lengthBytes >= this.lengthBytes) return;
+    let rest = lengthBytes;
+    let runs = 0;
+    for (; rest > 0; runs++) {
+      const length = Math.min(rest, this.#lengths[runs]!);
+      this.#lengths[runs] = length;
+      rest -= length;
+    }
+    this.runs = runs;
+    this.lengthBytes = lengthBytes;
+  }
+
   /** Reads the ranges of the current packet of `ring`, which is of type GPA direct. */
   load(ring: IncomingRing): GpaRangesResult {
     this.clear();

@@ -101,6 +101,11 @@ describe("INQUIRY", () => {
     expect(hex(limits.subarray(28, 44))).toBe("00000200800000000000000000000100");
     expect(hex(ask(disk, "12 01 b1 00ff 00", 255).data.subarray(4, 6))).toBe("1c20");
   });
+  test("a serial number fills its page, and not more", () => {
+    const disk = smallDisk({ serialNumber: new Uint8Array(252).fill(0x41) });
+    expect(ask(disk, "12 01 80 0200 00", 512).status).toBe(good(256));
+    expect(() => smallDisk({ serialNumber: new Uint8Array(253) })).toThrow(RangeError);
+  });
   test("a granularity of 0 is told as 1", () => {
     const limits = ask(smallDisk({ unmapGranularityBlocks: 0 }), "12 01 b0 00ff 00", 255).data;
     expect(hex(limits.subarray(28, 32))).toBe("00000001");

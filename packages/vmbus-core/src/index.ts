@@ -58,4 +58,5 @@ export {
   type ChannelToBind,
 } from "./bus/channel-binding.js";
 export { freebsdPostRetries, linuxPostRetries, type PostRetryPolicy } from "./bus/post-queue.js";
+export { messageLinkPair, type MessageLink, type MessageLinkPair } from "./message-link.js";
 export type { CpuidResult, HypervisorPort } from "./hypervisor-port.js";

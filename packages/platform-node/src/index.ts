@@ -1,1 +1,30 @@
-export {};
+export { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
+export { NodeClock } from "./clock.js";
+export { CpuLink } from "./cpu-link.js";
+export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
+export { PlatformError, type PlatformErrorCode } from "./errors.js";
+export { Pump, type Pumped, type PumpKind, type PumpOptions } from "./pump.js";
+export {
+  attachGuestMemory,
+  createGuestMemory,
+  MEMORY_UNIT_BYTES,
+  SharedGuestMemory,
+} from "./shared-guest-memory.js";
+export { NodeTimers } from "./timers.js";
+export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
+export {
+  startWorker,
+  type StartWorkerOptions,
+  type WorkerExit,
+  type WorkerHandle,
+} from "./worker-handle.js";
+export { importDriver } from "./driver-file.js";
+export { runHostWorker, type HostWorkerContext, type HostWorkerData } from "./host-worker.js";
+export {
+  connectCpus,
+  runVcpu,
+  type CpuPeer,
+  type Vcpu,
+  type VcpuData,
+  type VcpuProgram,
+} from "./vcpu.js";

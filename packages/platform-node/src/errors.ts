@@ -1,0 +1,23 @@
+/** Codes of `PlatformError`; stable. */
+export type PlatformErrorCode =
+  /** The operating system or the engine refuses this much shared memory. */
+  | "ERR_MEMORY_UNAVAILABLE"
+  /** An environment variable has a value that cannot be understood. */
+  | "ERR_BAD_SETTING"
+  /** The entry file of a worker does not exist. */
+  | "ERR_WORKER_ENTRY"
+  /** A worker neither stopped when asked nor could be terminated. */
+  | "ERR_WORKER_STUCK"
+  /** A file that should be a driver module is none, or is one for another kernel. */
+  | "ERR_BAD_MODULE";
+
+/** What the platform could not do; `code` is stable, the message is for people. */
+export class PlatformError extends Error {
+  readonly code: PlatformErrorCode;
+
+  constructor(code: PlatformErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}

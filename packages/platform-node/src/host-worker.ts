@@ -1,0 +1,26 @@
+import { attachGuestMemory, type SharedGuestMemory } from "./shared-guest-memory.js";
+import { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
+
+/** The least that a host worker is given. */
+export interface HostWorkerData {
+  readonly memory: WebAssembly.Memory;
+}
+
+/** What a host worker has to work with. */
+export interface HostWorkerContext<Data extends HostWorkerData> extends WorkerContext<Data> {
+  readonly memory: SharedGuestMemory;
+}
+
+/**
+ * What the entry file of a worker that serves devices of the host calls: a blocking pump over guest memory.
+ *
+ * The body may call synchronous file functions; an open or a close that needs Node's event loop goes
+ * through `during`.
+ */
+export function runHostWorker<Data extends HostWorkerData>(
+  begin: (context: HostWorkerContext<Data>) => WorkerBody | Promise<WorkerBody>,
+): Promise<void> {
+  return runWorker<Data>("blocking", (context) =>
+    begin({ ...context, memory: attachGuestMemory(context.data.memory) }),
+  );
+}

@@ -1,0 +1,168 @@
+import type { Clock, Timers } from "@hyperv-is/vmbus-core";
+import { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
+import { NodeClock } from "./clock.js";
+import type { Doorbell } from "./doorbell.js";
+import { NodeTimers } from "./timers.js";
+
+/** What a pump drives: the rings, interrupts and messages of one thread. */
+export interface Pumped {
+  /** Does what there is to do, within a budget of its own. @returns True if there was work or there is more. */
+  drain(): boolean;
+}
+
+/**
+ * How a pump sleeps. `blocking`: the thread itself waits on the doorbell, for threads that only move packets.
+ * `async`: Node's events are served in between and meanwhile, for threads with sockets, consoles, daemons.
+ */
+export type PumpKind = "async" | "blocking";
+
+export interface PumpOptions {
+  /** Longest spin before a sleep, in microseconds; `spinLimitUs()` unless told. */
+  readonly spinLimitUs?: number;
+  /** Longest stretch of work without a turn of Node's event loop; unless told 50 us, or 5 ms if blocking. */
+  readonly turnUs?: number;
+  readonly clock?: Clock;
+}
+
+const TURN_US = { async: 50, blocking: 5_000 } as const;
+/** Awaiting it lets other promises go on. */
+const SETTLED = Promise.resolve();
+/** The longest delay of Node's timers. */
+const LONGEST_DELAY_MS = 2 ** 31 - 1;
+
+/**
+ * The loop of a thread: drain, spin for a while, sleep until the doorbell rings or a timer is due.
+ *
+ * What it drives does not know which kind of pump it is on. Promises settled by a drain go on at once on an
+ * async pump; on a blocking one they go on before the thread sleeps, and at least once per turn.
+ */
+export class Pump {
+  readonly doorbell: Doorbell;
+  readonly #clock: Clock;
+  readonly #timers: NodeTimers;
+  readonly #spin: AdaptiveSpin;
+  readonly #turnMs: number;
+  /** Reasons to serve Node's events instead of blocking. */
+  #serving: number;
+  /** While spinning, when that ends; otherwise 0. */
+  #spinEnds = 0;
+  #sleeps = 0;
+
+  constructor(kind: PumpKind, doorbell: Doorbell, options: PumpOptions = {}) {
+    this.doorbell = doorbell;
+    this.#clock = options.clock ?? new NodeClock();
+    // A timer may be made by one of Node's events, while the pump sleeps until a later one.
+    this.#timers = new NodeTimers(this.#clock, () => doorbell.ring());
+    this.#spin = new AdaptiveSpin(options.spinLimitUs ?? spinLimitUs());
+    this.#turnMs = (options.turnUs ?? TURN_US[kind]) / 1e3;
+    this.#serving = kind === "async" ? 1 : 0;
+  }
+
+  /** Timers of this thread: they run between two drains, and end a sleep. */
+  get timers(): Timers {
+    return this.#timers;
+  }
+
+  /** How often the thread went to sleep. */
+  get sleeps(): number {
+    return this.#sleeps;
+  }
+
+  /**
+   * Drives `pumped` until a stop is requested through the doorbell; until then the process stays alive.
+   * Rejects with whatever a drain or a timer throws.
+   */
+  async run(pumped: Pumped): Promise<void> {
+    const keepAlive = setInterval(() => undefined, LONGEST_DELAY_MS);
+    try {
+      while (!this.doorbell.stopRequested) {
+        const idle = await this.#turn(pumped);
+        await eventLoopTurn();
+        if (!idle) continue;
+        if (this.#serving > 0) await this.#sleepServing(pumped);
+        else this.#sleepBlocking(pumped);
+      }
+    } finally {
+      clearInterval(keepAlive);
+    }
+  }
+
+  /** Serves Node's events while `work` is pending, on a pump of either kind: for an import or a file on a thread that blocks otherwise. */
+  async during<T>(work: Promise<T>): Promise<T> {
+    this.#serving++;
+    try {
+      return await work;
+    } finally {
+      this.#serving--;
+      this.doorbell.ring();
+    }
+  }
+
+  /** Works and spins until the turn ends (false) or there is nothing to do (true). */
+  async #turn(pumped: Pumped): Promise<boolean> {
+    const turnEnds = this.#clock.now() + this.#turnMs;
+    for (;;) {
+      const now = this.#clock.now();
+      if (this.#look(pumped, now)) {
+        if (this.#spinEnds !== 0) this.#spin.succeeded();
+        this.#spinEnds = 0;
+      } else if (this.#spinEnds === 0) {
+        if (this.#spin.budgetUs === 0) return true;
+        this.#spinEnds = now + this.#spin.budgetUs / 1e3;
+      } else if (now >= this.#spinEnds) {
+        this.#spinEnds = 0;
+        this.#spin.failed();
+        return true;
+      }
+      if (now >= turnEnds || this.doorbell.stopRequested) return false;
+      if (this.#serving > 0) await SETTLED;
+    }
+  }
+
+  #look(pumped: Pumped, now: number): boolean {
+    const timed = this.#timers.runDue(now);
+    return pumped.drain() || timed;
+  }
+
+  #sleepBlocking(pumped: Pumped): void {
+    const doorbell = this.doorbell;
+    const sequence = doorbell.arm();
+    try {
+      const before = this.#clock.now();
+      if (doorbell.stopRequested || this.#look(pumped, before)) return;
+      this.#sleeps++;
+      if (doorbell.wait(sequence, Math.max(0, this.#timers.nextDeadline - before)))
+        this.#spin.wokenAfter((this.#clock.now() - before) * 1e3);
+    } finally {
+      doorbell.disarm();
+    }
+  }
+
+  async #sleepServing(pumped: Pumped): Promise<void> {
+    const doorbell = this.doorbell;
+    const sequence = doorbell.arm();
+    let alarm: NodeJS.Timeout | undefined;
+    try {
+      const before = this.#clock.now();
+      if (doorbell.stopRequested || this.#look(pumped, before)) return;
+      this.#sleeps++;
+      const deadline = this.#timers.nextDeadline;
+      if (deadline !== Infinity)
+        alarm = setTimeout(
+          () => doorbell.ring(),
+          Math.min(Math.ceil(deadline - before), LONGEST_DELAY_MS),
+        );
+      await doorbell.waitAsync(sequence);
+      const now = this.#clock.now();
+      if (now < deadline) this.#spin.wokenAfter((now - before) * 1e3);
+    } finally {
+      clearTimeout(alarm);
+      doorbell.disarm();
+    }
+  }
+}
+
+/** Lets Node serve what is ready: promises, messages, sockets. About 1 us. */
+function eventLoopTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,0 +1,182 @@
+import { spawnSync } from "node:child_process";
+import { createRequire } from "node:module";
+import { describe, expect, test } from "vitest";
+import {
+  createDoorbells,
+  Pump,
+  startWorker,
+  type PumpKind,
+  type PumpOptions,
+} from "@hyperv-is/platform-node";
+
+const kinds: readonly PumpKind[] = ["async", "blocking"];
+
+function pumpOf(kind: PumpKind, options: PumpOptions = {}): Pump {
+  return new Pump(kind, createDoorbells(1)[0]!, options);
+}
+
+describe.each(kinds)("a pump that is %s", (kind) => {
+  test("drains until nothing is left, and does not sleep before", async () => {
+    const pump = pumpOf(kind);
+    let left = 1000;
+    pump.timers.after(5, () => pump.doorbell.requestStop());
+    await pump.run({ drain: () => left > 0 && left-- > 0 });
+    expect(left).toBe(0);
+    expect(pump.sleeps).toBeGreaterThan(0);
+  });
+
+  test("ends at once when a stop was requested before", async () => {
+    const pump = pumpOf(kind);
+    pump.doorbell.requestStop();
+    let drains = 0;
+    await pump.run({ drain: () => ++drains > 0 });
+    expect(drains).toBe(0);
+  });
+
+  test("ends though its work never does", async () => {
+    const pump = pumpOf(kind);
+    pump.timers.after(5, () => pump.doorbell.requestStop());
+    await pump.run({ drain: () => true });
+    expect(pump.sleeps).toBe(0);
+  });
+
+  test("lets Node's events in though its work never ends", async () => {
+    const pump = pumpOf(kind);
+    setTimeout(() => pump.doorbell.requestStop(), 1);
+    await pump.run({ drain: () => true });
+  });
+
+  test("rejects with what a drain or a timer throws, and could be run again", async () => {
+    const pump = pumpOf(kind);
+    const drain = (): boolean => {
+      throw new Error("from a drain");
+    };
+    await expect(pump.run({ drain })).rejects.toThrow("from a drain");
+    pump.timers.after(1, () => {
+      throw new Error("from a timer");
+    });
+    await expect(pump.run({ drain: () => false })).rejects.toThrow("from a timer");
+    pump.timers.after(1, () => pump.doorbell.requestStop());
+    await pump.run({ drain: () => false });
+  });
+
+  test("runs what a timer made, and work that a timer brought", async () => {
+    const pump = pumpOf(kind, { spinLimitUs: 0 });
+    const seen: string[] = [];
+    let work = 0;
+    pump.timers.after(2, () => {
+      work = 1;
+      pump.timers.after(2, () => pump.doorbell.requestStop());
+    });
+    await pump.run({
+      drain() {
+        if (work === 0) return false;
+        work = 0;
+        seen.push("work");
+        return true;
+      },
+    });
+    expect(seen).toEqual(["work"]);
+  });
+
+  test("waits for a promise that needs Node's events, then sleeps as before", async () => {
+    const pump = pumpOf(kind);
+    let begun = false;
+    const order: string[] = [];
+    await pump.run({
+      drain() {
+        if (begun) return false;
+        begun = true;
+        void pump
+          .during(new Promise((resolve) => setTimeout(resolve, 3)))
+          .then(() => order.push("settled"));
+        pump.timers.after(20, () => {
+          order.push("stopped");
+          pump.doorbell.requestStop();
+        });
+        return true;
+      },
+    });
+    expect(order).toEqual(["settled", "stopped"]);
+  });
+
+  test("a promise that fails rejects where it was handed in", async () => {
+    const pump = pumpOf(kind);
+    const work = pump.during(Promise.reject(new Error("as asked")));
+    await expect(work).rejects.toThrow("as asked");
+  });
+
+  test("uses less than 1 % of a core when idle", async () => {
+    const entry = new URL("./workers/subject.js", import.meta.url);
+    const worker = startWorker({ entry, name: "idle", data: { kind } });
+    const share = await idleShare();
+    await worker.stop();
+    expect(share).toBeLessThan(0.01);
+  });
+});
+
+test("an async pump hears of a timer that one of Node's events made while it slept", async () => {
+  const pump = pumpOf("async", { spinLimitUs: 0 });
+  pump.timers.after(30_000, () => undefined);
+  setTimeout(() => pump.timers.after(1, () => pump.doorbell.requestStop()), 5);
+  await pump.run({ drain: () => false });
+});
+
+test("promises go on between two looks of an async pump, while it works and while it spins", async () => {
+  const pump = pumpOf("async", { spinLimitUs: 1_000_000, turnUs: 1_000_000 });
+  let hops = 0;
+  const hop = async (): Promise<void> => {
+    for (; hops < 50; hops++) await Promise.resolve();
+  };
+  let begun = false;
+  let looks = 0;
+  await pump.run({
+    drain() {
+      if (!begun) void hop();
+      begun = true;
+      if (hops === 50) pump.doorbell.requestStop();
+      if (++looks > 10_000) throw new Error("the promises do not go on");
+      return looks < 20;
+    },
+  });
+  expect(hops).toBe(50);
+});
+
+test("a process with nothing else to do waits for its pump, and ends after it", () => {
+  const built = createRequire(import.meta.url).resolve("../dist/index.js");
+  const script = (kind: PumpKind): string => `
+    import { createDoorbells, Pump } from ${JSON.stringify(built)};
+    const pump = new Pump("${kind}", createDoorbells(1)[0]);
+    setTimeout(() => pump.doorbell.requestStop(), 50).unref();
+    pump.timers.after(60, () => pump.doorbell.requestStop());
+    await pump.run({ drain: () => false });
+    console.log("ended");`;
+  for (const kind of kinds) {
+    const { stdout, status } = spawnSync(
+      process.execPath,
+      ["--input-type=module", "-e", script(kind)],
+      { encoding: "utf8", timeout: 10_000 },
+    );
+    expect([stdout, status]).toEqual(["ended\n", 0]);
+  }
+});
+
+/** The least share of a core that this process used in one of some periods of 300 ms; starting up takes the first. */
+async function idleShare(): Promise<number> {
+  const pump = pumpOf("async");
+  let least = Infinity;
+  let periods = 0;
+  let before = process.cpuUsage();
+  let start = pump.timers.now();
+  const measure = (): void => {
+    const used = process.cpuUsage(before);
+    least = Math.min(least, (used.user + used.system) / 1e3 / (pump.timers.now() - start));
+    if (++periods === 10 || least < 0.01) pump.doorbell.requestStop();
+    before = process.cpuUsage();
+    start = pump.timers.now();
+    pump.timers.after(300, measure);
+  };
+  pump.timers.after(300, measure);
+  await pump.run({ drain: () => false });
+  return least;
+}

@@ -1,0 +1,95 @@
+// The two sides of the wake-up campaign: a sleeper that takes work and says so, and ringers that hand it work
+// one piece at a time, at moments that are random around the point at which the sleeper falls asleep.
+import { Doorbell, NodeClock, runWorker } from "@hyperv-is/platform-node";
+import { Prng } from "../prng.js";
+
+/**
+ * @typedef {object} WakeData
+ * @property {"sleeper" | "ringer"} role
+ * @property {import("@hyperv-is/platform-node").PumpKind} kind of the sleeper's pump
+ * @property {Int32Array} handed pieces handed over, a word per ringer
+ * @property {Int32Array} taken pieces taken, a word per ringer
+ * @property {number} ringers
+ * @property {number} index of this ringer
+ * @property {Int32Array} bell the sleeper's
+ * @property {number} cycles of this ringer
+ * @property {number} seed
+ * @property {boolean} byCause whether a ringer says who it is by a cause, or the sleeper looks at all
+ * @property {number} lingerUs longest delay in a look that found nothing
+ * @property {number} burnUs longest delay before a piece is handed over
+ * @property {number} patienceMs how long a piece may lie before it counts as a lost wake-up
+ */
+
+const clock = new NodeClock();
+
+/** @param {number} us */
+function burn(us) {
+  const end = clock.now() + us / 1e3;
+  while (clock.now() < end);
+}
+
+/** @param {number} index */
+const cause = (index) => 256 << index;
+
+await runWorker(
+  (/** @type {WakeData} */ { role, kind }) => (role === "sleeper" ? kind : "blocking"),
+  (context) => (context.data.role === "sleeper" ? sleeper(context) : ringer(context)),
+);
+
+/**
+ * Some looks that find nothing linger, which leaves room for a ring between the last look and the sleep.
+ * @param {import("@hyperv-is/platform-node").WorkerContext<WakeData>} context
+ * @returns {import("@hyperv-is/platform-node").WorkerBody}
+ */
+function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) {
+  const prng = new Prng(seed);
+  /** @param {number} index */
+  const take = (index) => {
+    const now = Atomics.load(handed, index);
+    if (now === taken[index]) return false;
+    Atomics.store(taken, index, now);
+    return true;
+  };
+  return {
+    rung(causes) {
+      for (let index = 0; index < ringers; index++) if (causes & cause(index)) take(index);
+    },
+    drain() {
+      let worked = false;
+      for (let index = 0; !byCause && index < ringers; index++) worked = take(index) || worked;
+      if (!worked && prng.below(2) === 0) burn(prng.below(lingerUs * 8) / 8);
+      return worked;
+    },
+  };
+}
+
+/**
+ * @param {import("@hyperv-is/platform-node").WorkerContext<WakeData>} context
+ * @returns {import("@hyperv-is/platform-node").WorkerBody}
+ */
+function ringer({ data, starter }) {
+  const { handed, taken, index, bell, cycles, seed, byCause, burnUs, patienceMs } = data;
+  const prng = new Prng(seed);
+  const sleepersBell = new Doorbell(bell, 0);
+  let cycle = 0;
+  return {
+    drain() {
+      if (cycle === cycles) {
+        starter.send("done");
+        cycle++;
+      }
+      if (cycle > cycles) return false;
+      cycle++;
+      burn(prng.below(burnUs * 8) / 8);
+      Atomics.add(handed, index, 1);
+      sleepersBell.ring(byCause ? cause(index) : 0);
+      // Now and then a second ring comes right behind the first.
+      if (prng.below(4) === 0) return true;
+      const deadline = clock.now() + patienceMs;
+      for (let looks = 0; Atomics.load(taken, index) !== cycle; looks++)
+        if (looks % 1000 === 999 && clock.now() > deadline)
+          throw new Error(`lost wake-up: ringer ${index}, cycle ${cycle}`);
+      return true;
+    },
+  };
+}

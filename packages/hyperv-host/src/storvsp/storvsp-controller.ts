@@ -1,7 +1,8 @@
-import { NtStatus as BusStatus } from "@hyperv-is/vmbus-core/protocol";
+import { NtStatus as BusStatus, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import { findVstorVersion, type VstorVersion } from "@hyperv-is/hv-storvsc/protocol";
 import type { HostChannelHandler, HostService, ServiceContext } from "../host-service.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
+import type { ControllerStats } from "./controller-config.js";
 import { LunTable, type AbsentLunAnswer, type ScsiAddress } from "./lun-table.js";
 import type { Initialization, InitializationLimits } from "./initialization.js";
 import type { ScsiDisk } from "./scsi-disk.js";
@@ -86,6 +87,22 @@ export class StorvspController implements HostService {
     const disk = this.luns.detach(address);
     if (disk !== undefined) this.#changed();
     return disk;
+  }
+
+  /** Plain data for the host's `stats`. */
+  stats(instanceId: Guid): ControllerStats {
+    const disks = Array.from(this.luns.entries(), ([address, { counters }]) => ({
+      ...address,
+      reads: counters.reads,
+      readBytes: counters.readBytes,
+      writes: counters.writes,
+      writtenBytes: counters.writtenBytes,
+      flushes: counters.flushes,
+      unmaps: counters.unmaps,
+      errors: counters.errors,
+      lastError: counters.lastError?.message,
+    }));
+    return { instanceId, ...this.counters, disks };
   }
 
   /** True once, when the guest is to be told that the LUNs changed. */

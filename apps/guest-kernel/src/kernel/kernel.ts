@@ -1,0 +1,300 @@
+import type {
+  PageAllocator} from "@hyperv-is/vmbus-core";
+import {
+  Vmbus,
+  VmbusError,
+  type DriverModule,
+  type GuestCpu,
+  type HypervisorPort,
+  type Timers,
+  type VmbusDevice,
+  type VmbusOptions,
+} from "@hyperv-is/vmbus-core";
+import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
+import type { StorvscController } from "@hyperv-is/hv-storvsc";
+import { Cam } from "../cam/cam.js";
+import type { GuestBuffer } from "./block-device.js";
+import { Device } from "./device-tree.js";
+import type {
+  CamBus,
+  CamDisk,
+  GuestSystem,
+  OfferedChannel,
+  SystemIdentity,
+} from "./guest-system.js";
+import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
+import { LinkerFiles } from "./linker-files.js";
+import { MessageBuffer } from "./message-buffer.js";
+import { SysctlTree } from "./sysctl.js";
+
+/** A driver as this kernel has it: compiled in, or loaded from a file of ports. */
+export interface KernelDriver {
+  readonly module: DriverModule;
+  /** Where it was loaded from; undefined for a driver in tree. */
+  readonly file?: { readonly path: string; readonly sizeBytes: number };
+}
+
+export interface KernelOptions {
+  /** The boot processor. */
+  readonly cpu: GuestCpu;
+  readonly hypervisor: HypervisorPort;
+  readonly timers: Timers;
+  /** Pages for programs and their buffers; an arena of its own. */
+  readonly programs: PageAllocator;
+  readonly drivers: readonly KernelDriver[];
+  readonly identity: SystemIdentity;
+  readonly cpus: number;
+  /** Size of the kernel's own file, for `kldstat`. */
+  readonly kernelBytes: number;
+  /** Constructs a driver's queue half on a CPU. */
+  startQueue(cpu: number, driver: string, description: unknown): unknown;
+  /** Gets each line of dmesg as it is printed. */
+  readonly onLine: (line: string) => void;
+  /** What the bus is told besides. */
+  readonly bus?: Partial<VmbusOptions>;
+}
+
+/** A device that a driver has attached. */
+interface Attached {
+  readonly device: Device;
+  readonly vmbusDevice: VmbusDevice;
+  readonly controller: StorvscController;
+}
+
+/** The guest's kernel: runs on the boot processor, brings the bus and its devices up, and takes them down. */
+export class Kernel implements GuestSystem {
+  readonly identity: SystemIdentity;
+  readonly dmesg: MessageBuffer;
+  readonly sysctl = new SysctlTree();
+  readonly devices: Device;
+  readonly linker = new LinkerFiles();
+  readonly #options: KernelOptions;
+  readonly #cam: Cam;
+  readonly #vmbus: Vmbus;
+  readonly #vmbusDevice: Device;
+  readonly #attached: Attached[] = [];
+  readonly #units = new Map<string, number>();
+  readonly #boundCpus = new Map<number, number>();
+  #shuttingDown: Promise<void> | undefined;
+
+  constructor(options: KernelOptions) {
+    const { cpu, hypervisor, identity } = options;
+    this.#options = options;
+    this.identity = identity;
+    this.dmesg = new MessageBuffer(options.onLine);
+    this.#cam = new Cam(this.dmesg, cpu.memory);
+    this.devices = new Device({ driver: "nexus", unit: 0 });
+    const acpi = new Device({ driver: "acpi", unit: 0 }, this.devices);
+    const container = new Device(
+      { driver: "acpi_syscontainer", unit: 0, description: "System Container" },
+      acpi,
+    );
+    this.#vmbusDevice = new Device(
+      { driver: "vmbus", unit: 0, description: "Hyper-V Vmbus" },
+      container,
+    );
+    this.#vmbus = new Vmbus({ ...options.bus, cpu, hypervisor });
+    const inTree = options.drivers.filter(({ file }) => file === undefined);
+    this.linker.add("/boot/kernel/kernel", options.kernelBytes, [
+      "vmbus",
+      ...inTree.map(({ module }) => module.deviceName),
+    ]);
+    for (const { module, file } of options.drivers)
+      if (file !== undefined)
+        this.linker.add(`/boot/modules/${module.name}.ko`, file.sizeBytes, [module.deviceName]);
+  }
+
+  get offers(): readonly OfferedChannel[] {
+    return this.#vmbus.devices.map(({ relid, classId, instanceId }) => ({
+      relid,
+      subChannelIndex: 0,
+      classId,
+      instanceId,
+      cpu: this.#boundCpus.get(relid),
+    }));
+  }
+
+  get buses(): readonly CamBus[] {
+    return this.#cam.buses;
+  }
+
+  get disks(): readonly CamDisk[] {
+    return this.#cam.disks;
+  }
+
+  /**
+   * Boots: greets, connects to the bus, attaches a driver to each offer that one wants, and scans.
+   * A device that cannot be attached is left out, with a line in dmesg. Rejects when there is no bus.
+   */
+  async boot(): Promise<void> {
+    const { hypervisor, identity, cpu } = this.#options;
+    this.dmesg.print(
+      `${identity.type} ${identity.release} ${identity.version}`,
+      ...hypervisorLines(hypervisor),
+      `real memory  = ${cpu.memory.sizeBytes} (${cpu.memory.sizeBytes / 2 ** 20} MB)`,
+      `avail memory = ${this.#options.programs.freePages * PAGE_SIZE} (${Math.floor((this.#options.programs.freePages * PAGE_SIZE) / 2 ** 20)} MB)`,
+      "acpi0: <VRTUAL MICROSFT>",
+      "acpi_syscontainer0: <System Container> on acpi0",
+      "vmbus0: <Hyper-V Vmbus> on acpi_syscontainer0",
+    );
+    this.#addSystemSysctls();
+    cpu.start();
+    const version = await this.#vmbus.connect();
+    this.dmesg.print(`vmbus0: version ${formatVersion(version)}`);
+    this.sysctl.show("dev.vmbus.0.version", "vmbus version", () => formatVersion(version));
+    this.#addDeviceSysctls(this.#vmbusDevice);
+    await this.#vmbus.requestOffers();
+    const attaching = this.#vmbus.devices.map((device) => this.#attach(device));
+    await Promise.all(attaching);
+    // A device that comes later is attached when it comes.
+    const known = new Set(this.#vmbus.devices);
+    this.#vmbus.onDevice((device) => {
+      if (!known.has(device) && this.#shuttingDown === undefined) void this.#attach(device);
+    });
+  }
+
+  allocateBuffer(lengthBytes: number): GuestBuffer {
+    const { programs, cpu } = this.#options;
+    const address = programs.allocate(Math.max(1, Math.ceil(lengthBytes / PAGE_SIZE)));
+    if (address === undefined)
+      throw new VmbusError("ERR_NO_MEMORY", `no ${lengthBytes} bytes of guest memory are free`);
+    return {
+      address,
+      bytes: cpu.memory.bytes.subarray(address, address + lengthBytes),
+      free: () => programs.free(address),
+    };
+  }
+
+  shutdown(): Promise<void> {
+    this.#shuttingDown ??= this.#shutdown();
+    return this.#shuttingDown;
+  }
+
+  /** State and counters of bus and drivers, as plain JSON. */
+  inspect(): Record<string, unknown> {
+    return {
+      vmbus: this.#vmbus.inspect(),
+      cpu: { ...this.#options.cpu.counters },
+      controllers: this.#attached.map(({ device, controller }) => ({
+        device: device.name,
+        ...controller.inspect(),
+      })),
+    };
+  }
+
+  async #shutdown(): Promise<void> {
+    this.dmesg.print("Waiting (max 60 seconds) for system process `syncer' to stop... done");
+    const flushed = await Promise.allSettled(
+      this.disks.filter(({ device }) => !device.readOnly).map(({ device }) => device.flush()),
+    );
+    const failed = flushed.filter(({ status }) => status === "rejected").length;
+    this.dmesg.print(failed === 0 ? "All buffers synced." : `Giving up on ${failed} disks`);
+    for (const { controller } of [...this.#attached].reverse()) await controller.detach();
+    await this.#vmbus.unload();
+    this.#options.cpu.stop();
+  }
+
+  async #attach(device: VmbusDevice): Promise<void> {
+    const pnpInfo = `classid=${device.classId} deviceid=${device.instanceId}`;
+    for (const { module } of this.#options.drivers) {
+      const description = module.probe(device.classId);
+      if (description === undefined) continue;
+      const unit = this.#units.get(module.deviceName) ?? 0;
+      this.#units.set(module.deviceName, unit + 1);
+      const node = new Device(
+        { driver: module.deviceName, unit, description, pnpInfo },
+        this.#vmbusDevice,
+      );
+      this.dmesg.print(`${node.name}: <${description}> on vmbus0`);
+      this.#addDeviceSysctls(node);
+      try {
+        await this.#attachDriver(module, device, node);
+      } catch (error) {
+        this.dmesg.print(
+          `${node.name}: ${error instanceof Error ? error.message : String(error)}`,
+          `device_attach: ${node.name} attach returned 6`,
+        );
+        this.#forget(node);
+      }
+      return;
+    }
+    new Device({ pnpInfo }, this.#vmbusDevice);
+  }
+
+  async #attachDriver(module: DriverModule, device: VmbusDevice, node: Device): Promise<void> {
+    const controller = (await module.control({
+      device,
+      timers: this.#options.timers,
+      cpus: this.#options.cpus,
+      log: (line) => this.dmesg.print(`${node.name}: ${line}`),
+      startQueue: (cpu, description) => {
+        this.#boundCpus.set(device.relid, cpu);
+        return Promise.resolve(this.#options.startQueue(cpu, module.name, description));
+      },
+    })) as StorvscController;
+    this.#attached.push({ device: node, vmbusDevice: device, controller });
+    this.#addControllerSysctls(node, device, controller);
+    void device.rescinded.then(() => {
+      if (this.#shuttingDown !== undefined) return;
+      this.dmesg.print(`${node.name}: chan${device.relid} revoked`, `${node.name}: detached`);
+      this.#boundCpus.delete(device.relid);
+      this.#forget(node);
+      const at = this.#attached.findIndex((one) => one.device === node);
+      if (at >= 0) this.#attached.splice(at, 1);
+    });
+    await this.#cam.attach(controller, node.unit);
+  }
+
+  /** Takes a device that is gone out of the tree and of sysctl. */
+  #forget(node: Device): void {
+    node.detach();
+    this.sysctl.remove(`dev.${String(node.driver)}.${node.unit}`);
+  }
+
+  #addSystemSysctls(): void {
+    const { identity, cpus, cpu, hypervisor } = this.#options;
+    const { sysctl } = this;
+    sysctl.show("kern.ostype", "Operating system type", () => identity.type);
+    sysctl.show("kern.osrelease", "Operating system release", () => identity.release);
+    sysctl.show("kern.version", "Kernel version", () => identity.version);
+    sysctl.show("kern.hostname", "Hostname", () => identity.hostName);
+    sysctl.show("kern.vm_guest", "Virtual machine guest detected?", () => "hv");
+    sysctl.show("kern.disks", "names of available disks", () =>
+      this.disks.map(({ name }) => name).join(" "),
+    );
+    sysctl.show("hw.machine", "Machine class", () => identity.machine);
+    sysctl.show("hw.ncpu", "Number of active CPUs", () => cpus);
+    sysctl.show("hw.pagesize", "System memory page size", () => PAGE_SIZE);
+    sysctl.show("hw.physmem", "Amount of physical memory (in bytes)", () => cpu.memory.sizeBytes);
+    sysctl.show("hw.hv_vendor", "Hypervisor vendor", () => hypervisorVendor(hypervisor));
+  }
+
+  #addDeviceSysctls(device: Device): void {
+    const prefix = `dev.${String(device.driver)}.${device.unit}`;
+    const show = (name: string, description: string, value: string): void =>
+      this.sysctl.show(`${prefix}.${name}`, description, () => value);
+    show("%desc", "device description", device.description);
+    show("%driver", "device driver name", device.driver ?? "");
+    show("%location", "device location relative to parent", "");
+    show("%pnpinfo", "device identification", device.pnpInfo);
+    show("%parent", "parent device", device.parent?.name ?? "");
+  }
+
+  #addControllerSysctls(node: Device, device: VmbusDevice, controller: StorvscController): void {
+    const prefix = `dev.${String(node.driver)}.${node.unit}`;
+    const channel = `${prefix}.channel.${device.relid}`;
+    const queue = controller.channels[0]?.queue;
+    if (queue === undefined) return;
+    const { counters } = queue;
+    const { sysctl } = this;
+    sysctl.show(`${prefix}.data_bio_cnt`, "# of bio data block", () => counters.data_bio_cnt);
+    sysctl.show(`${prefix}.data_vaddr_cnt`, "# of vaddr data block", () => counters.data_vaddr_cnt);
+    sysctl.show(`${prefix}.data_sg_cnt`, "# of sg data block", () => counters.data_sg_cnt);
+    sysctl.show(
+      `${channel}.send_req`,
+      "# of request sending from this channel",
+      () => counters.send_req,
+    );
+    sysctl.show(`${channel}.cpu`, "owner CPU id", () => this.#boundCpus.get(device.relid) ?? 0);
+  }
+}

@@ -468,7 +468,7 @@ describe("UNMAP", () => {
     return `${field(length + 6)}${field(length)}00000000${descriptors.join("")}`;
   };
   const range = (lba: string, blocks: string): string => `${lba}${blocks}00000000`;
-  const send4KiB = (disk: ScsiDisk, text: string, length = text.length / 2): string => {
+  const sendList = (disk: ScsiDisk, text: string, length = text.length / 2): string => {
     const cdb = `42 00 00000000 00 ${length.toString(16).padStart(4, "0")}`;
     return tell(disk, cdb, Buffer.from(text, "hex")).status;
   };
@@ -511,39 +511,40 @@ describe("UNMAP", () => {
     ["a list of 7 bytes", "00050000000000", 4, 0, invalid()],
   ])("%s", (_, text, pagesLeft, unmaps, status) => {
     const { backend, disk } = written();
-    expect(send4KiB(disk, text)).toBe(status);
+    expect(sendList(disk, text)).toBe(status);
     expect(backend.allocatedBytes).toBe(pagesLeft * 4096);
     expect(disk.counters.unmaps).toBe(unmaps);
   });
   test("the list that the guest's driver sends", () => {
     const disk = new ScsiDisk(ramDisk(4 * tib));
-    expect(send4KiB(disk, vectorHex("data-unmap-2-ranges"))).toBe(good());
+    expect(sendList(disk, vectorHex("data-unmap-2-ranges"))).toBe(good());
     expect(disk.counters.unmaps).toBe(2);
   });
   test("a bit of a descriptor after the last whole one is ignored", () => {
     const { disk } = written();
-    expect(send4KiB(disk, `001a001400000000${first}01020304`)).toBe(good());
+    expect(sendList(disk, `001a001400000000${first}01020304`)).toBe(good());
     expect(disk.counters.unmaps).toBe(1);
   });
   test("a length that is not the buffer's, or no list at all", () => {
     const { disk } = written();
-    expect(send4KiB(disk, list(first), 23)).toBe(invalid());
-    expect(send4KiB(disk, list(first), 25)).toBe(invalid());
-    expect(send4KiB(disk, "", 0)).toBe(invalid());
+    expect(sendList(disk, list(first), 23)).toBe(invalid());
+    expect(sendList(disk, list(first), 25)).toBe(invalid());
+    expect(sendList(disk, `${list(first)}00`, 24)).toBe(invalid());
+    expect(sendList(disk, "", 0)).toBe(invalid());
   });
   test("as many ranges as a list can have", () => {
     const { disk } = written();
     const ranges = new Array<string>(4095).fill(first);
-    expect(send4KiB(disk, list(...ranges))).toBe(good());
+    expect(sendList(disk, list(...ranges))).toBe(good());
     expect(disk.counters.unmaps).toBe(4095);
   });
   test("where it is off it is an invalid field", () => {
-    expect(send4KiB(smallDisk({ unmap: false }), list(first))).toBe(invalid());
+    expect(sendList(smallDisk({ unmap: false }), list(first))).toBe(invalid());
   });
   test("what the backend cannot do is counted and not told", () => {
     const backend = altered(ramDisk(mib), { unmap: fails("ERR_IMAGE_POISONED") });
     const disk = new ScsiDisk(backend);
-    expect(send4KiB(disk, list(first, last))).toBe(good());
+    expect(sendList(disk, list(first, last))).toBe(good());
     expect(disk.counters.errors).toBe(2);
     expect(disk.counters.lastError).toEqual({
       opcode: 0x42,
@@ -554,7 +555,7 @@ describe("UNMAP", () => {
   test("a read-only disk keeps everything", () => {
     const backend = altered(ramDisk(mib), { readOnly: true, unmap: fails("never called") });
     const disk = new ScsiDisk(backend);
-    expect(send4KiB(disk, list(first))).toBe(good());
+    expect(sendList(disk, list(first))).toBe(good());
     expect(disk.counters.errors).toBe(0);
   });
 });

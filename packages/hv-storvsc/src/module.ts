@@ -1,1 +1,38 @@
-export {};
+import { KERNEL_INTERFACE, type ControlContext, type QueueContext } from "@hyperv-is/vmbus-core";
+import manifest from "../package.json" with { type: "json" };
+import { StorageClassId } from "./protocol/index.js";
+import type { StorvscQueueDescription } from "./queue-description.js";
+import { attachStorvsc } from "./storvsc-control.js";
+import type { StorvscController } from "./storvsc-controller.js";
+import { StorvscQueue } from "./storvsc-queue.js";
+
+// The driver as a kernel loads it: the exports of this file are a `DriverModule<StorvscQueue, StorvscController>`.
+
+/** FreeBSD's name of the module. */
+export const name = "hv_storvsc";
+
+/** Version of the package. */
+export const version: string = manifest.version;
+
+/** The contract that the module was built for. */
+export const kernelInterface: number = KERNEL_INTERFACE;
+
+/** Controllers are `storvsc0`, `storvsc1`, ..., those of the IDE accelerator among them. */
+export const deviceName = "storvsc";
+
+/** What FreeBSD 11 and later say of a device of this class; undefined for a class that is another driver's. */
+export function probe(classId: string): string | undefined {
+  if (classId === StorageClassId.scsi) return "Hyper-V SCSI";
+  if (classId === StorageClassId.ide) return "Hyper-V IDE";
+  return undefined;
+}
+
+/** Attaches a controller with the defaults of `attachStorvsc`. */
+export function control(context: ControlContext<StorvscQueue>): Promise<StorvscController> {
+  return attachStorvsc(context);
+}
+
+/** Makes the queue half from a `StorvscQueueDescription`. */
+export function queue(context: QueueContext, description: unknown): StorvscQueue {
+  return new StorvscQueue(context, description as StorvscQueueDescription);
+}

@@ -1,0 +1,168 @@
+import {
+  GuestMemory,
+  PageAllocator,
+  type ChannelDescription,
+  type QueueContext,
+  type SubChannel,
+} from "@hyperv-is/vmbus-core";
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { connectedChannels, type ConnectedChannels } from "@hyperv-is/vmbus-core/testing";
+import { attachStorvsc, type StorvscController, type StorvscOptions } from "../src/index.js";
+import type { StorvscContext } from "../src/storvsc-context.js";
+import * as driver from "../src/module.js";
+import { StorageClassId } from "../src/protocol/index.js";
+import { RamTarget } from "./ram-target.js";
+import { ScriptedHost } from "./scripted-host.js";
+import { VirtualTimers } from "./virtual-timers.js";
+
+export interface RigOptions {
+  readonly ringPages?: number;
+  readonly memoryPages?: number;
+  readonly target?: RamTarget;
+  readonly classId?: string;
+  readonly instanceId?: string;
+}
+
+/** A CPU, a bus with one device, and a scripted host behind it: everything that the driver is handed. */
+export class Rig {
+  readonly timers = new VirtualTimers();
+  readonly memory: GuestMemory;
+  readonly allocator: PageAllocator;
+  readonly target: RamTarget;
+  readonly host: ScriptedHost;
+  readonly log: string[] = [];
+  /** What the device was asked for, in order. */
+  readonly calls: string[] = [];
+  openUserData: Uint8Array | undefined;
+  /** Set to let opening fail. */
+  openError: Error | undefined;
+  connected: ConnectedChannels | undefined;
+  rescind: () => void = () => undefined;
+  offerSubChannel: (channel: SubChannel) => void = () => undefined;
+  readonly queueContext: QueueContext;
+  readonly context: StorvscContext;
+  readonly #ringPages: number;
+
+  constructor(options: RigOptions = {}) {
+    const pages = options.memoryPages ?? 2048;
+    const ringPages = (this.#ringPages = options.ringPages ?? 17);
+    this.memory = new GuestMemory(new ArrayBuffer(pages * PAGE_SIZE));
+    this.allocator = new PageAllocator(
+      this.memory,
+      2 * ringPages * PAGE_SIZE,
+      (pages - 2 * ringPages) * PAGE_SIZE,
+    );
+    this.target = options.target ?? new RamTarget();
+    this.host = new ScriptedHost(this.memory, this.target.script);
+    this.queueContext = {
+      memory: this.memory,
+      allocator: this.allocator,
+      timers: this.timers,
+      bindChannel: (_, handler) => {
+        this.calls.push("bind");
+        const { memory, host } = this;
+        this.connected = connectedChannels({ left: handler, right: host, memory, ringPages });
+        host.channel = this.connected.right;
+        return this.connected.left;
+      },
+      unbindChannel: (_, reason = "closed") => {
+        this.calls.push(`unbind ${reason}`);
+        const guest = this.connected!.left;
+        if (reason === "rescinded") guest.poll(guest.incoming.sizeBytes);
+        guest.close(reason);
+      },
+    };
+    this.context = {
+      timers: this.timers,
+      log: (line) => this.log.push(line),
+      startQueue: (cpu, description) => {
+        this.calls.push(`start on ${cpu}`);
+        // A description crosses threads: it has to be plain data.
+        return Promise.resolve(driver.queue(this.queueContext, structuredClone(description)));
+      },
+      device: {
+        classId: options.classId ?? StorageClassId.scsi,
+        instanceId: options.instanceId ?? "f8b3781a-1e82-4818-a1c3-63d806ec15bb",
+        rescinded: new Promise((resolve) => (this.rescind = resolve)),
+        prepareChannel: ({ outgoingPages, incomingPages, cpu }) => {
+          this.calls.push(`prepare ${outgoingPages}+${incomingPages} on ${cpu}`);
+          return Promise.resolve(this.description);
+        },
+        openChannel: (_, userData) => {
+          this.calls.push("open");
+          this.openUserData = userData;
+          return this.openError === undefined ? Promise.resolve() : Promise.reject(this.openError);
+        },
+        closeChannel: () => {
+          this.calls.push("close");
+          return Promise.resolve();
+        },
+        onSubChannel: (offered) => (this.offerSubChannel = offered),
+      },
+    };
+  }
+
+  get description(): ChannelDescription {
+    return {
+      relid: 14,
+      subChannelIndex: 0,
+      targetVp: 0,
+      ringAddress: 0,
+      outgoingPages: this.#ringPages,
+      incomingPages: this.#ringPages,
+      signal: { connectionId: 7 },
+    };
+  }
+
+  /** Delivers every signal there is. */
+  run(): void {
+    this.connected?.run();
+  }
+
+  attach(options?: StorvscOptions): Promise<StorvscController> {
+    return this.settle(attachStorvsc(this.context, options));
+  }
+
+  /**
+   * Runs both ends, and time when nothing else moves, until the promise is settled. Fails after `maxMs` of
+   * virtual time, so that what never comes fails instead of hanging.
+   */
+  async settle<T>(promise: Promise<T>, maxMs = 1_000_000): Promise<T> {
+    let settled = false;
+    const done = (): void => {
+      settled = true;
+    };
+    promise.then(done, done);
+    const limit = this.timers.now() + maxMs;
+    for (let idle = 0; ;) {
+      const before = this.host.requests.length;
+      this.run();
+      await new Promise((resolve) => setImmediate(resolve));
+      if (settled as boolean) return promise;
+      if (this.host.requests.length !== before) idle = 0;
+      else if (++idle > 2) {
+        const wait = this.timers.next - this.timers.now();
+        if (this.timers.next > limit) throw new Error("the promise does not settle");
+        this.timers.advance(wait);
+      }
+    }
+  }
+
+  /** Lets everything happen that can happen without time. */
+  async rest(): Promise<void> {
+    for (let round = 0; round < 20; round++) {
+      this.run();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+}
+
+/** Rejects with the error's code, for `expect(...).rejects`. */
+export async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    return (error as { code?: string }).code ?? String(error);
+  }
+  return "resolved";
+}

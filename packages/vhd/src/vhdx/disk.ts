@@ -10,8 +10,8 @@ import { type DiskParameters } from "./metadata.js";
 import { type RegionTable, RegionTableLayout } from "./region-table.js";
 import { type WriteSession } from "./write-session.js";
 
-/** The file grows by at least this much at a time, to change its size seldom. */
-const GROWTH_BYTES = 32 * MIB;
+/** The file grows by an eighth at a time, up to this much, to change its size seldom. */
+const MAX_GROWTH_BYTES = 32 * MIB;
 const zeros = new Uint8Array(256 * 1024);
 
 /** What `openVhdx` found in the file. */
@@ -251,7 +251,8 @@ export class VhdxDisk implements VirtualDisk {
     if (needs > this.#file.sizeBytes) {
       mib = this.#takeAnchor(journal);
       if (mib >= 0) return mib;
-      this.#file.truncate(this.#file.sizeBytes + roundUp(this.blockBytes, GROWTH_BYTES));
+      const growth = Math.min(this.#file.sizeBytes / 8, MAX_GROWTH_BYTES);
+      this.#file.truncate(Math.max(needs, roundUp(this.#file.sizeBytes + growth, MIB)));
     }
     return this.#space.extend(count);
   }

@@ -11,6 +11,7 @@ import {
   MIB,
   PAGE_BYTES,
   readU64,
+  sameBytes,
   viewOf,
 } from "./layout.js";
 import { type Reporter } from "./reporter.js";
@@ -165,7 +166,7 @@ export function readHeaders(file: BlockFile, reporter: Reporter): HeaderSlots | 
   if (typeof first === "string") reporter.warning("header 1", FileMap.header1, first);
   else if (typeof second === "string") reporter.warning("header 2", FileMap.header2, second);
   // Some programs write the same header twice; only a difference makes equal numbers ambiguous.
-  else if (first.sequence === second.sequence && raw[0]!.some((byte, at) => byte !== raw[1]![at]))
+  else if (first.sequence === second.sequence && !sameBytes(raw[0]!, raw[1]!))
     reporter.error(
       "ERR_IMAGE_CORRUPT",
       "header 2",

@@ -20,8 +20,8 @@ export interface JournalOptions {
  *
  * A page goes through four states. *Dirty*: it differs in memory from the log. *Logged*: its batch, one
  * log entry, is written. *Durable*: the file was flushed after that. *In place*: written where it
- * belongs, and flushed again; only then may the log forget it. In the steady state the user's flushes
- * are the only ones: each makes the entries before it durable, and what was written in place.
+ * belongs, and flushed again; only then may the log forget it. That is put off until half of the log is
+ * used, so that a flush by the user is nearly always one flush of the file.
  *
  * Every method may throw what the file throws; the journal's state is then unknown and it must not be
  * used any more.
@@ -44,8 +44,6 @@ export class Journal {
   #tailWritten = 0;
   /** The tail that the newest durable entry names: nothing from here to the head may be overwritten. */
   #tailDurable = 0;
-  /** All entries before this log offset are written in place but perhaps not durable there; -1: none. */
-  #placedUpTo = -1;
   /** Size of the file at the last flush. */
   #durableFileBytes: number;
   #payloadFirst = false;
@@ -54,10 +52,10 @@ export class Journal {
   constructor(file: BlockFile, options: JournalOptions) {
     this.#file = file;
     this.#options = options;
-    // An entry takes at most a quarter of the log, and one sector of descriptors.
+    // An entry takes less than a quarter of the log, and one sector of descriptors.
     this.#maxBatchPages = Math.min(
       DESCRIPTORS_IN_FIRST_SECTOR,
-      options.logBytes / 4 / PAGE_BYTES - 1,
+      options.logBytes / 4 / PAGE_BYTES - 2,
     );
     this.#entry = new Uint8Array((1 + this.#maxBatchPages) * PAGE_BYTES);
     this.#durableFileBytes = file.sizeBytes;
@@ -105,11 +103,6 @@ export class Journal {
     this.#payloadFirst = false;
     this.#durableFileBytes = this.#file.sizeBytes;
     this.#tailDurable = this.#tailWritten;
-    if (this.#placedUpTo >= 0) {
-      this.#tail = this.#placedUpTo;
-      this.#placedUpTo = -1;
-    }
-    // The log is durable here. Writing in place now makes the next flush count for both.
     if (this.#used() * 2 > this.#options.logBytes || this.#waiting.size > MAX_WAITING_PAGES)
       this.#place();
   }
@@ -119,13 +112,19 @@ export class Journal {
     this.commit();
     this.flush();
     this.#place();
-    this.flush();
   }
 
+  /**
+   * Writes all logged pages in place; the log is durable. No entry may come between these writes and the
+   * flush: it would name the old tail, and readers want every tail inside the sequence that is left.
+   */
   #place(): void {
-    for (const [offset, page] of this.#waiting) this.#file.write(offset, page, 0, PAGE_BYTES);
-    this.#waiting.clear();
-    this.#placedUpTo = this.#head;
+    if (this.#waiting.size > 0) {
+      for (const [offset, page] of this.#waiting) this.#file.write(offset, page, 0, PAGE_BYTES);
+      this.#file.flush();
+      this.#waiting.clear();
+    }
+    this.#tail = this.#head;
   }
 
   /** Bytes of the log that the newest durable sequence, and what was written after it, occupy. */
@@ -145,7 +144,6 @@ export class Journal {
     this.flush();
     if (fits()) return;
     this.#place();
-    this.flush();
     this.#append([], []);
     this.flush();
   }

@@ -72,6 +72,12 @@ export function emitText(bytes: Uint8Array, offset: number, text: string): void 
   for (let index = 0; index < text.length; index++) bytes[offset + index] = text.charCodeAt(index);
 }
 
+export function sameBytes(one: Uint8Array, other: Uint8Array): boolean {
+  if (one.byteLength !== other.byteLength) return false;
+  for (let at = 0; at < one.byteLength; at++) if (one[at] !== other[at]) return false;
+  return true;
+}
+
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

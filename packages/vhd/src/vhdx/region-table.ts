@@ -1,7 +1,17 @@
 import { type BlockFile } from "../block-file.js";
 import { crc32cWithoutField } from "../crc32c.js";
 import { emitGuid, readGuid } from "../guid.js";
-import { emitText, emitU64, FileMap, hasText, Limit, MIB, readU64, viewOf } from "./layout.js";
+import {
+  emitText,
+  emitU64,
+  FileMap,
+  hasText,
+  Limit,
+  MIB,
+  readU64,
+  sameBytes,
+  viewOf,
+} from "./layout.js";
 import { type Reporter } from "./reporter.js";
 
 /** Byte offsets in a region table; the CRC covers all 64 KiB. Little-endian. */
@@ -117,7 +127,7 @@ export function readRegionTable(file: BlockFile, reporter: Reporter): RegionTabl
     if (typeof table === "string")
       reporter.warning(`region table ${index + 1}`, tableOffsets[index]!, table);
   const bytes = raw[used]!;
-  const needsRepair = raw[0]!.some((byte, at) => byte !== raw[1]![at]);
+  const needsRepair = !sameBytes(raw[0]!, raw[1]!);
   if (needsRepair && parsed.every((table) => typeof table !== "string"))
     reporter.warning("region table 2", FileMap.regionTable2, "it differs from region table 1");
 

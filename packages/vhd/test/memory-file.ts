@@ -3,6 +3,7 @@ import { type BlockFile } from "../src/block-file.js";
 import { ImageError } from "../src/errors.js";
 
 const PAGE_BYTES = 4096;
+const zeroPage = new Uint8Array(PAGE_BYTES);
 
 /** One change that a file took, or one flush. */
 export type FileOperation =
@@ -115,6 +116,12 @@ export class MemoryFile implements BlockFile {
     this.closed = true;
   }
 
+  /** As a new process would find it after `close`. */
+  reopen(): void {
+    assert(this.closed, "the file is open");
+    this.closed = false;
+  }
+
   #change(operation: FileOperation): void {
     if (operation.kind !== "flush") this.#assertWritable();
     assert(!this.closed, "the file is closed");
@@ -126,7 +133,7 @@ export class MemoryFile implements BlockFile {
     let page = this.#pages.get(index);
     if (page === undefined) {
       // A hole stays a hole: what is never stored costs nothing to clone.
-      if (bytes.every((byte) => byte === 0)) return;
+      if (Buffer.compare(bytes, zeroPage.subarray(0, bytes.byteLength)) === 0) return;
       if (this.storedBytes + PAGE_BYTES > this.quotaBytes)
         throw new ImageError("ERR_IMAGE_NO_SPACE", { text: "the memory file's quota is used up" });
       page = new Uint8Array(PAGE_BYTES);
@@ -170,19 +177,36 @@ export function crashImage(
   durable: MemoryFile,
   unflushed: readonly FileOperation[],
   sectorBytes: number,
-  survives: () => boolean,
+  survives: (operation: FileOperation) => boolean,
 ): MemoryFile {
   const image = durable.clone();
   for (const operation of unflushed) {
     if (operation.kind !== "write") {
-      if (survives()) apply(image, operation);
+      if (survives(operation)) apply(image, operation);
       continue;
     }
     const { position, bytes } = operation;
     for (let done = 0; done < bytes.byteLength; done += sectorBytes) {
       const piece = Math.min(sectorBytes, bytes.byteLength - done);
-      if (survives()) image.write(position + done, bytes, done, piece);
+      if (survives(operation)) image.write(position + done, bytes, done, piece);
     }
   }
   return image;
+}
+
+/**
+ * For `crashImage`: some operations survive, some do not, and of some only half of the sectors, in
+ * proportions of their own each time. `below(n)` gives random integers from 0 to n - 1.
+ */
+export function randomFates(
+  below: (limit: number) => number,
+): (operation: FileOperation) => boolean {
+  const whole = below(101);
+  const lost = below(101 - whole);
+  const fates = new Map<FileOperation, number>();
+  return (operation) => {
+    const fate = fates.get(operation) ?? below(100);
+    fates.set(operation, fate);
+    return fate < whole || (fate >= whole + lost && below(2) === 0);
+  };
 }

@@ -1,0 +1,10 @@
+import { expect, test } from "vitest";
+import { run } from "./crash-campaign.js";
+
+test("a loss of power at any point loses nothing that was flushed", { timeout: 120_000 }, () => {
+  const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000_000);
+  const seconds = Number(process.env["CRASH_SECONDS"] ?? 5);
+  const report = run({ seed, deadline: Date.now() + seconds * 1000 });
+  console.info(`crash campaign from seed ${seed}: ${JSON.stringify(report)}`);
+  expect(report.rounds).toBeGreaterThan(0);
+});

@@ -2,7 +2,7 @@ import { type BlockFile } from "../block-file.js";
 import { copyDisk } from "../disk-copy.js";
 import { ImageError } from "../errors.js";
 import { foreignFormat, openImage } from "../image.js";
-import { createImageFile, openFile, systemRandom } from "../node/open.js";
+import { createImageFile, naming, openFile, systemRandom } from "../node/open.js";
 import { RawDisk } from "../raw-disk.js";
 import { type ImageFormat, type VirtualDisk } from "../virtual-disk.js";
 import {
@@ -87,7 +87,8 @@ function openSource(file: BlockFile, path: string, from: Format | undefined): So
     return openImage(file, { random: systemRandom, readOnly: true, format: from });
   } catch (error) {
     const isRaw = error instanceof ImageError && error.code === "ERR_IMAGE_FOREIGN";
-    if (!isRaw || from !== undefined || foreignFormat(file) !== undefined) throw error;
+    if (!isRaw || from !== undefined || foreignFormat(file) !== undefined)
+      throw naming(path, error);
     process.stderr.write(`vhd convert: ${path} is no VHD or VHDX; reading it as raw\n`);
     return raw();
   }

@@ -128,8 +128,8 @@ async function reading<Result>(
   }
 }
 
-/** Says which file an error of the image in it is about. */
-function naming(path: string, error: unknown): unknown {
+/** The error, with the name of the file whose image it is about. */
+export function naming(path: string, error: unknown): unknown {
   if (error instanceof ImageError && !error.message.includes(path))
     error.message = `${path}: ${error.message}`;
   return error;

@@ -1,6 +1,6 @@
-import type { EventFlags, GuestMemory, Signal } from "@hyperv-is/vmbus-core";
+import type { EventFlags, EventFlagsFactory, GuestMemory, Signal } from "@hyperv-is/vmbus-core";
 import { INTERRUPT_PAGE_FLAG, InterruptPage } from "@hyperv-is/vmbus-core/protocol";
-import type { EventFlagsFactory, SyntheticInterrupts } from "./hypervisor/synic.js";
+import type { SyntheticInterrupts } from "./hypervisor/synic.js";
 import type { GuestInterrupt } from "./vmbus/worker-link.js";
 
 /** Rings the guest's bell for one channel: from protocol 2.4 on by the channel's own event flag. */
@@ -40,13 +40,13 @@ export class InterruptPageSignal implements Signal {
     memory: GuestMemory,
     receiveHalf: number,
     { vp, sint, flag }: GuestInterrupt,
-    makeFlags: EventFlagsFactory,
+    makeEventFlags: EventFlagsFactory,
   ) {
     this.#interrupts = interrupts;
     this.#vp = vp;
     this.#sint = sint;
     this.#relid = flag;
-    this.#receiveHalf = makeFlags(memory, receiveHalf, InterruptPage.halfBytes);
+    this.#receiveHalf = makeEventFlags(memory, receiveHalf, InterruptPage.halfBytes);
   }
 
   signal(): void {

@@ -1,6 +1,7 @@
 import {
   ChannelDispatcher,
   EventFlags,
+  type EventFlagsFactory,
   IncomingRing,
   OutgoingRing,
   RingArea,
@@ -19,7 +20,7 @@ import { GuestSignal, InterruptPageSignal, noSignal } from "./guest-signal.js";
 import type { HostService, ServiceMatch } from "./host-service.js";
 import type { Bells } from "./hypervisor/bells.js";
 import type { HypervisorState } from "./hypervisor/hypervisor-state.js";
-import { SyntheticInterrupts, type EventFlagsFactory } from "./hypervisor/synic.js";
+import { SyntheticInterrupts } from "./hypervisor/synic.js";
 import { WorkerChannel, type WorkerChannelOwner } from "./worker-channel.js";
 import type { ChannelOpening, WorkerReply, WorkerRequest } from "./vmbus/worker-link.js";
 
@@ -37,8 +38,8 @@ export interface HostWorkerOptions {
   /** Packets that one channel may handle before the others get their turn. */
   readonly budget?: number;
   /** Access to shared words; the simulation has its own. */
-  readonly ringControl?: RingControlFactory;
-  readonly eventFlags?: EventFlagsFactory;
+  readonly makeRingControl?: RingControlFactory;
+  readonly makeEventFlags?: EventFlagsFactory;
 }
 
 /** Counters of one open channel. */
@@ -61,8 +62,8 @@ export class HostWorker {
   readonly #timers: Timers;
   readonly #bells: Bells;
   readonly #reply: (reply: WorkerReply) => void;
-  readonly #ringControl: RingControlFactory;
-  readonly #eventFlags: EventFlagsFactory;
+  readonly #makeRingControl: RingControlFactory;
+  readonly #makeEventFlags: EventFlagsFactory;
   readonly #interrupts: SyntheticInterrupts;
   readonly #dispatcher: ChannelDispatcher;
   readonly #flags: EventFlags;
@@ -79,9 +80,9 @@ export class HostWorker {
     this.#timers = timers;
     this.#bells = bells;
     this.#reply = options.reply;
-    this.#ringControl = options.ringControl ?? ringControl;
-    this.#eventFlags = options.eventFlags ?? ((...area) => EventFlags.at(...area));
-    this.#interrupts = new SyntheticInterrupts(state, memory, bells, this.#eventFlags);
+    this.#makeRingControl = options.makeRingControl ?? ringControl;
+    this.#makeEventFlags = options.makeEventFlags ?? ((...area) => EventFlags.at(...area));
+    this.#interrupts = new SyntheticInterrupts(state, memory, bells, this.#makeEventFlags);
     this.#dispatcher = new ChannelDispatcher(options.budget);
     this.#flags = state.workerFlags(options.index);
     this.#owner = {
@@ -182,9 +183,12 @@ export class HostWorker {
       rings = {
         incoming: new IncomingRing(
           area(ringPages.slice(0, downstreamPageOffset)),
-          this.#ringControl,
+          this.#makeRingControl,
         ),
-        outgoing: new OutgoingRing(area(ringPages.slice(downstreamPageOffset)), this.#ringControl),
+        outgoing: new OutgoingRing(
+          area(ringPages.slice(downstreamPageOffset)),
+          this.#makeRingControl,
+        ),
       };
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
@@ -216,7 +220,7 @@ export class HostWorker {
       this.#memory,
       interrupt.receiveHalf,
       interrupt,
-      this.#eventFlags,
+      this.#makeEventFlags,
     );
   }
 

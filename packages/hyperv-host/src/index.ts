@@ -11,13 +11,35 @@ export {
   type HypervisorOptions,
 } from "./hypervisor/hypervisor-state.js";
 export { HostSignals } from "./hypervisor/host-signals.js";
-export { MessageSlots } from "./hypervisor/message-slots.js";
-export { SyntheticInterrupts, type EventFlagsFactory } from "./hypervisor/synic.js";
+export {
+  HostMessageSlot,
+  MessageSlots,
+  type HostMessageSlotFactory,
+  type MessageSlotsOptions,
+} from "./hypervisor/message-slots.js";
+export { SyntheticInterrupts } from "./hypervisor/synic.js";
 export {
   GeneralProtectionFault,
   VirtualProcessor,
   type VirtualProcessorOptions,
 } from "./hypervisor/virtual-processor.js";
+export { Bus, type BusContext, type BusState, type GuestMessage } from "./vmbus/bus.js";
+export {
+  channelTable,
+  type ChannelAction,
+  type ChannelInput,
+  type ChannelState,
+  type ChannelStep,
+} from "./vmbus/channel.js";
+export type { ChannelSummary } from "./vmbus/channel-set.js";
+export { SUPPORTED_FEATURES, type BusOptions, type MonitorPages } from "./vmbus/connection.js";
+export type { ServerEffect } from "./vmbus/effects.js";
+export {
+  INTEGRATION_COMPONENT_FLAGS,
+  messagePipeUserData,
+  type DeviceOffer,
+} from "./vmbus/offers.js";
+export { VmbusServer, type VmbusServerOptions, type VmbusServerStats } from "./vmbus/server.js";
 export type {
   ChannelOpening,
   GuestInterrupt,
@@ -25,6 +47,13 @@ export type {
   WorkerReply,
   WorkerRequest,
 } from "./vmbus/worker-link.js";
+export {
+  Partition,
+  type HostPart,
+  type PartitionOptions,
+  type PartitionStats,
+} from "./partition.js";
+export { standardDevices } from "./device-set.js";
 export type {
   HostChannelHandler,
   HostService,

@@ -23,6 +23,8 @@ export const VpRegister = {
 /** Registers that the processors of a partition share. */
 export const PartitionRegister = { guestOsId: 0, hypercall: 2 } as const;
 
+const PARTITION_REGISTER_WORDS = 4;
+
 /** Words that are not registers, behind the partition's registers. */
 const Shared = {
   /** GPA of the interrupt page's send half, with `PAGE_IN_USE`; 0 without one. */
@@ -129,9 +131,13 @@ export class HypervisorState {
     return state;
   }
 
-  /** Puts the registers and what hangs on them back to their reset values, as a restart of the guest does. */
+  /**
+   * Puts the registers, pending vectors, posted messages and signals back to what they are when a machine
+   * starts. Ports, pages and connections are the server's.
+   */
   reset(): void {
-    this.words.fill(0, this.#shared, this.#shared + Shared.WORDS);
+    this.words.fill(0, this.#shared, this.#shared + PARTITION_REGISTER_WORDS);
+    for (let word = 0; word < this.endOfMessage.wordCount; word++) this.endOfMessage.take(word);
     this.words.fill(0, this.#vps, this.#vps + this.vpCount * VP_WORDS);
     for (let vp = 0; vp < this.vpCount; vp++)
       for (let sint = 0; sint < SINT_COUNT; sint++)

@@ -11,18 +11,67 @@ import type { SyntheticInterrupts } from "./synic.js";
 const { messageType, payloadSize, flags, sender, payload } = MessageSlot.fields;
 
 /** Payload size and flags share a word, whose other half is reserved. */
-const HEADER_WORD = payloadSize.offset >>> 2;
 const PENDING_BIT = MESSAGE_PENDING << ((flags.offset & 3) * 8);
+
+/**
+ * The host's accesses to one message slot, and the only place of them. The simulation derives from this
+ * class to run the guest between any two.
+ */
+export class HostMessageSlot {
+  readonly #memory: GuestMemory;
+  readonly #address: number;
+
+  /** @param address - GPA of the slot. */
+  constructor(memory: GuestMemory, address: number) {
+    this.#memory = memory;
+    this.#address = address;
+  }
+
+  /** True if the guest has emptied the slot. */
+  isEmpty(): boolean {
+    const type = this.#word(messageType.offset);
+    return Atomics.load(this.#memory.words, type) === SynicMessageType.none;
+  }
+
+  /** Asks the guest to write EOM once it has emptied the slot. */
+  requestEndOfMessage(): void {
+    Atomics.or(this.#memory.words, this.#word(payloadSize.offset), PENDING_BIT);
+  }
+
+  /** Writes a message into the slot, which is empty; its type comes last and hands it over. */
+  write(type: SynicMessageType, bytes: Uint8Array): void {
+    const { words, bytes: all } = this.#memory;
+    const start = this.#address + payload.offset;
+    all.fill(0, start + bytes.byteLength, start + MESSAGE_PAYLOAD_MAX);
+    all.set(bytes, start);
+    words[this.#word(sender.offset)] = 0;
+    words[this.#word(sender.offset) + 1] = 0;
+    Atomics.store(words, this.#word(payloadSize.offset), bytes.byteLength);
+    Atomics.store(words, this.#word(messageType.offset), type);
+  }
+
+  #word(offset: number): number {
+    return (this.#address + offset) >>> 2;
+  }
+}
+
+/** Makes the accesses to the slot at `address`. */
+export type HostMessageSlotFactory = (memory: GuestMemory, address: number) => HostMessageSlot;
 
 interface Target {
   readonly vp: number;
   readonly sint: number;
-  readonly waiting: Waiting[];
+  readonly waiting: Uint8Array[];
 }
 
-interface Waiting {
-  readonly type: number;
-  readonly payload: Uint8Array;
+/** What the sender of messages needs of its machine. */
+export interface MessageSlotsOptions {
+  readonly state: HypervisorState;
+  readonly memory: GuestMemory;
+  readonly interrupts: SyntheticInterrupts;
+  /** Is told of each message to a SINT that takes none: it is lost, as on Hyper-V. */
+  readonly dropped: (vp: number, sint: number) => void;
+  readonly makeSlot?: HostMessageSlotFactory;
 }
 
 /**
@@ -37,20 +86,16 @@ export class MessageSlots {
   readonly #memory: GuestMemory;
   readonly #interrupts: SyntheticInterrupts;
   readonly #dropped: (vp: number, sint: number) => void;
+  readonly #makeSlot: HostMessageSlotFactory;
   readonly #targets = new Map<number, Target>();
   #backlog = 0;
 
-  /** @param dropped - is told of each message to a SINT that takes none: it is lost, as on Hyper-V. */
-  constructor(
-    state: HypervisorState,
-    memory: GuestMemory,
-    interrupts: SyntheticInterrupts,
-    dropped: (vp: number, sint: number) => void,
-  ) {
+  constructor({ state, memory, interrupts, dropped, makeSlot }: MessageSlotsOptions) {
     this.#state = state;
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#dropped = dropped;
+    this.#makeSlot = makeSlot ?? ((...slot) => new HostMessageSlot(...slot));
   }
 
   /** Messages that wait for a slot. */
@@ -67,7 +112,7 @@ export class MessageSlots {
       target = { vp, sint, waiting: [] };
       this.#targets.set(key, target);
     }
-    target.waiting.push({ type: SynicMessageType.channel, payload: bytes });
+    target.waiting.push(bytes);
     this.#backlog++;
     this.#deliver(target);
   }
@@ -93,31 +138,25 @@ export class MessageSlots {
   #deliver(target: Target): void {
     const { vp, sint, waiting } = target;
     for (let next = waiting[0]; next !== undefined; next = waiting[0]) {
-      const slot = this.#interrupts.messageSlot(vp, sint);
-      if (slot !== undefined && !this.#write(slot, next)) return;
+      const address = this.#interrupts.messageSlot(vp, sint);
+      if (address !== undefined) {
+        const slot = this.#makeSlot(this.#memory, address);
+        if (!this.#isFree(slot)) return;
+        slot.write(SynicMessageType.channel, next);
+      }
       waiting.shift();
       this.#backlog--;
-      if (slot === undefined) this.#dropped(vp, sint);
+      if (address === undefined) this.#dropped(vp, sint);
       else this.#interrupts.raise(vp, sint);
     }
   }
 
-  /** Writes a message into a slot; false if the slot is occupied, and the guest was asked to say when it is not. */
-  #write(slot: number, message: Waiting): boolean {
-    const { words, bytes } = this.#memory;
-    const type = (slot + messageType.offset) >>> 2;
-    if (Atomics.load(words, type) !== SynicMessageType.none) {
-      Atomics.or(words, (slot >>> 2) + HEADER_WORD, PENDING_BIT);
-      // The guest empties the slot, then reads the flag. If it emptied it before the flag was set it may
-      // have read the flag too early, and will not write EOM: look again.
-      if (Atomics.load(words, type) !== SynicMessageType.none) return false;
-    }
-    bytes.fill(0, slot + payload.offset, slot + MessageSlot.SIZE);
-    bytes.set(message.payload, slot + payload.offset);
-    Atomics.store(words, (slot + sender.offset) >>> 2, 0);
-    Atomics.store(words, ((slot + sender.offset) >>> 2) + 1, 0);
-    Atomics.store(words, (slot >>> 2) + HEADER_WORD, message.payload.byteLength);
-    Atomics.store(words, type, message.type);
-    return true;
+  /** False if the slot is occupied; the guest was then asked to say when it is not. */
+  #isFree(slot: HostMessageSlot): boolean {
+    if (slot.isEmpty()) return true;
+    slot.requestEndOfMessage();
+    // The guest empties the slot, then reads the flag. If it has read the flag before it was set, it will
+    // not write EOM; but then it has emptied the slot by now: look again.
+    return slot.isEmpty();
   }
 }

@@ -1,4 +1,4 @@
-import { EventFlags, type GuestMemory } from "@hyperv-is/vmbus-core";
+import { EventFlags, type EventFlagsFactory, type GuestMemory } from "@hyperv-is/vmbus-core";
 import { EventFlagsPage, MessageSlot, SINT_COUNT, Sint } from "@hyperv-is/vmbus-core/protocol";
 import type { Bells } from "./bells.js";
 import { VpRegister, type HypervisorState } from "./hypervisor-state.js";
@@ -11,13 +11,6 @@ const POLLING = Number(Sint.polling);
 
 const ENABLED = 1;
 const PAGE = ~0xfff;
-
-/** Makes the view of an event-flags area; the simulation has its own. */
-export type EventFlagsFactory = (
-  memory: GuestMemory,
-  address: number,
-  lengthBytes: number,
-) => EventFlags;
 
 interface Area {
   readonly siefp: number;
@@ -32,7 +25,7 @@ export class SyntheticInterrupts {
   readonly #state: HypervisorState;
   readonly #memory: GuestMemory;
   readonly #bells: Bells;
-  readonly #makeFlags: EventFlagsFactory;
+  readonly #makeEventFlags: EventFlagsFactory;
   /** The area last used of each processor and SINT, for as long as the guest leaves the page where it is. */
   readonly #areas: (Area | undefined)[];
 
@@ -40,12 +33,12 @@ export class SyntheticInterrupts {
     state: HypervisorState,
     memory: GuestMemory,
     bells: Bells,
-    makeFlags: EventFlagsFactory = (...area) => EventFlags.at(...area),
+    makeEventFlags: EventFlagsFactory = (...area) => EventFlags.at(...area),
   ) {
     this.#state = state;
     this.#memory = memory;
     this.#bells = bells;
-    this.#makeFlags = makeFlags;
+    this.#makeEventFlags = makeEventFlags;
     this.#areas = new Array<Area | undefined>(state.vpCount * SINT_COUNT).fill(undefined);
   }
 
@@ -109,7 +102,7 @@ export class SyntheticInterrupts {
     if (known?.siefp === siefp) return known.flags;
     const { areaBytes } = EventFlagsPage;
     const address = ((siefp & PAGE) >>> 0) + sint * areaBytes;
-    const flags = this.#makeFlags(this.#memory, address, areaBytes);
+    const flags = this.#makeEventFlags(this.#memory, address, areaBytes);
     this.#areas[index] = { siefp, flags };
     return flags;
   }

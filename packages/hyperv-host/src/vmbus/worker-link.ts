@@ -84,8 +84,8 @@ export type WorkerReply =
       readonly detail: string;
     };
 
-/** The server's end of the road to a host worker: a message port, or an array in one thread. */
+/** The server's end of the road to a host worker: a `MessageLink`, or whatever else keeps the order. */
 export interface HostWorkerLink {
-  /** Sends a plain message that the receiver will own; wakes it. */
-  post(message: WorkerRequest): void;
+  /** Sends a copy of a plain message, and wakes the worker. */
+  send(message: WorkerRequest): void;
 }

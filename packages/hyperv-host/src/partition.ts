@@ -1,0 +1,219 @@
+import {
+  messageLinkPair,
+  type EventFlagsFactory,
+  type GuestMemory,
+  type MessageLink,
+  type RingControlFactory,
+  type Timers,
+} from "@hyperv-is/vmbus-core";
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import { FaultPlan, type FaultPlanData } from "./faults.js";
+import { HostWorker, type WorkerChannelStats } from "./host-worker.js";
+import type { Bells } from "./hypervisor/bells.js";
+import { HypervisorState } from "./hypervisor/hypervisor-state.js";
+import type { HostMessageSlotFactory } from "./hypervisor/message-slots.js";
+import { VirtualProcessor } from "./hypervisor/virtual-processor.js";
+import type { Violations } from "./violations.js";
+import type { BusOptions } from "./vmbus/connection.js";
+import type { DeviceOffer } from "./vmbus/offers.js";
+import { VmbusServer, type VmbusServerStats } from "./vmbus/server.js";
+import type { WorkerReply, WorkerRequest } from "./vmbus/worker-link.js";
+
+/** A part of the host that would be a thread elsewhere: the control plane, or a worker by index. */
+export type HostPart = "control" | number;
+
+/** How a partition in one thread is made. */
+export interface PartitionOptions {
+  readonly memory: GuestMemory;
+  readonly timers: Timers;
+  /** Called when a SINT of a processor wants an interrupt; the guest runs later, not inside. */
+  readonly interrupt: (vp: number, sint: number, vector: number) => void;
+  /** Called when a part of the host has something to do; it is done in `run`, or `runPart`. */
+  readonly wake?: (part: HostPart) => void;
+  /** Virtual processors; 1 unless given. */
+  readonly vps?: number;
+  /** Host workers; 1 unless given. */
+  readonly workers?: number;
+  readonly bus?: BusOptions;
+  readonly faults?: FaultPlanData;
+  /** Posted messages that may wait for the host. */
+  readonly queueEntries?: number;
+  readonly writeHypercallPage?: (memory: GuestMemory, address: number) => void;
+  /** Packets that one channel may handle before the others of its worker get their turn. */
+  readonly budget?: number;
+  /** Accesses to shared memory; the simulation has its own. */
+  readonly makeRingControl?: RingControlFactory;
+  readonly makeEventFlags?: EventFlagsFactory;
+  readonly makeMessageSlot?: HostMessageSlotFactory;
+}
+
+/** The partition as an administrator sees it. */
+export interface PartitionStats extends VmbusServerStats {
+  /** Open channels by worker. */
+  readonly workers: readonly (readonly WorkerChannelStats[])[];
+}
+
+/** Rounds of `run` after which a partition that never rests counts as broken. */
+const ROUND_LIMIT = 1_000_000;
+
+/**
+ * A partition and its host in one thread: for the loopback, the simulation, and a PC emulator.
+ *
+ * Where there are threads, their composer takes the same pieces: `HypervisorState` over shared memory, a
+ * `VirtualProcessor` per guest thread, a `VmbusServer` on the control thread, a `HostWorker` per worker.
+ */
+export class Partition {
+  readonly state: HypervisorState;
+  readonly memory: GuestMemory;
+  readonly processors: readonly VirtualProcessor[];
+  readonly server: VmbusServer;
+  readonly workers: readonly HostWorker[];
+  readonly #links: readonly MessageLink<WorkerRequest, WorkerReply>[];
+  readonly #workerLinks: readonly MessageLink<WorkerReply, WorkerRequest>[];
+  readonly #wake: (part: HostPart) => void;
+  /** Parts that have something to do. */
+  readonly #woken = new Set<HostPart>();
+  #isRunning = false;
+
+  constructor(options: PartitionOptions) {
+    const { memory, timers, vps = 1, workers = 1, queueEntries } = options;
+    this.memory = memory;
+    this.#wake = options.wake ?? (() => undefined);
+    this.state = HypervisorState.create({
+      vps,
+      workers,
+      ...(queueEntries !== undefined && { queueEntries }),
+    });
+    const bells: Bells = {
+      interrupt: options.interrupt,
+      control: () => this.#rouse("control"),
+      worker: (index) => this.#rouse(index),
+    };
+    const links = Array.from({ length: workers }, (_, index) =>
+      messageLinkPair<WorkerRequest, WorkerReply>(
+        () => this.#rouse("control"),
+        () => this.#rouse(index),
+      ),
+    );
+    this.#links = links.map((link) => link.left);
+    this.#workerLinks = links.map((link) => link.right);
+    const { state } = this;
+    const faults = options.faults ?? { faults: [] };
+    this.server = new VmbusServer({
+      state,
+      memory,
+      bells,
+      timers,
+      workers: this.#links,
+      faults: new FaultPlan(faults, timers),
+      ...(options.bus && { bus: options.bus }),
+      ...(options.makeEventFlags && { makeEventFlags: options.makeEventFlags }),
+      ...(options.makeMessageSlot && { makeMessageSlot: options.makeMessageSlot }),
+    });
+    const { budget, makeRingControl, makeEventFlags, writeHypercallPage } = options;
+    this.workers = this.#workerLinks.map(
+      (link, index) =>
+        new HostWorker({
+          index,
+          state,
+          memory,
+          bells,
+          timers,
+          reply: (reply) => link.send(reply),
+          faults: new FaultPlan(faults, timers),
+          ...(budget !== undefined && { budget }),
+          ...(makeRingControl && { makeRingControl }),
+          ...(makeEventFlags && { makeEventFlags }),
+        }),
+    );
+    this.processors = Array.from(
+      { length: vps },
+      (_, index) =>
+        new VirtualProcessor({
+          state,
+          memory,
+          index,
+          bells,
+          clock: timers,
+          ...(writeHypercallPage && { writeHypercallPage }),
+        }),
+    );
+  }
+
+  /** What the guest did wrong. */
+  get violations(): Violations {
+    return this.server.violations;
+  }
+
+  /** Offers a device; its service is registered with its worker. */
+  offer(offer: DeviceOffer): void {
+    this.server.offer(offer);
+  }
+
+  /** Rescinds a device. @returns False if there is none. */
+  rescind(instanceId: Guid, reofferAfterMs?: number): boolean {
+    return this.server.rescind(instanceId, reofferAfterMs);
+  }
+
+  /** Restarts the machine: the processors have stopped; takes effect in `run`. */
+  reset(done?: () => void): void {
+    this.server.reset(done);
+  }
+
+  /** Parts of the host that have something to do. */
+  get woken(): ReadonlySet<HostPart> {
+    return this.#woken;
+  }
+
+  /** Lets one part of the host do what it can now; true if it should be called again. */
+  runPart(part: HostPart): boolean {
+    this.#woken.delete(part);
+    const more = part === "control" ? this.#runControl() : this.#runWorker(part);
+    if (more) this.#rouse(part);
+    return more;
+  }
+
+  /**
+   * Lets the host do all it can, monitored notifications included. Does nothing if it is running already:
+   * a guest may be run inside `interrupt` all the same. Throws if it never comes to rest.
+   */
+  run(): void {
+    if (this.#isRunning) return;
+    this.#isRunning = true;
+    try {
+      this.server.pollMonitors();
+      for (let round = 0; this.#woken.size > 0; round++) {
+        if (round >= ROUND_LIMIT) throw new Error(`no rest after ${ROUND_LIMIT} rounds`);
+        for (const part of Array.from(this.#woken)) this.runPart(part);
+      }
+    } finally {
+      this.#isRunning = false;
+    }
+  }
+
+  stats(): PartitionStats {
+    return { ...this.server.stats(), workers: this.workers.map((worker) => worker.stats()) };
+  }
+
+  #runControl(): boolean {
+    for (const link of this.#links)
+      for (let reply = link.receive(); reply !== undefined; reply = link.receive())
+        this.server.reply(reply);
+    return this.server.run();
+  }
+
+  #runWorker(index: number): boolean {
+    const worker = this.workers[index]!;
+    const link = this.#workerLinks[index]!;
+    for (let request = link.receive(); request !== undefined; request = link.receive())
+      worker.receive(request);
+    worker.interrupt();
+    return worker.run();
+  }
+
+  #rouse(part: HostPart): void {
+    if (this.#woken.has(part)) return;
+    this.#woken.add(part);
+    this.#wake(part);
+  }
+}

@@ -1,5 +1,4 @@
-import type {
-  PageAllocator} from "@hyperv-is/vmbus-core";
+import type { PageAllocator } from "@hyperv-is/vmbus-core";
 import {
   Vmbus,
   VmbusError,

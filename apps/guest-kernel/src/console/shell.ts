@@ -1,0 +1,164 @@
+import { parse } from "shell-quote";
+import type { FileTree } from "../kernel/file-tree.js";
+import type { GuestSystem } from "../kernel/guest-system.js";
+import { BrokenPipe, BytePipe, noBytes, type ByteSink } from "./byte-pipe.js";
+import { CommandError, UsageError, type Command, type CommandContext } from "./command.js";
+import { commands } from "./commands/index.js";
+
+/** Where a command line writes, and what can end it. */
+export interface ShellIo {
+  readonly stdout: ByteSink;
+  stderr(text: string): void;
+  readonly signal: AbortSignal;
+  readonly interactive: boolean;
+}
+
+/** A list of pipelines, each with what decides whether it runs: the one before it. */
+interface Step {
+  readonly when: ";" | "&&" | "||";
+  readonly pipeline: readonly string[][];
+}
+
+/** Status of a command that does not exist, and of one that was interrupted, as shells have it. */
+const NOT_FOUND = 127;
+const INTERRUPTED = 130;
+
+/** Splits a command line; throws `CommandError` with sh's words for what this shell does not have. */
+export function parseLine(line: string): Step[] {
+  const steps: Step[] = [];
+  let words: string[] = [];
+  let pipeline: string[][] = [];
+  let when: Step["when"] = ";";
+  const endCommand = (operator: string): void => {
+    if (words.length === 0) throw new CommandError(`Syntax error: "${operator}" unexpected`, 2);
+    pipeline.push(words);
+    words = [];
+  };
+  const endPipeline = (operator: string): void => {
+    endCommand(operator);
+    steps.push({ when, pipeline });
+    pipeline = [];
+  };
+  for (const entry of parse(line)) {
+    if (typeof entry === "string") words.push(entry);
+    else if ("comment" in entry) break;
+    else if (entry.op === "glob" && "pattern" in entry) words.push(entry.pattern);
+    else if (entry.op === "|") endCommand("|");
+    else if (entry.op === ";" || entry.op === "&&" || entry.op === "||") {
+      endPipeline(entry.op);
+      when = entry.op;
+    } else throw new CommandError(`"${entry.op}" is not supported by this shell`, 2);
+  }
+  if (words.length > 0 || pipeline.length > 0) endPipeline("newline");
+  else if (when === "&&" || when === "||")
+    throw new CommandError("Syntax error: end of line unexpected", 2);
+  return steps;
+}
+
+/** The guest's shell: pipes, `;`, `&&` and `||` over the commands of the console. */
+export class Shell {
+  readonly #system: GuestSystem;
+  readonly #files: FileTree;
+  readonly #powerOff: () => void;
+
+  constructor(system: GuestSystem, files: FileTree, powerOff: () => void) {
+    this.#system = system;
+    this.#files = files;
+    this.#powerOff = powerOff;
+  }
+
+  /** Runs a command line. @returns Status of the last command that ran. */
+  async run(line: string, io: ShellIo): Promise<number> {
+    let status = 0;
+    try {
+      for (const { when, pipeline } of parseLine(line)) {
+        if ((when === "&&" && status !== 0) || (when === "||" && status === 0)) continue;
+        if (io.signal.aborted) return INTERRUPTED;
+        status = await this.#pipeline(pipeline, io);
+      }
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      io.stderr(`sh: ${error.message}\n`);
+      return error.status;
+    }
+    return status;
+  }
+
+  /** What could follow the last word of a line. */
+  complete(line: string): string[] {
+    const words = line.split(/\s+/);
+    const last = words.at(-1) ?? "";
+    const first = words.length <= 1 || /[|;&]\s*\S*$/.test(line);
+    const names = first
+      ? commands.map(({ name }) => name)
+      : [
+          ...this.#files.complete(last),
+          ...this.#system.disks.map(({ name }) => name),
+          ...(words[0] === "sysctl" ? this.#system.sysctl.all().map(([name]) => name) : []),
+        ];
+    return names.filter((name) => name.startsWith(last)).sort();
+  }
+
+  async #pipeline(pipeline: readonly string[][], io: ShellIo): Promise<number> {
+    const pipes = pipeline.slice(1).map(() => new BytePipe());
+    const statuses = await Promise.all(
+      pipeline.map(async (words, index) => {
+        const source = pipes[index - 1];
+        const target = pipes[index];
+        try {
+          return await this.#command(words, io, source, target ?? io.stdout);
+        } finally {
+          target?.end();
+          source?.close();
+        }
+      }),
+    );
+    return statuses.at(-1) ?? 0;
+  }
+
+  async #command(
+    words: readonly string[],
+    io: ShellIo,
+    source: BytePipe | undefined,
+    stdout: ByteSink,
+  ): Promise<number> {
+    const [name = "", ...args] = words;
+    const command = commands.find((candidate) => candidate.name === name);
+    if (command === undefined) {
+      io.stderr(`sh: ${name}: not found\n`);
+      return NOT_FOUND;
+    }
+    const encoder = new TextEncoder();
+    const context: CommandContext = {
+      system: this.#system,
+      files: this.#files,
+      args,
+      stdin: source ?? noBytes,
+      stdout,
+      piped: source !== undefined,
+      signal: io.signal,
+      interactive: io.interactive,
+      print: (line = "") => stdout.write(encoder.encode(`${line}\n`)),
+      warn: (line) => io.stderr(`${line}\n`),
+      powerOff: this.#powerOff,
+    };
+    try {
+      return await command.run(context);
+    } catch (error) {
+      return this.#failed(command, context, error);
+    }
+  }
+
+  #failed(command: Command, context: CommandContext, error: unknown): number {
+    if (error instanceof BrokenPipe) return 0;
+    if (context.signal.aborted) return INTERRUPTED;
+    if (error instanceof UsageError) {
+      if (error.message !== "") context.warn(`${command.name}: ${error.message}`);
+      context.warn(`usage: ${command.usage.split("\n").join("\n       ")}`);
+      return 1;
+    }
+    const status = error instanceof CommandError ? error.status : 1;
+    context.warn(`${command.name}: ${error instanceof Error ? error.message : String(error)}`);
+    return status;
+  }
+}

@@ -37,6 +37,94 @@ describe("versions", () => {
 });
 
 describe("layouts", () => {
+  interface Struct {
+    readonly size?: number;
+    readonly baseOffset?: number;
+    readonly fields?: readonly { readonly name: string; readonly offset: number }[];
+  }
+  const structs: Readonly<Record<string, Struct>> = vectorFile.structs;
+  const {
+    FixedSense,
+    NotificationPacket,
+    PropertiesPacket,
+    SrbPacket,
+    StorageOffer,
+    SubChannelsPacket,
+    VersionPacket,
+    VstorPacket,
+    WorldWideNamesPacket,
+  } = protocol;
+  test.each([
+    ["packetHeader", VstorPacket, VstorPacket.HEADER_SIZE, {}],
+    ["scsiRequestV2", SrbPacket, SrbPacket.SIZE, { reserved: "properties", cdbOrSense: "cdb" }],
+    [
+      "channelProperties",
+      PropertiesPacket,
+      PropertiesPacket.END,
+      { maxChannelCount: "subChannelCountMax" },
+    ],
+    ["protocolVersion", VersionPacket, VersionPacket.END, {}],
+    ["subChannelCount", SubChannelsPacket, SubChannelsPacket.END, {}],
+    [
+      "fcWwn",
+      WorldWideNamesPacket,
+      WorldWideNamesPacket.END,
+      {
+        primaryPortWwn: "primaryPort",
+        primaryNodeWwn: "primaryNode",
+        secondaryPortWwn: "secondaryPort",
+        secondaryNodeWwn: "secondaryNode",
+      },
+    ],
+    ["offerProperties", StorageOffer, StorageOffer.SIZE, {}],
+    [
+      "notification",
+      NotificationPacket,
+      NotificationPacket.END,
+      { target: "targetId", path: "pathId" },
+    ],
+    [
+      "senseFixed",
+      FixedSense,
+      FixedSense.SIZE,
+      { errorCode: "responseCode", asc: "additionalSense", fru: "fieldReplaceableUnit" },
+    ],
+  ])("%s has its fields where the reference has them", (name, offsets, end, renamed) => {
+    const { size, fields, baseOffset } = structs[name]!;
+    // EVENT_NOTIFICATION's table tells no base: its fields are the payload.
+    const base = baseOffset ?? (name === "notification" ? VstorPacket.payload : 0);
+    expect(end).toBe(base + size!);
+    const known: Readonly<Partial<Record<string, number>>> = offsets;
+    const names: Readonly<Partial<Record<string, string>>> = renamed;
+    const unnamed = /^(reserved\d?|segment|ascq)$/u;
+    for (const field of fields!) {
+      const camel = field.name.replace(/_(\w)/gu, (_, letter: string) => letter.toUpperCase());
+      const at = known[names[camel] ?? camel];
+      if (at === undefined) expect(camel).toMatch(unnamed);
+      else expect(at, camel).toBe(base + field.offset);
+    }
+  });
+  test.each([
+    ["header", protocol.parseVstorHeader, 12],
+    ["version", protocol.parseProtocolVersion, 16],
+    ["properties", protocol.parseChannelProperties, 36],
+    ["sub-channels", protocol.parseSubChannelCount, 14],
+    ["names", protocol.parseWorldWideNames, 48],
+    ["offer", protocol.parseStorageOffer, 24],
+    ["request", protocol.parseScsiRequest, 48],
+    ["reply", protocol.parseScsiReply, 48],
+    ["lun list", protocol.parseReportLuns, 8],
+    ["inquiry", protocol.parseStandardInquiry, 5],
+    ["capacity (10)", protocol.parseReadCapacity10, 8],
+    ["capacity (16)", protocol.parseReadCapacity16, 12],
+    ["mode header (6)", protocol.parseModeSense6, 4],
+    ["mode header (10)", protocol.parseModeSense10, 8],
+    ["unmap list", protocol.parseUnmapList, 8],
+    ["LBA status list", protocol.parseLbaStatusList, 8],
+  ] as const)("%s needs all of its bytes", (_, parse, length) => {
+    expect(parse(new Uint8Array(length))).toBeDefined();
+    expect(parse(new Uint8Array(length - 1))).toBeUndefined();
+  });
   test("the SCSI request with all fields different is parsed and emitted", () => {
     const bytes = Uint8Array.from({ length: 64 }, (_, index) => 0x80 + index);
     bytes[20] = 16;

@@ -79,3 +79,23 @@ export {
   type FaultPoint,
   type FaultSelector,
 } from "./faults.js";
+export type {
+  ControllerConfig,
+  ControllerStats,
+  DiskConfig,
+  DiskSource,
+} from "./storvsp/controller-config.js";
+export type { DataBuffer } from "./storvsp/data-buffer.js";
+export type { DiskBackend } from "./storvsp/disk-backend.js";
+export type { DiskCharacteristics } from "./storvsp/disk-characteristics.js";
+export {
+  LUNS_PER_CONTROLLER,
+  LunTable,
+  type AbsentLunAnswer,
+  type ScsiAddress,
+} from "./storvsp/lun-table.js";
+export { stepInitialization, type Initialization } from "./storvsp/initialization.js";
+export { RamDisk, type RamDiskOptions } from "./storvsp/ram-disk.js";
+export { ScsiDisk } from "./storvsp/scsi-disk.js";
+export { ScsiResult } from "./storvsp/scsi-result.js";
+export { StorvspController, type StorvspControllerOptions } from "./storvsp/storvsp-controller.js";

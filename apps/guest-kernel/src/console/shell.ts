@@ -19,6 +19,12 @@ interface Step {
   readonly pipeline: readonly string[][];
 }
 
+/** A list of pipelines joined by `&&` and `||`, and the status it ended with. */
+export interface ListResult {
+  text: string;
+  status: number;
+}
+
 /** Status of a command that does not exist, and of one that was interrupted, as shells have it. */
 const NOT_FOUND = 127;
 const INTERRUPTED = 130;
@@ -67,21 +73,27 @@ export class Shell {
     this.#powerOff = powerOff;
   }
 
-  /** Runs a command line. @returns Status of the last command that ran. */
-  async run(line: string, io: ShellIo): Promise<number> {
-    let status = 0;
+  /** Runs a command line. @returns What became of each of its lists; none for an empty line. */
+  async run(line: string, io: ShellIo): Promise<ListResult[]> {
+    const results: ListResult[] = [];
+    let steps: Step[];
     try {
-      for (const { when, pipeline } of parseLine(line)) {
-        if ((when === "&&" && status !== 0) || (when === "||" && status === 0)) continue;
-        if (io.signal.aborted) return INTERRUPTED;
-        status = await this.#pipeline(pipeline, io);
-      }
+      steps = parseLine(line);
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
       io.stderr(`sh: ${error.message}\n`);
-      return error.status;
+      return [{ text: line, status: error.status }];
     }
-    return status;
+    for (const { when, pipeline } of steps) {
+      const text = pipeline.map((words) => words.join(" ")).join(" | ");
+      const last = results.at(-1);
+      if (last === undefined || when === ";") results.push({ text, status: 0 });
+      else last.text += ` ${when} ${text}`;
+      const list = results.at(-1)!;
+      if ((when === "&&" && list.status !== 0) || (when === "||" && list.status === 0)) continue;
+      list.status = io.signal.aborted ? INTERRUPTED : await this.#pipeline(pipeline, io);
+    }
+    return results;
   }
 
   /** What could follow the last word of a line. */

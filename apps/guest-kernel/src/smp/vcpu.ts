@@ -1,1 +1,122 @@
-export {};
+// Entry of a virtual processor: the drivers in tree, and the kernel on the boot processor.
+import { statSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
+import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
+import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
+import { PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
+import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
+import { ConsoleServer } from "../console/console-server.js";
+import { Kernel, type KernelDriver } from "../kernel/kernel.js";
+import { readPartitionTable } from "../kernel/partitions.js";
+import type { SystemIdentity } from "../kernel/guest-system.js";
+
+/** A driver module that was copied to a file that can be imported. */
+export interface ModuleFile {
+  /** As the user named it. */
+  readonly path: string;
+  readonly importable: string;
+  readonly sizeBytes: number;
+}
+
+/** What the program of a virtual processor is given. */
+export interface VcpuProgramData {
+  readonly state: ArrayBufferLike;
+  readonly cpus: number;
+  readonly identity: SystemIdentity;
+  readonly modules: readonly ModuleFile[];
+  /** Guest pages for programs, in bytes, whole pages. */
+  readonly programsAddress: number;
+  readonly programsBytes: number;
+  /** Highest protocol version of the bus that is tried. */
+  readonly busCeiling?: number;
+}
+
+const inTree: readonly DriverModule[] = [hvStorvsc as DriverModule];
+
+/** The guest on its boot processor: the kernel and its console. */
+class Guest {
+  readonly #vcpu: Vcpu<VcpuProgramData>;
+  readonly #kernel: Kernel;
+  readonly #console: ConsoleServer;
+  #end: () => void = () => undefined;
+  readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
+
+  constructor(vcpu: Vcpu<VcpuProgramData>, loaded: readonly KernelDriver[]) {
+    this.#vcpu = vcpu;
+    const { program } = vcpu.data;
+    const fromFiles = new Set(loaded.map(({ module }) => module.name));
+    this.#kernel = new Kernel({
+      cpu: vcpu.cpu,
+      hypervisor: vcpu.hypervisor,
+      timers: vcpu.timers,
+      programs: new PageAllocator(vcpu.memory, program.programsAddress, program.programsBytes),
+      drivers: [
+        ...inTree.filter(({ name }) => !fromFiles.has(name)).map((module) => ({ module })),
+        ...loaded,
+      ],
+      identity: program.identity,
+      cpus: program.cpus,
+      kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
+      startQueue: (_cpu, driver, description) => vcpu.startQueue(driver, description),
+      onLine: (line) => this.#send({ kind: "message", line }),
+      bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
+    });
+    this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
+  }
+
+  async boot(): Promise<void> {
+    await this.#kernel.boot();
+    this.#send({ kind: "booted", disks: await this.#disks() });
+  }
+
+  receive(request: ConsoleRequest): void {
+    if (request.kind === "shutdown") void this.#kernel.shutdown().finally(this.#end);
+    else if (request.kind === "inspect")
+      this.#send({ kind: "inspected", id: request.id, state: this.#kernel.inspect() });
+    else this.#console.receive(request);
+  }
+
+  #send(reply: ConsoleReply): void {
+    this.#vcpu.starter.send(reply);
+  }
+
+  async #disks(): Promise<GuestDisk[]> {
+    const disks: GuestDisk[] = [];
+    for (const { device } of this.#kernel.disks) {
+      const { name, sizeBytes, blockBytes, readOnly } = device;
+      // A disk that cannot be read is there all the same.
+      const table = await readPartitionTable(device, (bytes) =>
+        this.#kernel.allocateBuffer(bytes),
+      ).catch(() => undefined);
+      const partitionTypes = table?.partitions.map(({ type }) => type) ?? [];
+      disks.push({ name, sizeBytes, blockBytes, readOnly, partitionTypes });
+    }
+    return disks;
+  }
+}
+
+let guest: Guest | undefined;
+
+await runVcpu<VcpuProgramData>(inTree, {
+  hypervisor({ data, memory }) {
+    const state = new HypervisorState(data.program.state);
+    return new VirtualProcessor({
+      state,
+      memory,
+      index: data.index,
+      bells: new DoorbellBells(state),
+      clock: new NodeClock(),
+    });
+  },
+  async main(vcpu) {
+    const loaded: KernelDriver[] = [];
+    for (const { path, importable, sizeBytes } of vcpu.data.program.modules)
+      loaded.push({ module: await vcpu.loadDriver(importable), file: { path, sizeBytes } });
+    guest = new Guest(vcpu, loaded);
+    await guest.boot();
+    await guest.ended;
+  },
+  message: (_vcpu, message) => guest?.receive(message as ConsoleRequest),
+});

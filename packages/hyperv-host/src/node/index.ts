@@ -1,1 +1,3 @@
-export {};
+export { DoorbellBells, HostCause } from "./doorbell-bells.js";
+export { DiskError, NodeHost, type NodeHostOptions, type NodeHostStats } from "./node-host.js";
+export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";

@@ -1,0 +1,45 @@
+import type { ListResult } from "./shell.js";
+
+/** What the machine asks of the guest: plain messages. Requests have numbers, answers repeat them. */
+export type ConsoleRequest =
+  | {
+      readonly kind: "exec";
+      readonly id: number;
+      readonly line: string;
+      /** Somebody watches: progress may be shown. */
+      readonly interactive: boolean;
+    }
+  /** Ctrl-C. */
+  | { readonly kind: "abort"; readonly id: number }
+  /** A chunk of standard output was taken; the next may come. */
+  | { readonly kind: "taken"; readonly id: number }
+  | { readonly kind: "complete"; readonly id: number; readonly line: string }
+  | { readonly kind: "inspect"; readonly id: number }
+  | { readonly kind: "shutdown" };
+
+/** A disk of the guest. */
+export interface GuestDisk {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly blockBytes: number;
+  readonly readOnly: boolean;
+  /** FreeBSD's type of each partition, in the order of the table. */
+  readonly partitionTypes: readonly string[];
+}
+
+/** What the guest says. */
+export type ConsoleReply =
+  /** A line of dmesg. */
+  | { readonly kind: "message"; readonly line: string }
+  | { readonly kind: "booted"; readonly disks: readonly GuestDisk[] }
+  | { readonly kind: "stdout"; readonly id: number; readonly chunk: Uint8Array }
+  | { readonly kind: "stderr"; readonly id: number; readonly text: string }
+  | {
+      readonly kind: "done";
+      readonly id: number;
+      readonly results: readonly ListResult[];
+      /** A command asked for the power to be switched off. */
+      readonly powerOff: boolean;
+    }
+  | { readonly kind: "completions"; readonly id: number; readonly words: readonly string[] }
+  | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> };

@@ -1,0 +1,76 @@
+import { FileTree } from "../kernel/file-tree.js";
+import type { GuestSystem } from "../kernel/guest-system.js";
+import type { ByteSink } from "./byte-pipe.js";
+import type { ConsoleReply, ConsoleRequest } from "./console-link.js";
+import { Shell } from "./shell.js";
+
+interface RunningLine {
+  readonly abort: AbortController;
+  /** Goes on after a chunk was taken. */
+  taken: (() => void) | undefined;
+}
+
+/** The guest's end of the console: runs command lines that the machine sends, and streams what they print. */
+export class ConsoleServer {
+  readonly files: FileTree;
+  readonly #shell: Shell;
+  readonly #send: (reply: ConsoleReply) => void;
+  readonly #running = new Map<number, RunningLine>();
+  #powerOff = false;
+
+  constructor(system: GuestSystem, send: (reply: ConsoleReply) => void) {
+    this.files = new FileTree(system);
+    this.#shell = new Shell(system, this.files, () => (this.#powerOff = true));
+    this.#send = send;
+  }
+
+  /** Handles a request about command lines. */
+  receive(request: Extract<ConsoleRequest, { id: number }>): void {
+    switch (request.kind) {
+      case "exec":
+        void this.#exec(request.id, request.line, request.interactive);
+        return;
+      case "abort":
+        this.#running.get(request.id)?.abort.abort(new Error("interrupted"));
+        return;
+      case "taken":
+        this.#running.get(request.id)?.taken?.();
+        return;
+      case "complete":
+        this.#send({
+          kind: "completions",
+          id: request.id,
+          words: this.#shell.complete(request.line),
+        });
+        return;
+      case "inspect":
+        return;
+    }
+  }
+
+  async #exec(id: number, line: string, interactive: boolean): Promise<void> {
+    const running: RunningLine = { abort: new AbortController(), taken: undefined };
+    this.#running.set(id, running);
+    const stdout: ByteSink = {
+      write: (chunk) =>
+        new Promise((resolve, reject) => {
+          const { signal } = running.abort;
+          if (signal.aborted) {
+            reject(signal.reason as Error);
+            return;
+          }
+          running.taken = resolve;
+          signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+          this.#send({ kind: "stdout", id, chunk: chunk.slice() });
+        }),
+    };
+    const results = await this.#shell.run(line, {
+      stdout,
+      stderr: (text) => this.#send({ kind: "stderr", id, text }),
+      signal: running.abort.signal,
+      interactive,
+    });
+    this.#running.delete(id);
+    this.#send({ kind: "done", id, results, powerOff: this.#powerOff });
+  }
+}

@@ -1,0 +1,201 @@
+import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
+import {
+  Doorbell,
+  NodeClock,
+  Pump,
+  startWorker,
+  type SharedGuestMemory,
+  type WorkerHandle,
+} from "@hyperv-is/platform-node";
+import { VmbusError } from "@hyperv-is/vmbus-core";
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import { standardDevices } from "../device-set.js";
+import { FaultPlan, type FaultPlanData } from "../faults.js";
+import { HypervisorState } from "../hypervisor/hypervisor-state.js";
+import type { ControllerConfig, ControllerStats } from "../storvsp/controller-config.js";
+import type { Violations } from "../violations.js";
+import type { BusOptions } from "../vmbus/connection.js";
+import { VmbusServer, type VmbusServerStats } from "../vmbus/server.js";
+import type { DiskWorkerData, DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
+import { DoorbellBells, HostCause } from "./doorbell-bells.js";
+
+export interface NodeHostOptions {
+  readonly memory: SharedGuestMemory;
+  /** Virtual processors of the guest. */
+  readonly vps: number;
+  readonly controllers: readonly ControllerConfig[];
+  readonly bus?: BusOptions;
+  readonly faults?: FaultPlanData;
+  /** A thread of the host failed: the machine cannot go on. */
+  readonly onFailure?: (error: Error) => void;
+}
+
+/** The host as an administrator sees it. */
+export interface NodeHostStats extends VmbusServerStats {
+  readonly controllers: readonly ControllerStats[];
+}
+
+/** A disk image that could not be attached. */
+export class DiskError extends VmbusError {
+  readonly path: string;
+
+  constructor(path: string, code: string, message: string) {
+    super(code, message);
+    this.path = path;
+  }
+}
+
+/** Storage is served by the first worker of the host, and so far by no other. */
+const DISK_WORKER = 0;
+
+/**
+ * The emulated root partition over threads: the control plane on the thread that starts it, the disks on
+ * a worker. The guest's processors run on threads of their own; `state` and `doorbellOf` are for them.
+ */
+export class NodeHost {
+  readonly state: HypervisorState;
+  readonly #server: VmbusServer;
+  readonly #pump: Pump;
+  readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
+  readonly #pending = new Map<number, (controllers: readonly ControllerStats[]) => void>();
+  #nextRequest = 1;
+  #running: Promise<void> = Promise.resolve();
+
+  private constructor(
+    state: HypervisorState,
+    server: VmbusServer,
+    pump: Pump,
+    disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>,
+  ) {
+    this.state = state;
+    this.#server = server;
+    this.#pump = pump;
+    this.#disks = disks;
+  }
+
+  /**
+   * Starts the host: opens the images and offers the devices.
+   * Rejects with `DiskError` when an image cannot be opened; nothing is left behind then.
+   */
+  static async start(options: NodeHostOptions): Promise<NodeHost> {
+    const { memory, vps, controllers } = options;
+    const state = HypervisorState.create({ vps, workers: 1, shared: true });
+    const bells = new DoorbellBells(state);
+    const faults = options.faults ?? { faults: [] };
+    const control = new Doorbell(state.words, state.controlDoorbell);
+    const pump = new Pump("async", control, { spinLimitUs: 0, clock: new NodeClock() });
+    const data: DiskWorkerData = {
+      memory: memory.wasm,
+      index: DISK_WORKER,
+      state: state.buffer,
+      controllers,
+      faults,
+    };
+    const disks = startWorker<DiskWorkerRequest, DiskWorkerReply>({
+      entry: "@hyperv-is/hyperv-host/node/disk-worker",
+      from: import.meta.url,
+      name: "disks",
+      data,
+      doorbell: new Doorbell(state.words, state.workerDoorbell(DISK_WORKER)),
+      ownBell: control,
+      ...(options.onFailure && { onError: options.onFailure }),
+    });
+    const server = new VmbusServer({
+      state,
+      memory,
+      bells,
+      timers: pump.timers,
+      workers: [{ send: (message) => disks.post(message) }],
+      faults: new FaultPlan(faults, pump.timers),
+      ...(options.bus && { bus: options.bus }),
+    });
+    const host = new NodeHost(state, server, pump, disks);
+    await host.#begin(controllers);
+    return host;
+  }
+
+  /** Where the thread of a virtual processor is woken. */
+  doorbellOf(vp: number): Doorbell {
+    return new Doorbell(this.state.words, this.state.vpDoorbell(vp));
+  }
+
+  /** What the guest did wrong. */
+  get violations(): Violations {
+    return this.#server.violations;
+  }
+
+  /** Rescinds a device. @returns False if there is none. */
+  rescind(instanceId: Guid, reofferAfterMs?: number): boolean {
+    const found = this.#server.rescind(instanceId, reofferAfterMs);
+    this.#pump.doorbell.ring(HostCause.control);
+    return found;
+  }
+
+  async stats(): Promise<NodeHostStats> {
+    const id = this.#nextRequest++;
+    const controllers = await new Promise<readonly ControllerStats[]>((resolve) => {
+      this.#pending.set(id, resolve);
+      this.#disks.post({ kind: "stats", id });
+    });
+    return { ...this.#server.stats(), controllers };
+  }
+
+  /** Ends the host's threads, after the guest's have ended; images are flushed and closed. Rejects if that failed. */
+  async stop(): Promise<void> {
+    await this.#disks.stop();
+    this.#pump.doorbell.requestStop();
+    await this.#running;
+    for (const resolve of this.#pending.values()) resolve([]);
+    const { error } = await this.#disks.exited;
+    if (error !== undefined) throw error;
+  }
+
+  async #begin(controllers: readonly ControllerConfig[]): Promise<void> {
+    const ready = new Promise<void>((resolve, reject) => {
+      this.#running = this.#pump.run({
+        drain: () => {
+          this.#pump.doorbell.take();
+          for (let next = this.#disks.link.receive(); next; next = this.#disks.link.receive())
+            this.#receive(next, resolve, reject);
+          return this.#server.run();
+        },
+      });
+      this.#running.catch(reject);
+      void this.#disks.exited.then(({ error }) => {
+        reject(error ?? new Error("the disk worker ended before it was ready"));
+        this.#pump.doorbell.ring();
+      });
+    });
+    try {
+      await ready;
+    } catch (error) {
+      await this.stop().catch(() => undefined);
+      throw error;
+    }
+    for (const device of standardDevices(DISK_WORKER)) this.#server.offer(device);
+    for (const { instanceId } of controllers)
+      this.#server.offer({
+        classId: StorageClassId.scsi,
+        instanceId,
+        flags: 1,
+        worker: DISK_WORKER,
+      });
+  }
+
+  #receive(reply: DiskWorkerReply, ready: () => void, failed: (error: Error) => void): void {
+    switch (reply.kind) {
+      case "ready":
+        ready();
+        return;
+      case "failed":
+        failed(new DiskError(reply.path, reply.code ?? "ERR_DISK", reply.message));
+        return;
+      case "stats":
+        this.#pending.get(reply.id)?.(reply.controllers);
+        this.#pending.delete(reply.id);
+        return;
+      default:
+        this.#server.reply(reply);
+    }
+  }
+}

@@ -240,8 +240,8 @@ describe("replay", () => {
 
   test("extends the file to what the newest entry asks for", () => {
     const file = dirtyImage();
-    let at = put(file, 0, entry({ sequence: 1n, tail: 0, last: 9 * MIB }));
-    at = put(file, at, entry({ sequence: 2n, tail: 0, last: 7 * MIB }));
+    const at = put(file, 0, entry({ sequence: 1n, tail: 0, last: 9 * MIB }));
+    put(file, at, entry({ sequence: 2n, tail: 0, last: 7 * MIB }));
     open(file);
     expect(file.sizeBytes).toBe(7 * MIB);
   });
@@ -310,6 +310,15 @@ describe("the active sequence", () => {
     expect(scratch(file, 1)).toEqual(new Uint8Array(SECTOR));
     expect(scratch(file, 2)).toEqual(page(5));
     expect(scratch(file, 3)).toEqual(page(6));
+  });
+
+  test.each([0n, 1n, 3n])("ends before an entry with number %d after 1", (sequence) => {
+    const file = dirtyImage();
+    const at = put(file, 0, entry({ sequence: 1n, tail: 0, descriptors: [change(0, 1)] }));
+    put(file, at, entry({ sequence, tail: 0, descriptors: [change(1, 2)] }));
+    open(file);
+    expect(scratch(file, 0)).toEqual(page(1));
+    expect(scratch(file, 1)).toEqual(new Uint8Array(SECTOR));
   });
 
   const head = { sequence: 2n, tail: 0, descriptors: [0, 1, 2].map((it) => change(it, it + 50)) };

@@ -267,7 +267,7 @@ export class BusChannel implements VmbusDevice, SubChannel {
       this.#releaseIfDone();
     });
     this.#shared.add(pages);
-    await pages.created;
+    await pages.announce();
     return pages;
   }
 

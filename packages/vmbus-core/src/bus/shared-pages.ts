@@ -25,7 +25,7 @@ export class SharedPages {
   readonly #over = new Waiter();
 
   /**
-   * Allocates zeroed pages and announces them to the host. Throws `ERR_NO_MEMORY`.
+   * Allocates zeroed pages, of which the host does not know yet. Throws `ERR_NO_MEMORY`.
    * @param settled - Called once, when the fate of the pages is decided.
    */
   constructor(
@@ -49,21 +49,22 @@ export class SharedPages {
       (effect) => this.#carryOut(effect),
     );
     link.gpadls.add(this);
-    const first = address / PAGE_SIZE;
-    const range = {
-      byteCount: pageCount * PAGE_SIZE,
-      byteOffset: 0,
-      pfns: Array.from({ length: pageCount }, (_, page) => first + page),
-    };
-    this.#send(emitGpadl(relid, this.gpadlId, [range]));
   }
 
   get state(): GpadlState["name"] {
     return this.#machine.state.name;
   }
 
-  /** Settles when the host has answered, or will not. */
-  get created(): Promise<void> {
+  /** Announces the pages to the host; settles when it has answered, or will not. To be called once. */
+  announce(): Promise<void> {
+    const { relid, gpadlId, pageCount } = this;
+    const first = this.address / PAGE_SIZE;
+    const range = {
+      byteCount: pageCount * PAGE_SIZE,
+      byteOffset: 0,
+      pfns: Array.from({ length: pageCount }, (_, page) => first + page),
+    };
+    this.#send(emitGpadl(relid, gpadlId, [range]));
     return this.#created.promise;
   }
 

@@ -1,1 +1,21 @@
-export {};
+export { BootError, type BootErrorCode } from "./boot-error.js";
+export {
+  Machine,
+  boot,
+  controllerId,
+  type BootDisk,
+  type BootOptions,
+  type ExecOptions,
+  type ExecResult,
+  type MachineHost,
+} from "./machine.js";
+export type { GuestDisk } from "./console/console-link.js";
+export type { ListResult } from "./console/shell.js";
+export { DiskError, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
+export {
+  FaultPlanError,
+  parseFaultPlan,
+  type Fault,
+  type FaultPlanData,
+  type Violation,
+} from "@hyperv-is/hyperv-host";

@@ -1,1 +1,70 @@
-export {};
+#!/usr/bin/env node
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import manifest from "../../package.json" with { type: "json" };
+import { UsageMistake, bootCommand, bootUsage } from "../boot-command.js";
+import { makeDemoDisk } from "../demo-disk.js";
+
+const usage = `usage: guest-kernel boot [options]    boot a guest on the embedded host
+       guest-kernel demo              boot one with a sample disk and try it out
+       guest-kernel --version
+
+'guest-kernel boot --help' lists the options.
+`;
+
+/** What the demo runs before it hands the console over. */
+const TOUR = [
+  "camcontrol devlist",
+  "gpart show da0",
+  "sha256 /dev/da0p1",
+  "dd if=/dev/random of=/dev/da0 bs=1m seek=48 count=8",
+  "dd if=/dev/da0 of=/dev/null bs=128k",
+].join("; ");
+
+async function demo(args: readonly string[]): Promise<number> {
+  const path = join(process.env["XDG_CACHE_HOME"] ?? join(tmpdir(), "hyperv-is"), "sample.vhdx");
+  await makeDemoDisk(path);
+  process.stdout.write(`The sample disk is ${path}\n`);
+  if (process.stdin.isTTY) {
+    const status = await bootCommand(["--disk", path, "--quiet", "--exec", `dmesg; ${TOUR}`]);
+    if (status !== 0) return status;
+    process.stdout.write("\nThe same guest once more, and yours now: 'help' lists the commands.\n");
+    return bootCommand(["--disk", path, ...args]);
+  }
+  return bootCommand(["--disk", path, "--exec", `dmesg; ${TOUR}`, ...args]);
+}
+
+async function main([command, ...args]: readonly string[]): Promise<number> {
+  switch (command) {
+    case "boot":
+      if (args.includes("--help") || args.includes("-h")) {
+        process.stdout.write(bootUsage);
+        return 0;
+      }
+      return bootCommand(args);
+    case "demo":
+      return demo(args);
+    case "--version":
+    case "-V":
+      process.stdout.write(`guest-kernel ${manifest.version}\n`);
+      return 0;
+    case "--help":
+    case "-h":
+    case "help":
+    case undefined:
+      (command === undefined ? process.stderr : process.stdout).write(usage);
+      return command === undefined ? 2 : 0;
+    default:
+      throw new UsageMistake(`unknown command '${command}'; 'guest-kernel --help' lists them`);
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`guest-kernel: ${message.split("\n").join("\nguest-kernel: ")}\n`);
+  process.exitCode = error instanceof UsageMistake ? 2 : 1;
+}
+// A terminal's input would keep the process alive.
+process.stdin.unref();

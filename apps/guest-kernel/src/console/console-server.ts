@@ -6,7 +6,7 @@ import { Shell } from "./shell.js";
 
 interface RunningLine {
   readonly abort: AbortController;
-  /** Goes on after a chunk was taken. */
+  /** Goes on after a chunk was taken, or the line interrupted. */
   taken: (() => void) | undefined;
 }
 
@@ -50,24 +50,23 @@ export class ConsoleServer {
 
   async #exec(id: number, line: string, interactive: boolean): Promise<void> {
     const running: RunningLine = { abort: new AbortController(), taken: undefined };
+    const { signal } = running.abort;
+    signal.addEventListener("abort", () => running.taken?.());
     this.#running.set(id, running);
     const stdout: ByteSink = {
-      write: (chunk) =>
-        new Promise((resolve, reject) => {
-          const { signal } = running.abort;
-          if (signal.aborted) {
-            reject(signal.reason as Error);
-            return;
-          }
+      write: async (chunk) => {
+        signal.throwIfAborted();
+        await new Promise<void>((resolve) => {
           running.taken = resolve;
-          signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
           this.#send({ kind: "stdout", id, chunk: chunk.slice() });
-        }),
+        });
+        signal.throwIfAborted();
+      },
     };
     const results = await this.#shell.run(line, {
       stdout,
       stderr: (text) => this.#send({ kind: "stderr", id, text }),
-      signal: running.abort.signal,
+      signal,
       interactive,
     });
     this.#running.delete(id);

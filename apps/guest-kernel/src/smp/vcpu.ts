@@ -33,7 +33,7 @@ export interface VcpuProgramData {
   readonly busCeiling?: number;
 }
 
-const inTree: readonly DriverModule[] = [hvStorvsc as DriverModule];
+const inTree: readonly DriverModule[] = [hvStorvsc];
 
 /** The guest on its boot processor: the kernel and its console. */
 class Guest {

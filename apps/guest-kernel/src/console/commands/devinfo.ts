@@ -1,4 +1,4 @@
-import { classOf } from "../device-classes.js";
+import { deviceClasses } from "@hyperv-is/vmbus-core/protocol";
 import type { Device } from "../../kernel/device-tree.js";
 import { UsageError, getopt, type Command } from "../command.js";
 
@@ -33,7 +33,7 @@ export const lsvmbus: Command = {
     if (operands.length > 0) throw new UsageError();
     const offers = [...system.offers].sort((left, right) => left.relid - right.relid);
     for (const { relid, classId, instanceId, cpu } of offers) {
-      const name = classOf(classId);
+      const name = deviceClasses.find((row) => row.classId === classId)?.linux ?? "Unknown";
       const id = `VMBUS ID ${String(relid).padStart(2)}:`;
       if (!flags.has("v")) {
         await print(`${id} ${name}`);

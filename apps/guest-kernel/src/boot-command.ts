@@ -1,0 +1,203 @@
+import { readFileSync, writeFileSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "@hyperv-is/hyperv-host";
+import { runTerminal, writeTo } from "./console/terminal.js";
+import type { ListResult } from "./console/shell.js";
+import { junitReport } from "./junit.js";
+import { boot, type BootDisk, type Machine } from "./machine.js";
+
+/** What the command line got wrong; exit status 2. */
+export class UsageMistake extends Error {}
+
+/** Exit status when the guest broke a rule and `--violations fail` was given. */
+const STATUS_VIOLATIONS = 3;
+
+export const bootUsage = `usage: guest-kernel boot [options]
+
+Boots a guest on the embedded Hyper-V host and leaves you at its console, or runs commands there.
+
+  --disk FILE[,ro]     attach a VHD or VHDX as da0, da1, ... (read only with ,ro)
+  --cpus N             virtual processors; this release has 1
+  --memory SIZE        guest memory, 32M to 4G (256M)
+  --module FILE        load a driver module instead of the driver in tree
+  --faults FILE        a fault plan: how the host is to misbehave (JSON)
+  --violations fail    exit with status 3 if the guest broke a rule of the protocol
+  --exec 'CMD; CMD'    run commands, power off, exit non-zero if one failed; may be repeated
+  --report junit=FILE  write a JUnit report of the commands
+  --json               print one JSON object instead of the commands' output
+  --quiet              do not print the kernel's messages while booting
+`;
+
+interface BootArguments {
+  readonly disks: BootDisk[];
+  readonly cpus: number;
+  readonly memoryBytes: number;
+  readonly modules: string[];
+  readonly faults: FaultPlanData | undefined;
+  readonly failOnViolations: boolean;
+  readonly lines: string[];
+  readonly report: string | undefined;
+  readonly json: boolean;
+  readonly quiet: boolean;
+}
+
+function parseMemory(text: string): number {
+  const match = /^(\d+)([MmGg])$/.exec(text);
+  if (match === null) throw new UsageMistake(`--memory ${text}: write it as 256M or 1G`);
+  return Number(match[1]) * (match[2]!.toLowerCase() === "m" ? 2 ** 20 : 2 ** 30);
+}
+
+function parseDisk(text: string): BootDisk {
+  const readOnly = text.endsWith(",ro");
+  return { kind: "image", path: readOnly ? text.slice(0, -3) : text, readOnly };
+}
+
+function readFaults(path: string): FaultPlanData {
+  try {
+    return parseFaultPlan(JSON.parse(readFileSync(path, "utf8")));
+  } catch (error) {
+    const lines = error instanceof FaultPlanError ? error.problems : [(error as Error).message];
+    throw new UsageMistake(lines.map((line) => `${path}: ${line}`).join("\n"));
+  }
+}
+
+function parseBootArguments(args: readonly string[]): BootArguments {
+  const options = {
+    disk: { type: "string", multiple: true },
+    cpus: { type: "string" },
+    memory: { type: "string" },
+    module: { type: "string", multiple: true },
+    faults: { type: "string" },
+    violations: { type: "string" },
+    exec: { type: "string", multiple: true },
+    report: { type: "string" },
+    json: { type: "boolean" },
+    quiet: { type: "boolean" },
+  } as const;
+  const { values, positionals } = (() => {
+    try {
+      return parseArgs({ args: [...args], options, allowPositionals: true });
+    } catch (error) {
+      throw new UsageMistake((error as Error).message);
+    }
+  })();
+  if (positionals.length > 0)
+    throw new UsageMistake(
+      `${positionals[0]!}: this program boots its own guest kernel, not the system on a disk.\n` +
+        `To attach the image as a disk of that guest: guest-kernel boot --disk ${positionals[0]!}`,
+    );
+  const cpus = Number(values.cpus ?? "1");
+  if (!Number.isInteger(cpus) || cpus < 1)
+    throw new UsageMistake(`--cpus ${values.cpus}: at least 1`);
+  if (cpus > 1) throw new UsageMistake(`--cpus ${cpus}: this release has one CPU`);
+  if (values.violations !== undefined && values.violations !== "fail")
+    throw new UsageMistake(`--violations ${values.violations}: only "fail" is known`);
+  const report = values.report === undefined ? undefined : /^junit=(.+)$/.exec(values.report)?.[1];
+  if (values.report !== undefined && report === undefined)
+    throw new UsageMistake(`--report ${values.report}: write it as junit=FILE`);
+  return {
+    disks: (values.disk ?? []).map(parseDisk),
+    cpus,
+    memoryBytes: parseMemory(values.memory ?? "256M"),
+    modules: values.module ?? [],
+    faults: values.faults === undefined ? undefined : readFaults(values.faults),
+    failOnViolations: values.violations === "fail",
+    lines: values.exec ?? [],
+    report,
+    json: values.json ?? false,
+    quiet: values.quiet ?? false,
+  };
+}
+
+interface ExecutedLine {
+  readonly lists: readonly (ListResult & { readonly seconds: number })[];
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly poweredOff: boolean;
+}
+
+async function execute(machine: Machine, line: string, capture: boolean): Promise<ExecutedLine> {
+  const started = performance.now();
+  const result = await machine.exec(
+    line,
+    capture
+      ? {}
+      : {
+          onStdout: (chunk) => writeTo(process.stdout, chunk),
+          onStderr: (text) => void process.stderr.write(text),
+        },
+  );
+  const seconds = (performance.now() - started) / 1000 / Math.max(1, result.lists.length);
+  return { ...result, lists: result.lists.map((list) => ({ ...list, seconds })) };
+}
+
+/** Tells about a disk that somebody may have wanted to boot. */
+function noteFreebsd(machine: Machine): void {
+  for (const { name, partitionTypes } of machine.disks)
+    if (partitionTypes.some((type) => /^freebsd-(boot|ufs|zfs)$/.test(type)))
+      process.stderr.write(
+        `${name} holds a FreeBSD system. It is attached as data: this program runs its own guest kernel,\n` +
+          `not the one on the disk. 'gpart show ${name}' at the console lists its partitions.\n`,
+      );
+}
+
+/** Runs `guest-kernel boot`. @returns Exit status. */
+export async function bootCommand(args: readonly string[]): Promise<number> {
+  const parsed = parseBootArguments(args);
+  const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
+  const showMessages = !parsed.quiet && !parsed.json && parsed.lines.length === 0;
+  const machine = await boot({
+    disks: parsed.disks,
+    cpus: parsed.cpus,
+    memoryBytes: parsed.memoryBytes,
+    modules: parsed.modules,
+    ...(parsed.faults && { faults: parsed.faults }),
+    onMessage: (line) => {
+      if (showMessages) process.stdout.write(`${line}\n`);
+    },
+  });
+  const interrupted = new Promise<number>((resolve) => {
+    for (const [signal, status] of [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+    ] as const)
+      process.once(signal, () => resolve(status));
+  });
+  const executed: ExecutedLine[] = [];
+  const work = async (): Promise<number> => {
+    if (!parsed.json) noteFreebsd(machine);
+    if (interactive) return runTerminal(machine);
+    for (const line of parsed.lines) {
+      const result = await execute(machine, line, parsed.json || parsed.report !== undefined);
+      executed.push(result);
+      if (!parsed.json && parsed.report !== undefined) {
+        process.stdout.write(result.stdout);
+        process.stderr.write(result.stderr);
+      }
+      if (result.poweredOff) break;
+    }
+    return executed.flatMap(({ lists }) => lists).find(({ status }) => status !== 0)?.status ?? 0;
+  };
+  let status: number;
+  let stats: unknown;
+  try {
+    status = await Promise.race([work(), interrupted]);
+    stats = executed.some(({ poweredOff }) => poweredOff)
+      ? undefined
+      : await machine.host.stats().catch(() => undefined);
+  } finally {
+    await machine.shutdown();
+  }
+  const { violations } = machine.host;
+  if (parsed.report !== undefined)
+    writeFileSync(parsed.report, junitReport(executed, violations, parsed.failOnViolations));
+  if (parsed.json)
+    process.stdout.write(
+      `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, commands: executed, violations, stats }, null, 2)}\n`,
+    );
+  if (violations.length > 0 && !parsed.json) {
+    process.stderr.write(`The guest broke ${violations.length} rules of the protocol:\n`);
+    for (const { rule, detail } of violations) process.stderr.write(`  ${rule}: ${detail}\n`);
+  }
+  return parsed.failOnViolations && violations.length > 0 ? STATUS_VIOLATIONS : status;
+}

@@ -1,0 +1,97 @@
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Machine } from "../machine.js";
+
+const PROMPT = "root@guest:~ # ";
+const HISTORY_LINES = 1000;
+
+function historyFile(): string {
+  const base = process.env["XDG_STATE_HOME"] ?? join(homedir(), ".local", "state");
+  return join(base, "hyperv-is", "console-history");
+}
+
+function readHistory(): string[] {
+  try {
+    return readFileSync(historyFile(), "utf8").split("\n").filter(Boolean);
+  } catch {
+    // The first session has none.
+    return [];
+  }
+}
+
+function saveHistory(history: readonly string[]): void {
+  try {
+    mkdirSync(dirname(historyFile()), { recursive: true });
+    writeFileSync(historyFile(), history.slice(0, HISTORY_LINES).join("\n"));
+  } catch {
+    // A home that cannot be written to is no reason to fail at the end of a session.
+  }
+}
+
+/** Writes to a stream and waits while it is full. */
+export function writeTo(stream: NodeJS.WritableStream, chunk: Uint8Array | string): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.write(chunk)) resolve();
+    else stream.once("drain", resolve);
+  });
+}
+
+/**
+ * The guest's console on a terminal: history, completion, Ctrl-C interrupts a command. Resolves with the
+ * status of the last command when the guest was shut down, or on Ctrl-D or `exit`.
+ */
+export async function runTerminal(machine: Machine): Promise<number> {
+  const terminal = createInterface({
+    input: process.stdin,
+    output: process.stdout,
+    prompt: PROMPT,
+    history: readHistory(),
+    historySize: HISTORY_LINES,
+    removeHistoryDuplicates: true,
+    completer: (line: string, done: (error: null, result: [string[], string]) => void) => {
+      const last = line.split(/\s+/).at(-1) ?? "";
+      machine.complete(line).then(
+        (words) => done(null, [[...words], last]),
+        () => done(null, [[], last]),
+      );
+    },
+  });
+  let history: readonly string[] = [];
+  terminal.on("history", (lines) => (history = lines));
+  let running: AbortController | undefined;
+  terminal.on("SIGINT", () => {
+    if (running !== undefined) running.abort();
+    else {
+      process.stdout.write("^C\n");
+      terminal.write(null, { ctrl: true, name: "u" });
+      terminal.prompt();
+    }
+  });
+  let status = 0;
+  try {
+    terminal.prompt();
+    for await (const line of terminal) {
+      const text = line.trim();
+      if (text === "exit" || text === "logout") break;
+      if (text !== "") {
+        running = new AbortController();
+        const result = await machine.exec(text, {
+          signal: running.signal,
+          interactive: true,
+          onStdout: (chunk) => writeTo(process.stdout, chunk),
+          onStderr: (chunk) => void process.stderr.write(chunk),
+        });
+        running = undefined;
+        ({ status } = result);
+        if (result.poweredOff) break;
+      }
+      terminal.prompt();
+    }
+  } finally {
+    terminal.close();
+    saveHistory(history);
+  }
+  return status;
+}

@@ -1,0 +1,388 @@
+import { hostname } from "node:os";
+import {
+  LUNS_PER_CONTROLLER,
+  type ControllerConfig,
+  type DiskSource,
+  type FaultPlanData,
+  type Violation,
+} from "@hyperv-is/hyperv-host";
+import { NodeHost, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
+import {
+  createGuestMemory,
+  startWorker,
+  type VcpuData,
+  type WorkerHandle,
+} from "@hyperv-is/platform-node";
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import manifest from "../package.json" with { type: "json" };
+import { BootError } from "./boot-error.js";
+import type { ConsoleReply, ConsoleRequest, GuestDisk } from "./console/console-link.js";
+import type { ListResult } from "./console/shell.js";
+import type { SystemIdentity } from "./kernel/guest-system.js";
+import { cacheModule } from "./module-cache.js";
+import type { VcpuProgramData } from "./smp/vcpu.js";
+
+/** A disk to attach: the path of a VHD or VHDX, or where its blocks are. */
+export type BootDisk = string | DiskSource;
+
+export interface BootOptions {
+  /** `da0`, `da1`, ... in this order. */
+  readonly disks?: readonly BootDisk[];
+  /** Virtual processors; so far 1. */
+  readonly cpus?: number;
+  /** Guest memory, a multiple of 1 MiB from 32 MiB to 4 GiB; 256 MiB unless told. */
+  readonly memoryBytes?: number;
+  /** Driver modules to load from files instead of the drivers in tree of the same name. */
+  readonly modules?: readonly string[];
+  /** How the host is to misbehave. */
+  readonly faults?: FaultPlanData;
+  /** Gets each line of dmesg as it is printed. */
+  readonly onMessage?: (line: string) => void;
+}
+
+export interface ExecOptions {
+  /** Gets standard output as it comes, instead of the result; the next chunk waits until it resolves. */
+  readonly onStdout?: (chunk: Uint8Array) => void | Promise<void>;
+  /** Gets standard error as it comes, instead of the result. */
+  readonly onStderr?: (text: string) => void;
+  /** Interrupts the command line, as Ctrl-C does. */
+  readonly signal?: AbortSignal;
+  /** Somebody watches: commands may show progress. */
+  readonly interactive?: boolean;
+}
+
+export interface ExecResult {
+  /** Status of the last list of the command line. */
+  readonly status: number;
+  /** Empty when `onStdout` took it. */
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Each list of the line, with its status: what stands between `;`. */
+  readonly lists: readonly ListResult[];
+  /** The line asked for the power to be switched off, which has happened. */
+  readonly poweredOff: boolean;
+}
+
+/** The host's side of a machine. */
+export interface MachineHost {
+  /** What the guest did against the protocol. */
+  readonly violations: readonly Violation[];
+  /** Counters of bus, channels, controllers and disks. */
+  stats(): Promise<NodeHostStats>;
+  /** Takes a controller away, and gives it back after a while if a number is given. */
+  rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
+}
+
+const MEGABYTE = 2 ** 20;
+const MIN_MEMORY_BYTES = 32 * MEGABYTE;
+const MAX_MEMORY_BYTES = 4096 * MEGABYTE;
+/** The first pages stay unused, so that an address of 0 is always a mistake. */
+const FIRST_ARENA_BYTES = 64 * 1024;
+
+/** Instance id of the nth SCSI controller. */
+export function controllerId(index: number): Guid {
+  return `5c51c000-0000-4000-8000-${index.toString(16).padStart(12, "0")}`;
+}
+
+function controllersOf(disks: readonly BootDisk[]): ControllerConfig[] {
+  const controllers: ControllerConfig[] = [];
+  // A machine without disks still has its controller, as Hyper-V's have.
+  const count = Math.max(1, Math.ceil(disks.length / LUNS_PER_CONTROLLER));
+  if (count > 4)
+    throw new BootError(
+      "ERR_TOO_MANY_DISKS",
+      `${disks.length} disks: a machine has 4 controllers of ${LUNS_PER_CONTROLLER}`,
+    );
+  for (let index = 0; index < count; index++) {
+    const first = index * LUNS_PER_CONTROLLER;
+    controllers.push({
+      instanceId: controllerId(index),
+      disks: disks.slice(first, first + LUNS_PER_CONTROLLER).map((disk, lun) => ({
+        path: 0,
+        target: 0,
+        lun,
+        source: typeof disk === "string" ? { kind: "image", path: disk } : disk,
+      })),
+    });
+  }
+  return controllers;
+}
+
+function identity(): SystemIdentity {
+  return {
+    type: "FreeBSD",
+    hostName: `guest.${hostname()}`,
+    release: "14.0-HYPERV-IS",
+    version: `hyperv-is guest-kernel ${manifest.version}: a guest in user space with FreeBSD's conventions, no FreeBSD kernel`,
+    machine: "hyperv-is",
+  };
+}
+
+interface PendingLine {
+  stdout: Uint8Array[];
+  stderr: string;
+  readonly options: ExecOptions;
+  resolve(result: ExecResult): void;
+  reject(error: Error): void;
+}
+
+/** A running guest on the embedded host. */
+export class Machine implements AsyncDisposable {
+  readonly host: MachineHost;
+  readonly #host: NodeHost;
+  readonly #vcpu: WorkerHandle<ConsoleRequest, ConsoleReply>;
+  readonly #options: BootOptions;
+  readonly #dmesg: string[] = [];
+  readonly #lines = new Map<number, PendingLine>();
+  readonly #answers = new Map<number, (reply: ConsoleReply) => void>();
+  #disks: readonly GuestDisk[] = [];
+  #nextId = 1;
+  #failure: Error | undefined;
+  #stopping: Promise<void> | undefined;
+  #booted: () => void = () => undefined;
+  #failed: (error: Error) => void = () => undefined;
+
+  private constructor(host: NodeHost, options: BootOptions, data: VcpuData<VcpuProgramData>) {
+    this.#host = host;
+    this.#options = options;
+    this.#vcpu = startWorker<ConsoleRequest, ConsoleReply>({
+      entry: "@hyperv-is/guest-kernel/smp/vcpu",
+      from: import.meta.url,
+      name: "vcpu0",
+      data,
+      doorbell: host.doorbellOf(0),
+      onMessage: (reply) => this.#receive(reply),
+      onExit: ({ error, stopRequested }) => {
+        this.#gone(
+          error ??
+            new BootError(
+              stopRequested ? "ERR_POWERED_OFF" : "ERR_GUEST_FAILED",
+              stopRequested ? "the machine is powered off" : "the guest ended",
+            ),
+        );
+      },
+    });
+    this.host = {
+      get violations() {
+        return host.violations.list;
+      },
+      stats: () => host.stats(),
+      rescind: (instanceId, reofferAfterMs) => host.rescind(instanceId, reofferAfterMs),
+    };
+  }
+
+  /** Starts a machine and resolves when its guest has booted. See `boot`. */
+  static async start(options: BootOptions): Promise<Machine> {
+    const { cpus = 1, memoryBytes = 256 * MEGABYTE, disks = [], modules = [] } = options;
+    if (cpus !== 1)
+      throw new BootError(
+        "ERR_CPUS",
+        Number.isInteger(cpus) && cpus > 1
+          ? `${cpus} CPUs: this release has one`
+          : `${cpus} CPUs: a machine needs one`,
+      );
+    const fits = memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES;
+    if (!fits || memoryBytes % MEGABYTE !== 0)
+      throw new BootError("ERR_MEMORY", "memory must be whole MiB, from 32M to 4096M");
+    const controllers = controllersOf(disks);
+    const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
+    const memory = createGuestMemory(memoryBytes);
+    let failed: (error: Error) => void = () => undefined;
+    const host = await NodeHost.start({
+      memory,
+      vps: cpus,
+      controllers,
+      ...(options.faults && { faults: options.faults }),
+      onFailure: (error) => failed(error),
+    });
+    const half = memoryBytes / 2;
+    const machine = new Machine(host, options, {
+      index: 0,
+      memory: memory.wasm,
+      arenaAddress: FIRST_ARENA_BYTES,
+      arenaBytes: half - FIRST_ARENA_BYTES,
+      program: {
+        state: host.state.buffer,
+        cpus,
+        identity: identity(),
+        modules: moduleFiles,
+        programsAddress: half,
+        programsBytes: half,
+      },
+    });
+    failed = (error) => machine.#gone(error);
+    try {
+      await new Promise<void>((resolve, reject) => {
+        machine.#booted = resolve;
+        machine.#failed = reject;
+        if (machine.#failure !== undefined) reject(machine.#failure);
+      });
+    } catch (error) {
+      await machine.#kill().catch(() => undefined);
+      throw error;
+    }
+    return machine;
+  }
+
+  /** The disks as they were when the guest had booted. */
+  get disks(): readonly GuestDisk[] {
+    return this.#disks;
+  }
+
+  /** The kernel's messages so far. */
+  get dmesg(): readonly string[] {
+    return this.#dmesg;
+  }
+
+  /**
+   * Runs a command line at the guest's console. Resolves whatever the status is; rejects when the guest
+   * fails or is powered off meanwhile.
+   */
+  exec(line: string, options: ExecOptions = {}): Promise<ExecResult> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#lines.set(id, { stdout: [], stderr: "", options, resolve, reject });
+      const { signal, interactive = false } = options;
+      this.#vcpu.post({ kind: "exec", id, line, interactive });
+      if (signal === undefined) return;
+      const abort = (): void => this.#vcpu.post({ kind: "abort", id });
+      if (signal.aborted) abort();
+      else signal.addEventListener("abort", abort, { once: true });
+    });
+  }
+
+  /** What could follow the last word of a command line. */
+  async complete(line: string): Promise<readonly string[]> {
+    const reply = await this.#ask((id) => ({ kind: "complete", id, line }));
+    return reply.kind === "completions" ? reply.words : [];
+  }
+
+  /** State and counters of the guest's bus and drivers, as plain JSON. */
+  async inspect(): Promise<Record<string, unknown>> {
+    const reply = await this.#ask((id) => ({ kind: "inspect", id }));
+    return reply.kind === "inspected" ? reply.state : {};
+  }
+
+  /**
+   * Shuts the guest down in good order (disks flushed, channels closed, bus left) and powers off: images
+   * are clean and closed when this resolves. Idempotent. Rejects when an image could not be closed.
+   */
+  shutdown(): Promise<void> {
+    this.#stopping ??= this.#shutdown();
+    return this.#stopping;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
+
+  async #shutdown(): Promise<void> {
+    if (this.#failure === undefined) {
+      this.#vcpu.post({ kind: "shutdown" });
+      await this.#vcpu.exited;
+    }
+    await this.#kill();
+  }
+
+  async #kill(): Promise<void> {
+    await this.#vcpu.stop();
+    await this.#host.stop();
+  }
+
+  #ask(request: (id: number) => ConsoleRequest): Promise<ConsoleReply> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    const id = this.#nextId++;
+    return new Promise((resolve) => {
+      this.#answers.set(id, resolve);
+      this.#vcpu.post(request(id));
+    });
+  }
+
+  #receive(reply: ConsoleReply): void {
+    switch (reply.kind) {
+      case "message":
+        this.#dmesg.push(reply.line);
+        this.#options.onMessage?.(reply.line);
+        return;
+      case "booted":
+        this.#disks = reply.disks;
+        this.#booted();
+        return;
+      case "stdout":
+        void this.#takeOutput(reply.id, reply.chunk);
+        return;
+      case "stderr": {
+        const line = this.#lines.get(reply.id);
+        if (line?.options.onStderr !== undefined) line.options.onStderr(reply.text);
+        else if (line !== undefined) line.stderr += reply.text;
+        return;
+      }
+      case "done":
+        void this.#done(reply);
+        return;
+      case "completions":
+      case "inspected":
+        this.#answers.get(reply.id)?.(reply);
+        this.#answers.delete(reply.id);
+    }
+  }
+
+  async #takeOutput(id: number, chunk: Uint8Array): Promise<void> {
+    const line = this.#lines.get(id);
+    if (line?.options.onStdout === undefined) line?.stdout.push(chunk);
+    else await line.options.onStdout(chunk);
+    this.#vcpu.post({ kind: "taken", id });
+  }
+
+  async #done({ id, results, powerOff }: Extract<ConsoleReply, { kind: "done" }>): Promise<void> {
+    const line = this.#lines.get(id);
+    if (line === undefined) return;
+    this.#lines.delete(id);
+    try {
+      if (powerOff) await this.shutdown();
+    } catch (error) {
+      line.reject(error as Error);
+      return;
+    }
+    line.resolve({
+      status: results.at(-1)?.status ?? 0,
+      stdout: new TextDecoder().decode(concat(line.stdout)),
+      stderr: line.stderr,
+      lists: results,
+      poweredOff: powerOff,
+    });
+  }
+
+  #gone(error: Error): void {
+    this.#failure ??= error;
+    this.#failed(error);
+    for (const line of this.#lines.values()) line.reject(error);
+    this.#lines.clear();
+  }
+}
+
+function concat(chunks: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(chunks.reduce((sum, { byteLength }) => sum + byteLength, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    whole.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return whole;
+}
+
+/**
+ * Boots a guest on the embedded host, with disks attached, and resolves when it has booted.
+ *
+ * ```ts
+ * await using machine = await boot({ disks: ["appliance.vhdx"] });
+ * const { stdout } = await machine.exec("gpart show da0");
+ * ```
+ *
+ * Rejects with `BootError`, with `DiskError` when an image cannot be attached, or with what the guest's
+ * kernel failed with. `await using`, or `shutdown`, ends it in good order.
+ */
+export function boot(options: BootOptions = {}): Promise<Machine> {
+  return Machine.start(options);
+}

@@ -1,0 +1,38 @@
+import { createHash } from "node:crypto";
+import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { basename, join } from "node:path";
+import { BootError } from "./boot-error.js";
+import type { ModuleFile } from "./smp/vcpu.js";
+
+/** Where modules are kept under names that Node can import; one file per content. */
+function cacheDirectory(): string {
+  const base = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
+  return join(base, "hyperv-is", "modules");
+}
+
+/**
+ * Makes a module file importable: Node imports no `.ko`, so its content goes to a cache file that is named
+ * by its hash. Rejects with `ERR_MODULE_FILE` when the file cannot be read.
+ */
+export async function cacheModule(path: string): Promise<ModuleFile> {
+  let content: Buffer;
+  try {
+    content = await readFile(path);
+  } catch (error) {
+    const reason =
+      (error as NodeJS.ErrnoException).code === "ENOENT" ? "No such file" : String(error);
+    throw new BootError("ERR_MODULE_FILE", `${path}: ${reason}`, { cause: error });
+  }
+  const hash = createHash("sha256").update(content).digest("hex");
+  const directory = cacheDirectory();
+  const importable = join(directory, `${basename(path).replace(/\W+/g, "-")}-${hash}.mjs`);
+  const there = await stat(importable).catch(() => undefined);
+  if (there?.size !== content.byteLength) {
+    await mkdir(directory, { recursive: true });
+    const half = `${importable}.${process.pid}`;
+    await writeFile(half, content);
+    await rename(half, importable);
+  }
+  return { path, importable, sizeBytes: content.byteLength };
+}

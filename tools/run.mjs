@@ -45,8 +45,10 @@ function install() {
   }
 }
 
-function build() {
-  const turbo = spawnSync("turbo", ["run", "build", "--output-logs=errors-only"], {
+/** @param {string | undefined} program - builds what it needs, or everything */
+function build(program) {
+  const filter = program === undefined ? [] : [`--filter=@hyperv-is/${program}...`];
+  const turbo = spawnSync("turbo", ["run", "build", "--output-logs=errors-only", ...filter], {
     cwd: root,
     encoding: "utf8",
     maxBuffer: 1 << 26,
@@ -87,5 +89,7 @@ if (command === undefined) {
   process.exit(2);
 }
 install();
-if (!["lint", "format", "typecheck"].includes(name)) build();
+const program = name === "start" ? "guest-kernel" : name;
+if (!["lint", "format", "typecheck"].includes(name))
+  build(program in programs ? program : undefined);
 process.exit(command());

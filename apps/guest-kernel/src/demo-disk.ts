@@ -1,7 +1,8 @@
 import { randomFillSync } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readFile, rename, rm } from "node:fs/promises";
-import { dirname } from "node:path";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { gunzipSync } from "node:zlib";
 import { createImageFile } from "@hyperv-is/vhd/node";
 import GPT from "gpt";
@@ -54,7 +55,10 @@ function partitionTables(partitionBytes: number): {
 export async function makeDemoDisk(path: string): Promise<void> {
   if (existsSync(path)) return;
   await mkdir(dirname(path), { recursive: true });
-  const fixture = new URL("../fixtures/sample.ext4.gz", import.meta.url);
+  const root = dirname(
+    createRequire(import.meta.url).resolve("@hyperv-is/guest-kernel/package.json"),
+  );
+  const fixture = join(root, "fixtures", "sample.ext4.gz");
   const fileSystem = gunzipSync(await readFile(fixture));
   const half = `${path}.${process.pid}`;
   try {

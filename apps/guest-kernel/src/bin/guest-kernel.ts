@@ -66,5 +66,3 @@ try {
   process.stderr.write(`guest-kernel: ${message.split("\n").join("\nguest-kernel: ")}\n`);
   process.exitCode = error instanceof UsageMistake ? 2 : 1;
 }
-// A terminal's input would keep the process alive.
-process.stdin.unref();

@@ -188,7 +188,8 @@ export class ChannelSet {
     const failed = input === "opened" && !isNtSuccess(channel.status);
     this.step(channel, failed ? "open-failed" : input);
     // A reserved channel that outlived its connection is released by its own end.
-    if (this.connection === undefined && !channel.isReserved) this.step(channel, "disconnect");
+    if (this.connection === undefined && !channel.isReserved && !channel.isReleased)
+      this.step(channel, "disconnect");
     const { successor } = channel;
     if (channel.state !== "revoked" || successor === undefined) return;
     channel.successor = undefined;
@@ -396,6 +397,7 @@ export class ChannelSet {
   #settle(channel: ServerChannel): void {
     if (!channel.isDoomed || this.gpadls.has(channel.key)) return;
     const { successor } = channel;
+    channel.successor = undefined;
     this.#channels.delete(channel.key);
     if (successor !== undefined) this.#insert(successor, channel.subChannelIndex);
   }

@@ -1,10 +1,9 @@
 import { defineConfig } from "vitest/config";
-import { conditions } from "./vitest.js";
+import { sources } from "./vitest.js";
 
 /** Campaigns take minutes to hours, one at a time, and say how far they are. */
 export default defineConfig({
-  resolve: { conditions },
-  ssr: { resolve: { conditions, externalConditions: conditions } },
+  plugins: [sources()],
   test: {
     include: ["**/test/*.soak.ts"],
     pool: "forks",

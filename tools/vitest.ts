@@ -1,13 +1,48 @@
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { defineProject } from "vitest/config";
 
-/** The sources of the workspace are tested, not their builds; only workers load what was built. */
-export const conditions = ["@hyperv-is/source", "module", "node", "default"];
+const root = fileURLToPath(new URL("..", import.meta.url));
+const SOURCE = "@hyperv-is/source";
 
-/** A package's vitest project: its tests, resolved against sources. */
+interface Manifest {
+  readonly name: string;
+  readonly exports: Readonly<Record<string, string | Readonly<Record<string, string>>>>;
+}
+
+/** File of each entry of the workspace's packages, by what one writes to import it. */
+function sourceEntries(): ReadonlyMap<string, string> {
+  const entries = new Map<string, string>();
+  for (const group of ["packages", "apps"])
+    for (const directory of readdirSync(join(root, group))) {
+      const file = join(root, group, directory, "package.json");
+      if (!existsSync(file)) continue;
+      const { name, exports } = JSON.parse(readFileSync(file, "utf8")) as Manifest;
+      for (const [path, target] of Object.entries(exports))
+        if (typeof target !== "string" && target[SOURCE] !== undefined)
+          entries.set(name + path.slice(1), join(root, group, directory, target[SOURCE]));
+    }
+  return entries;
+}
+
+/**
+ * Tests import the sources of the workspace, not its builds. Not by an export condition: vitest would
+ * hand it to Node, whose workers must load what was built.
+ */
+export function sources(): {
+  name: string;
+  enforce: "pre";
+  resolveId(id: string): string | undefined;
+} {
+  const entries = sourceEntries();
+  return { name: "workspace-sources", enforce: "pre", resolveId: (id) => entries.get(id) };
+}
+
+/** A package's vitest project. */
 export function project(name: string): ReturnType<typeof defineProject> {
   return defineProject({
-    resolve: { conditions },
-    ssr: { resolve: { conditions, externalConditions: conditions } },
+    plugins: [sources()],
     test: {
       name: `@hyperv-is/${name}`,
       include: ["test/**/*.test.ts"],

@@ -152,13 +152,11 @@ export class Machine implements AsyncDisposable {
       data,
       doorbell: host.doorbellOf(0),
       onMessage: (reply) => this.#receive(reply),
-      onExit: ({ error, stopRequested }) => {
+      onExit: ({ error }) => {
+        const off = new BootError("ERR_POWERED_OFF", "the machine is powered off");
         this.#gone(
           error ??
-            new BootError(
-              stopRequested ? "ERR_POWERED_OFF" : "ERR_GUEST_FAILED",
-              stopRequested ? "the machine is powered off" : "the guest ended",
-            ),
+            (this.#stopping ? off : new BootError("ERR_GUEST_FAILED", "the guest's kernel ended")),
         );
       },
     });

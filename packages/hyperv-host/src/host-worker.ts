@@ -6,6 +6,7 @@ import {
   OutgoingRing,
   RingArea,
   ringControl,
+  type Channel,
   type ChannelClosedReason,
   type ChannelCounters,
   type GuestMemory,
@@ -71,6 +72,8 @@ export class HostWorker {
   readonly #channels = new Map<number, WorkerChannel>();
   readonly #gpadls = new Map<number, Map<number, readonly GpaRange[]>>();
   readonly #owner: WorkerChannelOwner;
+  /** Channels whose rings are left alone for a while. */
+  readonly #stalled = new Set<Channel>();
   readonly #stalling: { readonly channel: WorkerChannel; readonly durationMs: number }[] = [];
 
   constructor(options: HostWorkerOptions) {
@@ -92,10 +95,16 @@ export class HostWorker {
       tell: options.reply,
       gpadl: (key, gpadlId) => this.#gpadls.get(key)?.get(gpadlId),
       schedule: (channel) => {
+        // A ring that is left alone is looked at when its time is over.
+        if (this.#stalled.has(channel)) return;
         this.#dispatcher.schedule(channel);
         bells.worker(this.index);
       },
-      stall: (channel, durationMs) => void this.#stalling.push({ channel, durationMs }),
+      stall: (channel, durationMs) => {
+        if (this.#stalled.has(channel.channel)) return;
+        this.#stalled.add(channel.channel);
+        this.#stalling.push({ channel, durationMs });
+      },
     };
   }
 
@@ -142,6 +151,7 @@ export class HostWorker {
       // Only now: a poll that ended by its budget has put the channel back on the list.
       this.#dispatcher.unbind(channel.opening.relid);
       this.#timers.after(durationMs, () => {
+        this.#stalled.delete(channel.channel);
         if (this.#channels.get(channel.opening.key) !== channel || channel.isReleasing) return;
         this.#dispatcher.bind(channel.opening.relid, channel.channel);
         this.#bells.worker(this.index);

@@ -4,7 +4,9 @@ import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers";
 import { PlatformError, runWorker } from "@hyperv-is/platform-node";
 
-/** @typedef {{ kind: import("@hyperv-is/platform-node").PumpKind, failAt?: "begin" | "main" | "drain" }} SubjectData */
+/** @import { PumpKind } from "@hyperv-is/platform-node" */
+
+/** @typedef {{ kind: PumpKind, failAt?: "begin" | "main" | "drain" }} SubjectData */
 
 await runWorker(
   (/** @type {SubjectData} */ { kind }) => kind,

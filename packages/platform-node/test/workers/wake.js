@@ -3,10 +3,12 @@
 import { Doorbell, NodeClock, runWorker } from "@hyperv-is/platform-node";
 import { Prng } from "../prng.js";
 
+/** @import { PumpKind, WorkerBody, WorkerContext } from "@hyperv-is/platform-node" */
+
 /**
  * @typedef {object} WakeData
  * @property {"sleeper" | "ringer"} role
- * @property {import("@hyperv-is/platform-node").PumpKind} kind of the sleeper's pump
+ * @property {PumpKind} kind of the sleeper's pump
  * @property {Int32Array} handed pieces handed over, a word per ringer
  * @property {Int32Array} taken pieces taken, a word per ringer
  * @property {number} ringers
@@ -38,8 +40,8 @@ await runWorker(
 
 /**
  * Some looks that find nothing linger, which leaves room for a ring between the last look and the sleep.
- * @param {import("@hyperv-is/platform-node").WorkerContext<WakeData>} context
- * @returns {import("@hyperv-is/platform-node").WorkerBody}
+ * @param {WorkerContext<WakeData>} context
+ * @returns {WorkerBody}
  */
 function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) {
   const prng = new Prng(seed);
@@ -64,8 +66,8 @@ function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) 
 }
 
 /**
- * @param {import("@hyperv-is/platform-node").WorkerContext<WakeData>} context
- * @returns {import("@hyperv-is/platform-node").WorkerBody}
+ * @param {WorkerContext<WakeData>} context
+ * @returns {WorkerBody}
  */
 function ringer({ data, starter }) {
   const { handed, taken, index, bell, cycles, seed, byCause, burnUs, patienceMs } = data;

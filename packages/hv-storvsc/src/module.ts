@@ -1,4 +1,9 @@
-import { KERNEL_INTERFACE, type ControlContext, type QueueContext } from "@hyperv-is/vmbus-core";
+import {
+  KERNEL_INTERFACE,
+  type ControlContext,
+  type DriverModule,
+  type QueueContext,
+} from "@hyperv-is/vmbus-core";
 import manifest from "../package.json" with { type: "json" };
 import { StorageClassId } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
@@ -6,7 +11,7 @@ import { attachStorvsc } from "./storvsc-control.js";
 import type { StorvscController } from "./storvsc-controller.js";
 import { StorvscQueue } from "./storvsc-queue.js";
 
-// The driver as a kernel loads it: the exports of this file are a `DriverModule<StorvscQueue, StorvscController>`.
+// The driver as a kernel loads it from a file: the exports are those of a `DriverModule`.
 
 /** FreeBSD's name of the module. */
 export const name = "hv_storvsc";
@@ -36,3 +41,14 @@ export function control(context: ControlContext<StorvscQueue>): Promise<StorvscC
 export function queue(context: QueueContext, description: unknown): StorvscQueue {
   return new StorvscQueue(context, description as StorvscQueueDescription);
 }
+
+/** The same as one object, for a kernel that has the driver in tree. */
+export const driver: DriverModule<StorvscQueue, StorvscController> = {
+  name,
+  version,
+  kernelInterface,
+  deviceName,
+  probe,
+  control,
+  queue,
+};

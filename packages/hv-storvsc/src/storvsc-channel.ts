@@ -26,6 +26,7 @@ export class StorvscChannel {
   readonly description: StorvscQueueDescription;
   readonly queue: StorvscQueue;
   readonly #source: ChannelSource;
+  #closing: Promise<void> | undefined;
 
   private constructor(
     source: ChannelSource,
@@ -76,9 +77,10 @@ export class StorvscChannel {
     }
   }
 
-  /** Abandons what is outstanding, closes the channel at the host, and gives its rings back. */
-  async close(): Promise<void> {
+  /** Abandons what is outstanding, closes the channel at the host, and gives its rings back. Idempotent. */
+  close(): Promise<void> {
     this.queue.stop();
-    await this.#source.closeChannel(this.description.channel);
+    this.#closing ??= this.#source.closeChannel(this.description.channel);
+    return this.#closing;
   }
 }

@@ -144,15 +144,18 @@ export class Rig {
         const wait = this.timers.next - this.timers.now();
         if (this.timers.next > limit) throw new Error("the promise does not settle");
         this.timers.advance(wait);
+        idle = 0;
       }
     }
   }
 
   /** Lets everything happen that can happen without time. */
   async rest(): Promise<void> {
-    for (let round = 0; round < 20; round++) {
+    for (let idle = 0; idle < 5; idle++) {
+      const before = this.host.requests.length;
       this.run();
       await new Promise((resolve) => setImmediate(resolve));
+      if (this.host.requests.length !== before) idle = 0;
     }
   }
 }

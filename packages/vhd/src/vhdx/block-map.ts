@@ -215,6 +215,7 @@ class BatReader {
       case BlockState.Undefined:
       case BlockState.Unmapped:
         // The place is kept for the block, but counts only if nothing else is there: second pass.
+        if (mib * MIB >= Limit.fileBytes) this.#warn(index, "its place is outside any file");
         this.#map.words[block] = blockWord(state, mib * MIB < Limit.fileBytes ? mib : 0);
         this.#anchorsSeen = true;
         return;

@@ -608,6 +608,35 @@ describe("opening", () => {
   });
 });
 
+describe("rescind", () => {
+  test("ends what the guest waits for: creations fail, teardowns are done, and openings say nothing", () => {
+    const driver = new Driver();
+    driver.connect();
+    driver.gpadl(RING);
+    driver.gpadl(BUFFER);
+    driver.message(messages["new gpadl"]!);
+    driver.message(messages["teardown buffer"]!);
+    driver.message(driver.open());
+    driver.bus.rescind(disk.instanceId);
+    expect(driver.take()).toEqual(["ask revoke"]);
+    expect(driver.reply({ kind: "opened", key: 1, status: 0 })).toEqual([]);
+    expect(driver.reply({ kind: "revoked", key: 1 })).toEqual([
+      "GPADL_TORNDOWN",
+      "GPADL_CREATED failed",
+      "RESCIND_CHANNELOFFER",
+    ]);
+    expect(driver.message(messages["teardown ring"]!)).toEqual(["GPADL_TORNDOWN"]);
+  });
+
+  test("of a device that was never offered to this guest says nothing", () => {
+    const driver = new Driver();
+    driver.bus.offer(disk);
+    expect(driver.bus.rescind(disk.instanceId)).toBe(true);
+    expect(driver.take()).toEqual([]);
+    expect(driver.bus.channels).toEqual([]);
+  });
+});
+
 describe("moving interrupts", () => {
   const modify = (targetVp: number): Uint8Array => ModifyChannel.emit({ relid: RELID, targetVp });
 

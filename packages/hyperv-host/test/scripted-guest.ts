@@ -63,7 +63,7 @@ const parsers: Readonly<Record<number, (bytes: Uint8Array) => object | undefined
 export const VECTOR = 0xf3;
 
 /** Guest memory at an offset of an unshared buffer, as a PC emulator has it, with other bytes around it. */
-export function memoryAtOffset(pages = 4096): GuestMemory {
+export function memoryAtOffset(pages = 1100): GuestMemory {
   const offset = 8 * 123;
   const buffer = new ArrayBuffer(offset + pages * PAGE_SIZE + 64);
   new Uint8Array(buffer).fill(0xa5);

@@ -314,7 +314,7 @@ describe("hypercall input", () => {
     ["reserved control bits", signalEvent | (1 << 31), INPUT, 0, invalidHypercallInput],
     ["an unknown code", 0x5b, INPUT, 0, HypercallStatus.invalidHypercallCode],
     ["code 0", 0, INPUT, 0, HypercallStatus.invalidHypercallCode],
-  ])("%s (0x%s)", (_, control, low, high, status) => {
+  ])("%s (call %i)", (_, control, low, high, status) => {
     const { processor, faults, rung } = identified();
     expect(processor.hypercall(control, low, high)).toBe(status);
     expect(faults()).toHaveLength(1);

@@ -60,7 +60,7 @@ export interface VmbusServerStats {
  * sleep on the control doorbell. Nothing that a guest or a worker says makes it throw.
  */
 export class VmbusServer {
-  readonly violations: Violations;
+  readonly #violations: Violations;
   readonly #state: HypervisorState;
   readonly #timers: Timers;
   readonly #workers: readonly HostWorkerLink[];
@@ -78,7 +78,7 @@ export class VmbusServer {
     this.#state = state;
     this.#timers = timers;
     this.#workers = options.workers;
-    this.violations = new Violations(timers);
+    this.#violations = new Violations(timers);
     this.#signals = new HostSignals(state, memory, bells);
     this.#slots = new MessageSlots({
       state,
@@ -86,7 +86,7 @@ export class VmbusServer {
       interrupts: new SyntheticInterrupts(state, memory, bells, options.makeEventFlags),
       dropped: (vp, sint) => {
         const detail = `processor ${vp} takes no messages at SINT ${sint}: one was lost`;
-        this.violations.record("message-to-masked-sint", detail);
+        this.#violations.record("message-to-masked-sint", detail);
       },
       ...(options.makeMessageSlot && { makeSlot: options.makeMessageSlot }),
     });
@@ -99,6 +99,12 @@ export class VmbusServer {
     this.#carryOut();
     for (const { device = "", afterMs = 0, reofferAfterMs } of faults.timedRescinds)
       timers.after(afterMs, () => this.#rescindMatching(device, reofferAfterMs));
+  }
+
+  /** What the guest did wrong, up to this moment. */
+  get violations(): Violations {
+    this.#collectFaults();
+    return this.#violations;
   }
 
   /** Offers a device, at once or when a guest asks for offers. Throws if its instance is offered already. */
@@ -145,16 +151,14 @@ export class VmbusServer {
   /** Handles what guests posted and what slots they emptied; true if it should be called again. */
   run(): boolean {
     this.#slots.run();
-    this.#state.faults.collect((rule, count, value) =>
-      this.violations.record(rule, `value 0x${value.toString(16)}`, undefined, count),
-    );
+    this.#collectFaults();
     for (let budget = MESSAGE_BUDGET; budget > 0; budget--) {
       if (this.#slots.backlog > BACKLOG_LIMIT) return false;
       const message = this.#state.messages.take();
       if (message === undefined) return false;
       this.#messagesIn++;
       if (message.type === SynicMessageType.channel) this.#bus.message(message);
-      else this.violations.record("message-type", `type 0x${message.type.toString(16)}`);
+      else this.#violations.record("message-type", `type 0x${message.type.toString(16)}`);
       this.#carryOut();
     }
     return this.#state.messages.waiting;
@@ -206,6 +210,13 @@ export class VmbusServer {
       if (isDevice(device, offer)) this.rescind(offer.instanceId, reofferAfterMs);
   }
 
+  /** Takes over what virtual processors have counted on their own threads. */
+  #collectFaults(): void {
+    this.#state.faults.collect((rule, count, value) =>
+      this.#violations.record(rule, `value 0x${value.toString(16)}`, undefined, count),
+    );
+  }
+
   #carryOut(): void {
     for (const effect of this.#bus.take()) this.#act(effect);
   }
@@ -221,7 +232,7 @@ export class VmbusServer {
         this.#workers[effect.worker]!.send(effect.request);
         return;
       case "violation":
-        this.violations.record(effect.rule, effect.detail, effect.relid);
+        this.#violations.record(effect.rule, effect.detail, effect.relid);
         return;
       case "connect-port":
         ports.connect(effect.connectionId, portOf(effect.worker, effect.flag));

@@ -3,11 +3,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll } from "vitest";
 
-/** A directory for the tests of the calling file, removed after them; the function gives paths in it. */
-export function temporaryDirectory(): (name: string) => string {
+/**
+ * A directory for the tests of the calling file, in the system's place or in `parent`, removed after
+ * them; the function gives paths in it.
+ */
+export function temporaryDirectory(parent = tmpdir()): (name: string) => string {
   let directory = "";
   beforeAll(() => {
-    directory = mkdtempSync(join(tmpdir(), "vhd-test-"));
+    directory = mkdtempSync(join(parent, "vhd-test-"));
   });
   afterAll(() => {
     rmSync(directory, { recursive: true, force: true });

@@ -481,6 +481,15 @@ describe("signals to the host", () => {
     if (monitor !== undefined) expect(memory.words[monitor.pendingAddress >>> 2]).toBe(set);
   });
 
+  test("by the monitor page leave the bits of other channels alone", () => {
+    const machine = startCpu({ pages: 64 });
+    const monitor = { pendingAddress: MONITOR_PAGE + 8, bit: 4 };
+    machine.memory.words[monitor.pendingAddress >>> 2] = 0x8000_0001 | 0;
+    const description = describeChannel(machine, 14, { connectionId: 0x200e, monitor });
+    sendPacket(machine.cpu.bindChannel(description, new Sink()));
+    expect(machine.memory.words[monitor.pendingAddress >>> 2]! >>> 0).toBe(0x8000_0011);
+  });
+
   test("two packets before the host looks are one signal", () => {
     const machine = startCpu();
     new HypercallPage(machine.hypervisor, machine.allocator);

@@ -89,6 +89,15 @@ describe("posting messages", () => {
     expect(bench.failures).toEqual([{ status: HypercallStatus.accessDenied, sent: 0 }]);
   });
 
+  test("each message has its own number of tries", () => {
+    const bench = new Bench(freebsdPostRetries);
+    const nearly = Array.from({ length: 20 }, () => BUSY);
+    bench.statuses = [...nearly, HypercallStatus.success, ...nearly, HypercallStatus.success];
+    bench.send(1, 2);
+    bench.timers.advance(1_000_000);
+    expect([bench.taken, bench.failures]).toEqual([[1, 2], []]);
+  });
+
   test.each([
     ["insufficientMemory", true],
     ["invalidConnectionId", true],

@@ -186,6 +186,13 @@ describe("negotiation", () => {
     expect(made.host.violations).toEqual([]);
   });
 
+  test("features that nobody asked for are not granted", async () => {
+    const unaskedFeatures = Feature.pauseResume | Feature.confidentialChannels;
+    const made = guest({ versions: [v6_0], features: 0xff, unaskedFeatures });
+    await during(made, made.bus.connect());
+    expect(made.bus.inspect().features).toBe(Feature.guestSignalParameters);
+  });
+
   test.each([
     ["no version", { versions: [] }],
     ["none below the ceiling", { versions: [v5_3], ceiling: v4_0 }],
@@ -431,6 +438,7 @@ describe("a connected bus", () => {
     await open(made, made.bus.devices[0]!);
     await during(made, made.bus.unload());
     expect(made.bus.devices).toEqual([]);
+    expect(made.bus.inspect()).toMatchObject({ version: null, features: 0, channels: [] });
     await during(made, made.bus.connect());
     await during(made, made.bus.requestOffers());
     await during(made, made.bus.devices[0]!.prepareChannel(RINGS));

@@ -117,6 +117,8 @@ export interface VmbusHostOptions {
   readonly versions: readonly number[];
   readonly offers?: readonly OfferChannel[];
   readonly features?: number;
+  /** Features granted although nobody asked for them. */
+  readonly unaskedFeatures?: number;
 }
 
 /**
@@ -317,7 +319,8 @@ export class VmbusHost {
     if (connectionId !== contactConnectionId(version)) return `on connection ${connectionId}`;
     if (this.negotiated !== undefined) return "while connected";
     const supported = this.#options.versions.includes(version);
-    const features = contact.features & (this.#options.features ?? 0);
+    const { features: known = 0, unaskedFeatures = 0 } = this.#options;
+    const features = (contact.features & known) | unaskedFeatures;
     const response: VersionResponse = {
       supported,
       connectionState: this.connectionState,

@@ -452,6 +452,51 @@ describe("unload", () => {
   });
 });
 
+describe("unload of a bus with rescinded devices", () => {
+  test("sends no message after UNLOAD, whatever comes to an end", async () => {
+    const made = await withDisk();
+    const { host, disk, bus } = made;
+    const buffer = await during(made, disk.createGpadl(1));
+    host.rescind(14);
+    host.held.add(MessageType.gpadlTeardown);
+    const tearing = watch(disk.tearDownGpadl(buffer));
+    await host.settle();
+    await during(made, bus.unload());
+    expect([tearing.outcome, host.log.at(-1)]).toEqual(["done", "UNLOAD"]);
+    expect(host.violations).toEqual([]);
+    await expect(disk.createGpadl(1)).rejects.toMatchObject({ code: "ERR_RESCINDED" });
+  });
+
+  test("leaves a later connection's channels alone", async () => {
+    const made = await withDisk();
+    const { host, disk, bus } = made;
+    const buffer = await during(made, disk.createGpadl(1));
+    host.rescind(14);
+    await host.settle();
+    await during(made, bus.unload());
+    await during(made, bus.connect());
+    await during(made, bus.requestOffers());
+    await during(made, disk.tearDownGpadl(buffer));
+    expect([count(made, RELEASED), bus.devices.length]).toEqual([0, 1]);
+    expect(host.violations).toEqual([]);
+  });
+
+  test("drops what was waiting to be posted", async () => {
+    const made = await withDisk();
+    const { host, disk, bus, machine } = made;
+    const { posted } = machine.hypervisor;
+    machine.hypervisor.posted = () => HypercallStatus.insufficientBuffers;
+    const sharing = watch(disk.createGpadl(1));
+    await host.settle();
+    machine.hypervisor.posted = posted;
+    await during(made, bus.unload());
+    machine.timers.advance(TIMEOUT_MS);
+    await host.settle();
+    expect([sharing.outcome, count(made, "GPADL_HEADER")]).toEqual(["ERR_UNLOADED", 0]);
+    expect(host.violations).toEqual([]);
+  });
+});
+
 describe("messages while disconnected", () => {
   test("are dropped", async () => {
     const made = await withDisk();
@@ -587,12 +632,14 @@ describe("an opening that takes too long", () => {
     host.held.add(MessageType.openChannel);
     const opening = watch(disk.openChannel(description));
     await host.settle();
-    const closing = watch(disk.closeChannel(description));
+    const closing = [watch(disk.closeChannel(description)), watch(disk.closeChannel(description))];
     await host.settle();
-    expect([opening.outcome, closing.outcome]).toEqual(["ERR_CLOSED", "waits"]);
+    expect(opening.outcome).toBe("ERR_CLOSED");
+    expect(closing.map(({ outcome }) => outcome)).toEqual(["waits", "waits"]);
     host.answer(MessageType.openChannel);
     await host.settle();
-    expect(closing.outcome).toBe("done");
+    expect(closing.map(({ outcome }) => outcome)).toEqual(["done", "done"]);
+    expect(count(made, "GPADL_TEARDOWN")).toBe(1);
     expect(host.violations).toEqual([]);
   });
 });

@@ -150,7 +150,6 @@ export class BusChannel implements VmbusDevice, SubChannel {
       return description;
     } finally {
       this.#preparing = false;
-      this.#releaseIfDone();
     }
   }
 
@@ -280,17 +279,11 @@ export class BusChannel implements VmbusDevice, SubChannel {
     if (this.state === "stuck") rings.pages.input({ kind: "forsake" });
     else await rings.pages.release();
     this.#rings = undefined;
-    this.#releaseIfDone();
   }
 
+  /** Whatever the host may still know of the channel is memory that it shares. */
   #releaseIfDone(): void {
-    if (
-      this.#gone === "ERR_RESCINDED" &&
-      this.#rings === undefined &&
-      !this.#preparing &&
-      this.#shared.size === 0
-    )
-      this.#link.release(this);
+    if (this.#gone === "ERR_RESCINDED" && this.#shared.size === 0) this.#link.release(this);
   }
 
   #carryOut(effect: ChannelEffect): void {

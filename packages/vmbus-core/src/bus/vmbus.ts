@@ -370,7 +370,7 @@ export class Vmbus {
       this.#counters.malformed++;
       return;
     }
-    if (state.name === "contacting") this.#response = response;
+    this.#response = response;
     this.#machine.input({ kind: "response", response });
   }
 
@@ -398,8 +398,8 @@ export class Vmbus {
       }
       case MessageType.gpadlCreated: {
         const { relid, gpadlId, status } = GpadlCreated.parse(bytes)!;
-        const pages = link.gpadls.get(gpadlId);
-        const matched = pages?.relid === relid ? pages : undefined;
+        const gpadl = link.gpadls.get(gpadlId);
+        const matched = gpadl?.relid === relid ? gpadl : undefined;
         this.#match(matched)?.input({ kind: "created", status });
         break;
       }

@@ -1,1 +1,114 @@
-export {};
+#!/usr/bin/env node
+import { readFileSync } from "node:fs";
+import { deviceClasses, formatVersion, protocolVersions } from "@hyperv-is/vmbus-core/protocol";
+import manifest from "../../package.json" with { type: "json" };
+import { standardDevices } from "../device-set.js";
+import {
+  FaultPlanError,
+  faultKinds,
+  faultOperations,
+  faultPoints,
+  parseFaultPlan,
+} from "../faults.js";
+
+const usage = `usage: hyperv-host offers [--json]        list what the host offers to every machine
+       hyperv-host versions [--json]      list the protocol versions it speaks
+       hyperv-host faults [--json]        list the faults it can be told to make
+       hyperv-host faults check FILE      check a fault plan
+       hyperv-host --version
+
+The host itself runs inside a machine: 'guest-kernel boot' starts both.
+`;
+
+/** The command line was wrong. */
+class UsageMistake extends Error {}
+
+function table(rows: readonly (readonly string[])[]): void {
+  const widths = (rows[0] ?? []).map((_, column) =>
+    Math.max(...rows.map((row) => row[column]!.length)),
+  );
+  for (const row of rows)
+    process.stdout.write(
+      `${row
+        .map((cell, column) => cell.padEnd(widths[column]!))
+        .join("  ")
+        .trimEnd()}\n`,
+    );
+}
+
+function print(json: boolean, value: unknown, rows: readonly (readonly string[])[]): number {
+  if (json) process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+  else table(rows);
+  return 0;
+}
+
+function offers(json: boolean): number {
+  const list = standardDevices(0).map(({ classId, instanceId }) => ({
+    name: deviceClasses.find((row) => row.classId === classId)?.name ?? "unknown",
+    classId,
+    instanceId,
+  }));
+  return print(
+    json,
+    list,
+    list.map((one) => [one.name, one.classId, one.instanceId]),
+  );
+}
+
+function versions(json: boolean): number {
+  const list = protocolVersions.map(({ version }) => formatVersion(version));
+  return print(
+    json,
+    list,
+    list.map((version) => [version]),
+  );
+}
+
+function checkFaults(path: string): number {
+  try {
+    const { faults } = parseFaultPlan(JSON.parse(readFileSync(path, "utf8")));
+    process.stdout.write(
+      `${path}: ${faults.length} fault${faults.length === 1 ? "" : "s"}, fine\n`,
+    );
+    return 0;
+  } catch (error) {
+    const lines = error instanceof FaultPlanError ? error.problems : [(error as Error).message];
+    for (const line of lines) process.stderr.write(`${path}: ${line}\n`);
+    return 1;
+  }
+}
+
+function faults(json: boolean): number {
+  const kinds = faultKinds.map((kind) => ({ kind, at: faultPoints[kind] }));
+  if (json) return print(true, { kinds, operations: faultOperations }, []);
+  table(kinds.map(({ kind, at }) => [kind, at]));
+  process.stdout.write(`operations: ${faultOperations.join(" ")}\n`);
+  return 0;
+}
+
+function main(args: readonly string[]): number {
+  const json = args.includes("--json");
+  const [verb, ...rest] = args.filter((arg) => arg !== "--json");
+  const plain = rest.length === 0;
+  if (verb === "offers" && plain) return offers(json);
+  if (verb === "versions" && plain) return versions(json);
+  if (verb === "faults" && plain) return faults(json);
+  if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
+  if (verb === "--version") {
+    process.stdout.write(`hyperv-host ${manifest.version}\n`);
+    return 0;
+  }
+  if (verb === "--help" || verb === "-h" || verb === "help") {
+    process.stdout.write(usage);
+    return 0;
+  }
+  throw new UsageMistake(verb === undefined ? "" : `unknown command '${args.join(" ")}'\n`);
+}
+
+try {
+  process.exitCode = main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof UsageMistake)) throw error;
+  process.stderr.write(`${error.message === "" ? "" : `hyperv-host: ${error.message}`}${usage}`);
+  process.exitCode = 2;
+}

@@ -82,6 +82,7 @@ export class CommandExecutor implements SlotOwner {
   #live = 0;
   #waiting: Job[] = [];
   #orphans = 0;
+  #refusing = false;
 
   /** Throws `ERR_STORVSC_MEMORY` when there is no room for a buffer. The queue is configured. */
   constructor(queue: StorvscQueue, timers: Timers) {
@@ -112,7 +113,7 @@ export class CommandExecutor implements SlotOwner {
     if (lengthBytes > 0 !== (command.direction !== DataDirection.none))
       throw new RangeError("data and direction contradict each other");
     return new Promise((resolve, reject) => {
-      if (this.queue.closedReason !== undefined) {
+      if (this.#refusing || this.queue.closedReason !== undefined) {
         reject(this.#closedError());
         return;
       }
@@ -162,6 +163,11 @@ export class CommandExecutor implements SlotOwner {
     job.timer?.cancel();
     job.reject(this.#closedError());
     job.released?.();
+  }
+
+  /** Takes no more commands; those that it has go on. */
+  refuse(): void {
+    this.#refusing = true;
   }
 
   /** To be called when the channel has closed: fails what waits, and gives the buffers back. */

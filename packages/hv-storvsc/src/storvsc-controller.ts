@@ -234,6 +234,8 @@ export class StorvscController implements DiskEvents {
 
   async #detach(): Promise<void> {
     this.#end(new StorvscError("ERR_CLOSED", "the controller is detached"));
+    // A disk that looks at itself again would go on when nothing is in flight, and lose its buffer.
+    this.#executor.refuse();
     await this.#drain();
     // Sub-channels before the primary.
     for (const channel of [...this.channels].reverse()) await channel.close();
@@ -248,7 +250,7 @@ export class StorvscController implements DiskEvents {
     const timeUp = new Promise<void>((resolve) => {
       timer = timers.after(this.#options.drainTimeoutMs, resolve);
     });
-    while (queue.outstanding > 0 && timers.now() < deadline)
+    while (timers.now() < deadline)
       await Promise.race([queue.drained(), timeUp]);
     timer?.cancel();
   }

@@ -1,4 +1,10 @@
-import { EventFlags, RingControl, type GuestMemory } from "@hyperv-is/vmbus-core";
+import {
+  EventFlags,
+  MessageSlotControl,
+  RingControl,
+  type GuestMemory,
+} from "@hyperv-is/vmbus-core";
+import type { SynicMessageType } from "@hyperv-is/vmbus-core/protocol";
 import type { Simulation } from "./simulation.js";
 
 /** Control words between whose accesses the simulation may run the peer. */
@@ -73,5 +79,35 @@ export class InterleavedEventFlags extends EventFlags {
   override take(word: number): number {
     this.#simulation.yieldPoint();
     return super.take(word);
+  }
+}
+
+/** The guest's side of a message slot between whose accesses the simulation may run the host. */
+export class InterleavedMessageSlot extends MessageSlotControl {
+  readonly #simulation: Simulation;
+
+  constructor(simulation: Simulation, memory: GuestMemory, address: number) {
+    super(memory, address);
+    this.#simulation = simulation;
+  }
+
+  override loadType(): SynicMessageType {
+    this.#simulation.yieldPoint();
+    return super.loadType();
+  }
+
+  override copyOut(): Uint8Array {
+    this.#simulation.yieldPoint();
+    return super.copyOut();
+  }
+
+  override clear(type: SynicMessageType): boolean {
+    this.#simulation.yieldPoint();
+    return super.clear(type);
+  }
+
+  override loadFlags(): number {
+    this.#simulation.yieldPoint();
+    return super.loadFlags();
   }
 }

@@ -22,7 +22,18 @@ export class SimulationError extends Error {
 interface Alarm extends Timer {
   readonly atMs: number;
   readonly run: () => void;
+  /** The CPU that it rings on. */
+  readonly actor: Actor | undefined;
 }
+
+/** How a simulation differs from the simplest. */
+export interface SimulationOptions {
+  /** Virtual time that passes in a turn, at most; none unless told, so that time passes only when all sleep. */
+  readonly turnMs?: number;
+}
+
+/** The clock goes in steps of a power of two, so that sums of times are exact. */
+const CLOCK_STEPS_PER_MS = 1024;
 
 /** One in this many yield points lets another actor run. */
 const SWITCH_ONE_IN = 3;
@@ -48,10 +59,13 @@ export class Simulation implements Timers {
   #nowMs = 0;
   #steps = 0;
   #switching = true;
+  /** Steps of the clock in the longest turn. */
+  readonly #turnSteps: number;
 
-  constructor(seed: number) {
+  constructor(seed: number, options: SimulationOptions = {}) {
     this.seed = seed;
     this.prng = new Prng(seed);
+    this.#turnSteps = Math.floor((options.turnMs ?? 0) * CLOCK_STEPS_PER_MS);
   }
 
   now(): number {
@@ -64,9 +78,22 @@ export class Simulation implements Timers {
   }
 
   after(delayMs: number, run: () => void): Timer {
+    return this.#setAlarm(delayMs, run, undefined);
+  }
+
+  /** The timers of one CPU: what they call can be interrupted as its turns can. */
+  timersOf(actor: Actor): Timers {
+    return {
+      now: () => this.#nowMs,
+      after: (delayMs, run) => this.#setAlarm(delayMs, run, actor),
+    };
+  }
+
+  #setAlarm(delayMs: number, run: () => void, actor: Actor | undefined): Timer {
     const alarm: Alarm = {
       atMs: this.#nowMs + Math.max(0, delayMs),
       run,
+      actor,
       cancel: () => {
         this.#alarms = this.#alarms.filter((other) => other !== alarm);
       },
@@ -103,6 +130,7 @@ export class Simulation implements Timers {
     while (!done()) {
       if (this.#steps >= last)
         throw new SimulationError(this.seed, `no rest after ${maxSteps} steps`);
+      if (this.#isDue() && this.#ring()) continue;
       if (this.#awake.size > 0) this.#turn(this.prng.pick([...this.#awake]));
       else if (!this.#ring()) return;
     }
@@ -111,8 +139,10 @@ export class Simulation implements Timers {
   /**
    * Runs an asynchronous story to its end: lets promises settle between turns, and fails when the machine
    * has come to rest while the story still waits.
+   *
+   * @param actor - The CPU that the story runs on: other actors may interrupt it too.
    */
-  async complete<T>(story: Promise<T>, maxSteps: number): Promise<T> {
+  async complete<T>(story: Promise<T>, maxSteps: number, actor?: Actor): Promise<T> {
     const last = this.#steps + maxSteps;
     const state = { settled: false };
     const end = (): void => {
@@ -121,11 +151,12 @@ export class Simulation implements Timers {
     story.then(end, end);
     // A promise chain may need several turns of the microtask queue before it wakes an actor again.
     for (let idle = 0; idle < 50;) {
-      await Promise.resolve();
+      await this.#microtasks(actor);
       if (state.settled) return story;
       if (this.#steps >= last)
         throw new SimulationError(this.seed, `no end after ${maxSteps} steps`);
-      if (this.#awake.size > 0) {
+      if (this.#isDue() && this.#ring()) idle = 0;
+      else if (this.#awake.size > 0) {
         this.#turn(this.prng.pick([...this.#awake]));
         idle = 0;
       } else if (idle > 20 && this.#ring()) idle = 0;
@@ -137,8 +168,17 @@ export class Simulation implements Timers {
     );
   }
 
+  /** Lets what promises have to do happen, once around, as a part of the actor's work. */
+  async #microtasks(actor: Actor | undefined): Promise<void> {
+    if (actor !== undefined) this.#running.push(actor);
+    await Promise.resolve();
+    if (actor !== undefined) this.#running.pop();
+  }
+
   #turn(actor: Actor): void {
     this.#steps++;
+    if (this.#turnSteps > 0)
+      this.#nowMs += this.prng.below(this.#turnSteps + 1) / CLOCK_STEPS_PER_MS;
     this.#awake.delete(actor);
     this.#running.push(actor);
     try {
@@ -148,6 +188,11 @@ export class Simulation implements Timers {
     }
   }
 
+  /** True if the time of an alarm has come while actors were awake. */
+  #isDue(): boolean {
+    return this.#turnSteps > 0 && this.#alarms.some((alarm) => alarm.atMs <= this.#nowMs);
+  }
+
   /** Moves the clock to the next alarm and lets it ring; false if there is none. */
   #ring(): boolean {
     if (this.#alarms.length === 0) return false;
@@ -155,8 +200,13 @@ export class Simulation implements Timers {
     const due = this.#alarms.filter((alarm) => alarm.atMs === atMs);
     const alarm = this.prng.pick(due);
     this.#alarms = this.#alarms.filter((other) => other !== alarm);
-    this.#nowMs = atMs;
-    alarm.run();
+    this.#nowMs = Math.max(this.#nowMs, atMs);
+    if (alarm.actor !== undefined) this.#running.push(alarm.actor);
+    try {
+      alarm.run();
+    } finally {
+      if (alarm.actor !== undefined) this.#running.pop();
+    }
     return true;
   }
 }

@@ -1,0 +1,379 @@
+import { driver } from "@hyperv-is/hv-storvsc/module";
+import {
+  attachStorvsc,
+  type ScsiDisk as GuestDisk,
+  type StorvscController,
+  type StorvscOptions,
+} from "@hyperv-is/hv-storvsc";
+import {
+  HostMessageSlot,
+  Partition,
+  RamDisk,
+  ScsiDisk,
+  StorvspController,
+  standardDevices,
+  type FaultPlanData,
+  type HostPart,
+  type StorvspControllerOptions,
+} from "@hyperv-is/hyperv-host";
+import {
+  GuestCpu,
+  GuestMemory,
+  PageAllocator,
+  Vmbus,
+  type EventFlagsFactory,
+  type RingControlFactory,
+  type Timers,
+  type VmbusDevice,
+} from "@hyperv-is/vmbus-core";
+import {
+  DeviceClass,
+  type Guid,
+  type ProtocolVersion,
+  type SynicMessageType,
+} from "@hyperv-is/vmbus-core/protocol";
+import {
+  InterleavedEventFlags,
+  InterleavedMessageSlot,
+  LateClearedEventFlags,
+  MutantRingControl,
+  type Prng,
+  type Actor,
+  type RingMutant,
+  type Simulation,
+} from "@hyperv-is/conformance";
+
+/** The host's side of a message slot between whose accesses the simulation may run the guest. */
+class InterleavedHostSlot extends HostMessageSlot {
+  readonly #simulation: Simulation;
+
+  constructor(simulation: Simulation, memory: GuestMemory, address: number) {
+    super(memory, address);
+    this.#simulation = simulation;
+  }
+
+  override isEmpty(): boolean {
+    this.#simulation.yieldPoint();
+    return super.isEmpty();
+  }
+
+  override requestEndOfMessage(): void {
+    this.#simulation.yieldPoint();
+    super.requestEndOfMessage();
+  }
+
+  override write(type: SynicMessageType, bytes: Uint8Array): void {
+    this.#simulation.yieldPoint();
+    super.write(type, bytes);
+  }
+}
+
+/** A disk of the machine. */
+export interface DiskPlan {
+  readonly lun: number;
+  readonly blockBytes: 512 | 4096;
+  readonly blocks: number;
+  readonly readOnly: boolean;
+}
+
+/** A controller of the machine with its disks. */
+export interface ControllerPlan {
+  readonly host: StorvspControllerOptions;
+  readonly guest: StorvscOptions;
+  readonly monitored: boolean;
+  readonly disks: readonly DiskPlan[];
+}
+
+/** A fault that is put into one end of every channel. */
+export interface PlantedMutant {
+  readonly side: "guest" | "host";
+  readonly mutant: RingMutant;
+}
+
+export interface StorageMachineOptions {
+  readonly simulation: Simulation;
+  readonly hostVersions: readonly ProtocolVersion[];
+  readonly guestVersions: readonly ProtocolVersion[];
+  /** With all the devices that a real machine shows. */
+  readonly crowded: boolean;
+  /** Packets that the host handles of one channel before another gets its turn. */
+  readonly budget: number;
+  readonly workers: number;
+  /** How slow the guest's CPU is: turns that it lets pass for each that it uses. */
+  readonly sloth: number;
+  readonly faults: FaultPlanData;
+  readonly controllers: readonly ControllerPlan[];
+  readonly mutant?: PlantedMutant | undefined;
+}
+
+/** A disk at both ends. */
+export interface DiskPair {
+  readonly instanceId: Guid;
+  readonly plan: DiskPlan;
+  readonly backend: RamDisk;
+}
+
+/** Arena of the CPU, and memory for what uses the disks behind it. */
+const ARENA_BYTES = 3 << 20;
+const PROGRAMS_BYTES = 3 << 20;
+/** How often a host looks at the monitor page. */
+const MONITOR_MS = 1;
+
+/** One buffer for all machines, one after the other: making and zeroing it costs more than a schedule. */
+const buffer = new ArrayBuffer(ARENA_BYTES + PROGRAMS_BYTES);
+
+/** A virtual processor: takes its interrupt, or does the work of its channels. */
+class GuestActor implements Actor {
+  readonly name = "guest";
+  cpu: GuestCpu | undefined;
+  readonly late: LateClearedEventFlags[] = [];
+  readonly #prng: Prng;
+  readonly #sloth: number;
+  #interrupted = false;
+
+  /** @param sloth - How many turns it lets pass for each that it uses, about. */
+  constructor(prng: Prng, sloth: number) {
+    this.#prng = prng;
+    this.#sloth = sloth;
+  }
+
+  raise(): void {
+    this.#interrupted = true;
+  }
+
+  step(): boolean {
+    if (this.cpu === undefined) return false;
+    if (this.#prng.below(this.#sloth + 1) > 0) return true;
+    if (this.#interrupted) {
+      this.#interrupted = false;
+      this.cpu.interrupt();
+      // The work may begin at once, or the host does something first.
+      if (this.#prng.chance(1, 2)) return true;
+    }
+    const more = this.cpu.run();
+    for (const flags of this.late) flags.clearLate();
+    return more || this.#interrupted;
+  }
+}
+
+const instance = (index: number): Guid => `5107a9e0-0000-0000-0000-00000000000${index}`;
+
+/**
+ * Our guest's bus and storage driver on our host, one CPU and the parts of the host as actors of a
+ * simulation: between any two accesses to a ring's control words, an event flag or a message slot, the
+ * scheduler may run another of them.
+ */
+export class StorageMachine {
+  readonly simulation: Simulation;
+  readonly memory: GuestMemory;
+  readonly guest: GuestActor;
+  readonly partition: Partition;
+  readonly timers: Timers;
+  readonly arena: PageAllocator;
+  readonly arenaPages: number;
+  /** What was agreed; 0 before. */
+  busVersion: ProtocolVersion = 0;
+  /** Memory of the programs that use the disks. */
+  readonly programs: PageAllocator;
+  readonly cpu: GuestCpu;
+  readonly bus: Vmbus;
+  readonly disks: readonly DiskPair[];
+  readonly hostControllers: readonly StorvspController[];
+  /** What the driver said. */
+  readonly log: string[] = [];
+  /** Failed attempts to attach a controller. */
+  readonly attachErrors: unknown[] = [];
+  readonly #plans: ReadonlyMap<Guid, ControllerPlan>;
+  readonly #attached = new Map<Guid, StorvscController>();
+  readonly #everAttached: StorvscController[] = [];
+  readonly #attaching = new Set<Promise<void>>();
+  readonly #parts = new Map<HostPart, Actor>();
+  #off = false;
+
+  constructor(options: StorageMachineOptions) {
+    const { simulation, controllers, mutant, workers } = options;
+    this.simulation = simulation;
+    this.guest = new GuestActor(simulation.prng, options.sloth);
+    new Uint8Array(buffer).fill(0);
+    this.memory = new GuestMemory(buffer);
+    const makeRings =
+      (side: PlantedMutant["side"]): RingControlFactory =>
+      (memory, address) =>
+        new MutantRingControl(
+          mutant?.side === side ? mutant.mutant : undefined,
+          simulation,
+          memory,
+          address,
+        );
+    const makeFlags: EventFlagsFactory = (memory, address, lengthBytes) =>
+      new InterleavedEventFlags(simulation, memory.words, address >>> 2, lengthBytes >>> 2);
+
+    this.partition = new Partition({
+      memory: this.memory,
+      timers: simulation,
+      workers,
+      interrupt: () => {
+        this.guest.raise();
+        simulation.wake(this.guest);
+      },
+      wake: (part) => simulation.wake(this.#actorOf(part)),
+      bus: { versions: options.hostVersions },
+      faults: options.faults,
+      budget: options.budget,
+      makeRingControl: makeRings("host"),
+      makeEventFlags: makeFlags,
+      makeMessageSlot: (memory, address) => new InterleavedHostSlot(simulation, memory, address),
+    });
+    const disks: DiskPair[] = [];
+    this.#plans = new Map(controllers.map((plan, index) => [instance(index), plan]));
+    this.hostControllers = [...this.#plans].map(([instanceId, plan], index) => {
+      const controller = new StorvspController(plan.host);
+      for (const disk of plan.disks) {
+        const backend = new RamDisk({
+          sizeBytes: disk.blocks * disk.blockBytes,
+          logicalSectorBytes: disk.blockBytes,
+          readOnly: disk.readOnly,
+          identity: Uint8Array.from({ length: 16 }, (_, at) => 16 * index + disk.lun + at),
+        });
+        controller.attach({ path: 0, target: 0, lun: disk.lun }, new ScsiDisk(backend));
+        disks.push({ instanceId, plan: disk, backend });
+      }
+      const worker = index % workers;
+      const { classId } = DeviceClass.scsi;
+      this.partition.workers[worker]!.serve({ classId, instanceId }, controller);
+      this.partition.offer({ classId, instanceId, worker, monitored: plan.monitored });
+      return controller;
+    });
+    this.disks = disks;
+    if (options.crowded) for (const offer of standardDevices(0)) this.partition.offer(offer);
+
+    this.timers = simulation.timersOf(this.guest);
+    this.arena = new PageAllocator(this.memory, 0, ARENA_BYTES);
+    this.arenaPages = this.arena.freePages;
+    this.programs = new PageAllocator(this.memory, ARENA_BYTES, PROGRAMS_BYTES);
+    const hypervisor = this.partition.processors[0]!;
+    this.cpu = new GuestCpu({
+      memory: this.memory,
+      allocator: this.arena,
+      hypervisor,
+      timers: this.timers,
+      makeRingControl: makeRings("guest"),
+      makeEventFlags: (memory, address, lengthBytes) => {
+        if (mutant?.side !== "guest" || mutant.mutant !== "event-flag-cleared-late")
+          return makeFlags(memory, address, lengthBytes);
+        const words = memory.words;
+        const flags = new LateClearedEventFlags(
+          simulation,
+          words,
+          address >>> 2,
+          lengthBytes >>> 2,
+        );
+        this.guest.late.push(flags);
+        return flags;
+      },
+      makeMessageSlot: (memory, address) => new InterleavedMessageSlot(simulation, memory, address),
+    });
+    this.guest.cpu = this.cpu;
+    this.bus = new Vmbus({ cpu: this.cpu, hypervisor, versions: options.guestVersions });
+  }
+
+  /** Connects, and attaches every controller that is offered, now and later. */
+  async boot(): Promise<void> {
+    this.cpu.start();
+    this.#watchMonitors();
+    this.busVersion = await this.bus.connect();
+    this.bus.onDevice((device) => {
+      if (device.classId !== DeviceClass.scsi.classId) return;
+      const attaching = this.#attach(device).finally(() => this.#attaching.delete(attaching));
+      this.#attaching.add(attaching);
+    });
+    await this.bus.requestOffers();
+    await this.settled();
+  }
+
+  /** Resolves when no controller is being attached. */
+  async settled(): Promise<void> {
+    while (this.#attaching.size > 0) await Promise.all(this.#attaching);
+  }
+
+  /** Controllers that are in use. */
+  get controllers(): readonly StorvscController[] {
+    return [...this.#attached.values()];
+  }
+
+  /** All controllers that ever were in use. */
+  get everAttached(): readonly StorvscController[] {
+    return this.#everAttached;
+  }
+
+  /** The guest's end of a disk, while it has one. */
+  find({ instanceId, plan }: DiskPair): GuestDisk | undefined {
+    return this.#attached
+      .get(instanceId)
+      ?.disks.find((disk) => disk.target === 0 && disk.lun === plan.lun);
+  }
+
+  /** Takes every controller out of use and leaves the bus. */
+  async shutdown(): Promise<void> {
+    await this.settled();
+    await Promise.all(this.#everAttached.map((controller) => controller.detach()));
+    await this.bus.unload();
+    this.cpu.stop();
+    this.#off = true;
+  }
+
+  async #attach(device: VmbusDevice): Promise<void> {
+    const instanceId = device.instanceId as Guid;
+    const plan = this.#plans.get(instanceId)!;
+    try {
+      const controller = await attachStorvsc(
+        {
+          device,
+          timers: this.timers,
+          log: (line) => void this.log.push(line),
+          // What goes from CPU to CPU is plain data.
+          startQueue: (_cpu, description) =>
+            Promise.resolve(driver.queue(this.cpu, structuredClone(description))),
+        },
+        plan.guest,
+      );
+      this.#attached.set(instanceId, controller);
+      this.#everAttached.push(controller);
+      void device.rescinded.then(() => {
+        if (this.#attached.get(instanceId) === controller) this.#attached.delete(instanceId);
+      });
+    } catch (error) {
+      this.attachErrors.push(error);
+    }
+  }
+
+  #actorOf(part: HostPart): Actor {
+    let actor = this.#parts.get(part);
+    if (actor === undefined) {
+      const name = part === "control" ? part : `worker ${part}`;
+      actor = { name, step: () => this.partition.runPart(part) };
+      this.#parts.set(part, actor);
+    }
+    return actor;
+  }
+
+  /** A monitored signal is a bit in a page: the host has to come by. */
+  #watchMonitors(): void {
+    if (![...this.#plans.values()].some(({ monitored }) => monitored)) return;
+    const look: Actor = {
+      name: "monitor",
+      step: () => {
+        this.partition.server.pollMonitors();
+        return false;
+      },
+    };
+    const arm = (): void => {
+      this.simulation.after(MONITOR_MS, () => {
+        if (this.#off) return;
+        this.simulation.wake(look);
+        arm();
+      });
+    };
+    arm();
+  }
+}

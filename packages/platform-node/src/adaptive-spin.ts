@@ -6,6 +6,11 @@ const DEFAULT_LIMIT_US = 100;
 const LEAST_US = 5;
 /** What waking a thread on an idle core costs, about. */
 const WAKE_US = 50;
+/** A spin that took so much longer than it was meant to lost its core to another thread. */
+const LOST_CORE_US = 500;
+/** Short sleeps in a row after which spinning is tried again: at first, and at most. */
+const FIRST_SHORT_SLEEPS = 4;
+const MOST_SHORT_SLEEPS = 1024;
 
 /**
  * How long a thread may look for work before it sleeps, in microseconds.
@@ -31,12 +36,17 @@ export function spinLimitUs(environment: NodeJS.ProcessEnv = process.env): numbe
 
 /**
  * How long to spin this time, from how it went before: half the limit at first, doubled when spinning
- * found work, halved when it did not, and soon 0. A sleep that ended so soon that spinning would have done
- * brings it back.
+ * found work, halved when it did not, and soon 0.
+ *
+ * Some sleeps that were so short that spinning would have done bring it back. But where threads outnumber
+ * cores a sleep is short because the peer got this thread's core, and spinning keeps it from it: each time
+ * that spinning was tried in vain it takes twice as many short sleeps.
  */
 export class AdaptiveSpin {
   readonly limitUs: number;
   #budgetUs: number;
+  #shortSleeps = 0;
+  #neededSleeps = FIRST_SHORT_SLEEPS;
 
   constructor(limitUs: number) {
     this.limitUs = limitUs;
@@ -47,18 +57,27 @@ export class AdaptiveSpin {
     return this.#budgetUs;
   }
 
-  /** Work came while spinning. */
-  succeeded(): void {
-    this.#budgetUs = Math.min(this.limitUs, Math.max(this.#budgetUs * 2, this.limitUs / 2));
-  }
-
-  /** The budget ended without work. */
-  failed(): void {
-    this.#budgetUs = this.#budgetUs / 2 < LEAST_US ? 0 : this.#budgetUs / 2;
+  /** A spin ended after `spunUs`, because work came or because its budget was used up. */
+  spun(spunUs: number, foundWork: boolean): void {
+    const lostCore = spunUs > this.limitUs + LOST_CORE_US;
+    if (foundWork && !lostCore) {
+      this.#budgetUs = Math.min(this.limitUs, this.#budgetUs * 2);
+      this.#neededSleeps = FIRST_SHORT_SLEEPS;
+      return;
+    }
+    this.#budgetUs = lostCore || this.#budgetUs / 2 < LEAST_US ? 0 : this.#budgetUs / 2;
+    if (this.#budgetUs > 0) return;
+    this.#neededSleeps = Math.min(MOST_SHORT_SLEEPS, this.#neededSleeps * 2);
+    this.#shortSleeps = 0;
   }
 
   /** Work ended a sleep. */
-  wokenAfter(sleptUs: number): void {
-    if (sleptUs < this.limitUs + WAKE_US) this.succeeded();
+  slept(sleptUs: number): void {
+    if (this.#budgetUs > 0) return;
+    if (sleptUs >= this.limitUs + WAKE_US) this.#shortSleeps = 0;
+    else if (++this.#shortSleeps >= this.#neededSleeps) {
+      this.#shortSleeps = 0;
+      this.#budgetUs = this.limitUs / 2;
+    }
   }
 }

@@ -44,8 +44,8 @@ export class Pump {
   readonly #turnMs: number;
   /** Reasons to serve Node's events instead of blocking. */
   #serving: number;
-  /** While spinning, when that ends; otherwise 0. */
-  #spinEnds = 0;
+  /** While spinning, when that began; otherwise 0. */
+  #spinning = 0;
   #sleeps = 0;
 
   constructor(kind: PumpKind, doorbell: Doorbell, options: PumpOptions = {}) {
@@ -104,14 +104,14 @@ export class Pump {
     for (;;) {
       const now = this.#clock.now();
       if (this.#look(pumped, now)) {
-        if (this.#spinEnds !== 0) this.#spin.succeeded();
-        this.#spinEnds = 0;
-      } else if (this.#spinEnds === 0) {
+        if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
+        this.#spinning = 0;
+      } else if (this.#spinning === 0) {
         if (this.#spin.budgetUs === 0) return true;
-        this.#spinEnds = now + this.#spin.budgetUs / 1e3;
-      } else if (now >= this.#spinEnds) {
-        this.#spinEnds = 0;
-        this.#spin.failed();
+        this.#spinning = now;
+      } else if ((now - this.#spinning) * 1e3 >= this.#spin.budgetUs) {
+        this.#spin.spun((now - this.#spinning) * 1e3, false);
+        this.#spinning = 0;
         return true;
       }
       if (now >= turnEnds || this.doorbell.stopRequested) return false;
@@ -132,7 +132,7 @@ export class Pump {
       if (doorbell.stopRequested || this.#look(pumped, before)) return;
       this.#sleeps++;
       if (doorbell.wait(sequence, Math.max(0, this.#timers.nextDeadline - before)))
-        this.#spin.wokenAfter((this.#clock.now() - before) * 1e3);
+        this.#spin.slept((this.#clock.now() - before) * 1e3);
     } finally {
       doorbell.disarm();
     }
@@ -154,7 +154,7 @@ export class Pump {
         );
       await doorbell.waitAsync(sequence);
       const now = this.#clock.now();
-      if (now < deadline) this.#spin.wokenAfter((now - before) * 1e3);
+      if (now < deadline) this.#spin.slept((now - before) * 1e3);
     } finally {
       clearTimeout(alarm);
       doorbell.disarm();

@@ -6,27 +6,62 @@ describe("adaptive spin", () => {
   test("starts at half the limit, doubles up to it, halves down to nothing", () => {
     const spin = new AdaptiveSpin(100);
     const budgets = [spin.budgetUs];
-    for (const succeeded of [true, true, false, false, false, false, false, false]) {
-      if (succeeded) spin.succeeded();
-      else spin.failed();
+    for (const found of [true, true, false, false, false, false, false, false]) {
+      spin.spun(20, found);
       budgets.push(spin.budgetUs);
     }
     expect(budgets).toEqual([50, 100, 100, 50, 25, 12.5, 6.25, 0, 0]);
   });
 
-  test("comes back only after a sleep that was so short that spinning would have done", () => {
+  /** Short sleeps until spinning is tried again. */
+  function sleepsUntilTried(spin: AdaptiveSpin): number {
+    let sleeps = 0;
+    for (; spin.budgetUs === 0 && sleeps < 5_000; sleeps++) spin.slept(60);
+    return sleeps;
+  }
+
+  /** Spins in vain until the budget is 0. */
+  function giveUp(spin: AdaptiveSpin): void {
+    while (spin.budgetUs > 0) spin.spun(spin.budgetUs, false);
+  }
+
+  test("comes back after short sleeps, each time later, until it finds work again", () => {
     const spin = new AdaptiveSpin(100);
-    for (let failures = 0; failures < 6; failures++) spin.failed();
-    spin.wokenAfter(5_000);
-    expect(spin.budgetUs).toBe(0);
-    spin.wokenAfter(60);
+    const sleeps: number[] = [];
+    for (let times = 0; times < 10; times++) {
+      giveUp(spin);
+      sleeps.push(sleepsUntilTried(spin));
+    }
+    expect(sleeps).toEqual([8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
     expect(spin.budgetUs).toBe(50);
+    spin.spun(20, true);
+    giveUp(spin);
+    expect(sleepsUntilTried(spin)).toBe(8);
   });
+
+  test("long sleeps do not bring it back", () => {
+    const spin = new AdaptiveSpin(100);
+    giveUp(spin);
+    for (let sleeps = 0; sleeps < 100; sleeps++) {
+      spin.slept(60);
+      if (sleeps % 7 === 6) spin.slept(150);
+    }
+    expect(spin.budgetUs).toBe(0);
+  });
+
+  test.each([true, false])(
+    "ends at once when the thread lost its core (work found: %s)",
+    (found) => {
+      const spin = new AdaptiveSpin(100);
+      spin.spun(601, found);
+      expect(spin.budgetUs).toBe(0);
+    },
+  );
 
   test("a limit of 0 stays 0", () => {
     const spin = new AdaptiveSpin(0);
-    spin.wokenAfter(1);
-    spin.succeeded();
+    expect(sleepsUntilTried(spin)).toBe(5_000);
+    spin.spun(1, true);
     expect(spin.budgetUs).toBe(0);
   });
 

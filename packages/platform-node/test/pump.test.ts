@@ -17,11 +17,19 @@ function pumpOf(kind: PumpKind, options: PumpOptions = {}): Pump {
 
 describe.each(kinds)("a pump that is %s", (kind) => {
   test("drains until nothing is left, and does not sleep before", async () => {
-    const pump = pumpOf(kind);
+    const pump = pumpOf(kind, { spinLimitUs: 0 });
     let left = 1000;
-    pump.timers.after(5, () => pump.doorbell.requestStop());
-    await pump.run({ drain: () => left > 0 && left-- > 0 });
-    expect(left).toBe(0);
+    let sleptBefore: number | undefined;
+    await pump.run({
+      drain() {
+        if (left === 0) return false;
+        if (--left > 0) return true;
+        sleptBefore = pump.sleeps;
+        pump.timers.after(50, () => pump.doorbell.requestStop());
+        return true;
+      },
+    });
+    expect(sleptBefore).toBe(0);
     expect(pump.sleeps).toBeGreaterThan(0);
   });
 
@@ -110,8 +118,10 @@ describe.each(kinds)("a pump that is %s", (kind) => {
     const entry = new URL("./workers/subject.js", import.meta.url);
     const worker = startWorker({ entry, name: "idle", data: { kind } });
     const share = await idleShare();
-    await worker.stop();
     expect(share).toBeLessThan(0.01);
+    await worker.stop();
+    // Asleep as it was, it heard that it should end.
+    expect(await worker.exited).toMatchObject({ code: 0, stopRequested: true });
   });
 });
 

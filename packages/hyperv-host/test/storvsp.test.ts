@@ -1,0 +1,471 @@
+import { beforeEach, describe, expect, test } from "vitest";
+import {
+  GuestMemory,
+  SendResult,
+  putGpaRange,
+  gpaDirectHeaderBytes,
+  type ChannelHandler,
+  type Timers,
+} from "@hyperv-is/vmbus-core";
+import { DeviceClass, PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
+import { connectedChannels, type ConnectedChannels } from "@hyperv-is/vmbus-core/testing";
+import {
+  NtStatus,
+  Opcode,
+  SrbPacket,
+  VersionPacket,
+  VstorOperation,
+  emitInquiryCdb,
+  emitReportLunsCdb,
+  emitTransferCdb,
+  parseReportLuns,
+  parseScsiReply,
+  parseVstorHeader,
+} from "@hyperv-is/hv-storvsc/protocol";
+import {
+  FaultPlan,
+  RamDisk,
+  ScsiDisk,
+  StorvspController,
+  type ChannelOpening,
+  type Fault,
+  type HostChannelHandler,
+  type StorvspControllerOptions,
+} from "@hyperv-is/hyperv-host";
+
+/** Time that passes when the test says so. */
+class ManualTimers implements Timers {
+  #now = 0;
+  #alarms: { at: number; run: () => void }[] = [];
+  now(): number {
+    return this.#now;
+  }
+  after(delayMs: number, run: () => void): { cancel(): void } {
+    const alarm = { at: this.#now + delayMs, run };
+    this.#alarms.push(alarm);
+    return { cancel: () => (this.#alarms = this.#alarms.filter((other) => other !== alarm)) };
+  }
+  advance(ms: number): void {
+    this.#now += ms;
+    const due = this.#alarms.filter(({ at }) => at <= this.#now);
+    this.#alarms = this.#alarms.filter(({ at }) => at > this.#now);
+    for (const { run } of due) run();
+  }
+}
+
+interface Reply {
+  readonly type: number;
+  readonly id: number;
+  readonly bytes: Uint8Array;
+}
+
+const RING_PAGES = 2;
+const DATA = 16 * PAGE_SIZE;
+
+/** A guest made of bytes, in front of the real storage provider. */
+class Rig {
+  readonly timers = new ManualTimers();
+  readonly replies: Reply[] = [];
+  readonly violations: string[] = [];
+  readonly memory = new GuestMemory(new ArrayBuffer(64 * PAGE_SIZE));
+  readonly controller: StorvspController;
+  readonly pair: ConnectedChannels;
+  subChannels = 0;
+  rescinded = 0;
+  reading = true;
+  readonly #handler: HostChannelHandler;
+
+  constructor(faults: readonly Fault[] = [], options: StorvspControllerOptions = {}, sub = false) {
+    this.controller = new StorvspController(options);
+    const identity = new Uint8Array(16).fill(9);
+    for (const lun of [0, 5])
+      this.controller.attach(
+        { path: 0, target: 0, lun },
+        new ScsiDisk(new RamDisk({ sizeBytes: 2 ** 20, identity })),
+      );
+    const opening: ChannelOpening = {
+      key: 1,
+      relid: 1,
+      classId: DeviceClass.scsi.classId,
+      instanceId: "5c51c000-0000-4000-8000-000000000000",
+      subChannelIndex: 0,
+      version: 0x00050003,
+      features: 0,
+      ringGpadlId: 1,
+      ringPages: [],
+      downstreamPageOffset: RING_PAGES,
+      interrupt: undefined,
+      userData: new Uint8Array(120),
+    };
+    const context = {
+      memory: this.memory,
+      timers: this.timers,
+      faults: new FaultPlan({ faults }, this.timers),
+      gpadl: () => undefined,
+      schedule: () => void this.pair.right.poll(1000),
+      offerSubChannels: (count: number) => (this.subChannels += count),
+      rescind: () => {
+        this.rescinded++;
+      },
+      violation: (rule: string) => void this.violations.push(rule),
+    };
+    const open = (index: number): HostChannelHandler => {
+      const handler = this.controller.open({ ...opening, subChannelIndex: index }, context);
+      if (typeof handler === "number") throw new Error("refused");
+      return handler;
+    };
+    const primary = open(0);
+    this.#handler = sub ? open(1) : primary;
+    const guest: ChannelHandler = {
+      packet: ({ incoming }) =>
+        void this.replies.push({
+          type: incoming.type,
+          id: incoming.idLow,
+          bytes: incoming.copyOut(incoming.headerBytes, incoming.payloadBytes),
+        }),
+      batchEnd: () => undefined,
+      spaceArrived: () => undefined,
+      closed: () => undefined,
+    };
+    this.pair = connectedChannels({
+      left: guest,
+      right: this.#handler,
+      ringPages: RING_PAGES,
+      memory: this.memory,
+    });
+    this.#handler.opened(this.pair.right);
+  }
+
+  get closedCode(): string | undefined {
+    return this.pair.right.error?.code;
+  }
+
+  /** Sends a packet and lets the host work, and the guest read unless told not to. */
+  send(bytes: Uint8Array, id = 1, range?: [number, number], flags = 1, type?: number): void {
+    const { left } = this.pair;
+    const header = range === undefined ? 16 : gpaDirectHeaderBytes(...range);
+    const kind = type ?? (range === undefined ? PacketType.inBand : PacketType.gpaDirect);
+    const result = left.begin(kind, flags, header, header + bytes.byteLength, id, 0);
+    expect(result).toBe(SendResult.Ready);
+    if (range !== undefined) putGpaRange(left.outgoing, ...range);
+    left.outgoing.putBytes(bytes, 0, bytes.byteLength);
+    left.outgoing.end();
+    left.flush();
+    if (this.reading) this.pair.run();
+    else this.pair.right.poll(1000);
+  }
+
+  control(operation: number, size = 64, fill?: (view: DataView) => void): Reply {
+    const packet = new Uint8Array(size);
+    const view = new DataView(packet.buffer);
+    view.setUint32(0, operation, true);
+    view.setUint32(4, 1, true);
+    fill?.(view);
+    const before = this.replies.length;
+    this.send(packet);
+    expect(this.replies.length).toBe(before + 1);
+    return this.replies.at(-1)!;
+  }
+
+  initialize(version = 0x0600): void {
+    for (const operation of [
+      VstorOperation.beginInitialization,
+      VstorOperation.queryProtocolVersion,
+      VstorOperation.queryProperties,
+      VstorOperation.endInitialization,
+    ]) {
+      const { bytes } = this.control(operation, 64, (view) => {
+        if (operation === VstorOperation.queryProtocolVersion)
+          view.setUint16(VersionPacket.majorMinor, version, true);
+      });
+      expect(parseVstorHeader(bytes)!.status).toBe(0);
+    }
+  }
+
+  request(cdb: (target: Uint8Array, at: number) => number, options: Partial<Request> = {}): void {
+    const { size = 64, lun = 0, direction = 1, length = 0, id = 7 } = options;
+    const packet = new Uint8Array(size);
+    const view = new DataView(packet.buffer);
+    view.setUint32(0, VstorOperation.executeSrb, true);
+    view.setUint32(4, 1, true);
+    view.setUint8(SrbPacket.lun, lun);
+    view.setUint8(SrbPacket.dataIn, direction);
+    view.setUint32(SrbPacket.dataTransferLength, length, true);
+    view.setUint8(SrbPacket.cdbLength, cdb(packet, SrbPacket.cdb));
+    const range = options.range ?? (length > 0 ? [DATA, length] : undefined);
+    this.send(packet, id, range as [number, number] | undefined);
+  }
+
+  get last(): NonNullable<ReturnType<typeof parseScsiReply>> {
+    return parseScsiReply(this.replies.at(-1)!.bytes)!;
+  }
+}
+
+interface Request {
+  readonly size: number;
+  readonly lun: number;
+  readonly direction: number;
+  readonly length: number;
+  readonly id: number;
+  readonly range: readonly [number, number];
+}
+
+const read = (lba: number, blocks: number) => (target: Uint8Array, at: number) =>
+  emitTransferCdb(target, at, false, lba, blocks, 10);
+const write = (lba: number, blocks: number) => (target: Uint8Array, at: number) =>
+  emitTransferCdb(target, at, true, lba, blocks, 10);
+const testUnitReady = (target: Uint8Array, at: number): number => {
+  target[at] = Opcode.testUnitReady;
+  return 6;
+};
+
+describe("the storage provider", () => {
+  let rig: Rig;
+  beforeEach(() => {
+    rig = new Rig();
+  });
+
+  test("answers with packets as long as the requests, at most 64 bytes", () => {
+    const sizes = [48, 56, 64, 72].map(
+      (size) => rig.control(VstorOperation.endInitialization, size).bytes.byteLength,
+    );
+    expect(sizes).toEqual([48, 56, 64, 64]);
+  });
+
+  test("refuses a request before it is ready, and says that the guest was wrong", () => {
+    rig.request(testUnitReady);
+    expect(parseVstorHeader(rig.replies[0]!.bytes)!.status).toBe(NtStatus.invalidDeviceState);
+    expect(rig.violations).toEqual(["storvsp-operation-state"]);
+  });
+
+  test("tells its properties as OpenVMM does", () => {
+    rig.control(VstorOperation.beginInitialization);
+    rig.control(VstorOperation.queryProtocolVersion, 64, (view) =>
+      view.setUint16(VersionPacket.majorMinor, 0x0600, true),
+    );
+    const { bytes } = rig.control(VstorOperation.queryProperties);
+    const view = new DataView(bytes.buffer);
+    expect([view.getUint16(16, true), view.getUint32(20, true), view.getUint32(24, true)]).toEqual([
+      0, 0, 0x40000,
+    ]);
+  });
+
+  test("offers sub-channels when a guest asks for them", () => {
+    rig = new Rig([], { subChannelsMax: 3 });
+    rig.initialize();
+    const ask = (count: number): number =>
+      parseVstorHeader(
+        rig.control(VstorOperation.createSubChannels, 64, (view) => view.setUint16(12, count, true))
+          .bytes,
+      )!.status;
+    expect(ask(4)).toBe(NtStatus.invalidParameter);
+    expect([ask(3), rig.subChannels]).toEqual([0, 3]);
+  });
+
+  test("moves data, and forgets what a longer request left in its packet", () => {
+    rig.initialize();
+    rig.memory.bytes.fill(0x5a, DATA, DATA + 1024);
+    rig.request(write(4, 2), { direction: 0, length: 1024 });
+    expect([rig.last.srbStatus, rig.last.dataTransferLength]).toEqual([1, 1024]);
+    rig.memory.bytes.fill(0, DATA, DATA + 2048);
+    rig.request(read(4, 2), { length: 1024, size: 48, id: 8 });
+    expect(rig.replies.at(-1)).toMatchObject({ type: PacketType.completion, id: 8 });
+    expect(rig.replies.at(-1)!.bytes.byteLength).toBe(48);
+    expect([...new Set(rig.memory.copyOut(DATA, 1024))]).toEqual([0x5a]);
+    expect(rig.memory.bytes[DATA + 1024]).toBe(0);
+    expect(rig.violations).toEqual([]);
+  });
+
+  test("lists the LUNs that are there, and answers for one that is not", () => {
+    rig.initialize();
+    const list = (target: Uint8Array, at: number): number => emitReportLunsCdb(target, at, 64);
+    rig.request(list, { length: 64, lun: 3 });
+    expect(parseReportLuns(rig.memory.copyOut(DATA, 64))!.luns).toEqual([0, 5]);
+    rig.request(testUnitReady, { lun: 3 });
+    expect([rig.last.srbStatus, rig.last.scsiStatus]).toEqual([0x20, 2]);
+    const inquiry = (target: Uint8Array, at: number): number => emitInquiryCdb(target, at, 36);
+    rig.request(inquiry, { lun: 3, length: 36 });
+    expect([rig.last.srbStatus, rig.memory.bytes[DATA]]).toEqual([1, 0x7f]);
+  });
+
+  test("can answer for an absent LUN as a Windows host was reported to", () => {
+    rig = new Rig([], { absentLun: "windows" });
+    rig.initialize();
+    const inquiry = (target: Uint8Array, at: number): number => emitInquiryCdb(target, at, 36);
+    rig.request(inquiry, { lun: 3, length: 36 });
+    expect([rig.last.srbStatus, rig.last.scsiStatus, rig.memory.bytes[DATA]]).toEqual([0x20, 0, 0]);
+  });
+
+  test("fails a request whose pages are not guest memory, and the channel lives", () => {
+    rig.initialize();
+    rig.request(read(0, 1), { length: 512, range: [2 ** 30, 512] });
+    expect(rig.last.srbStatus & 0x3f).toBe(6);
+    expect(rig.violations).toEqual(["storvsp-range-outside-memory"]);
+    rig.request(testUnitReady);
+    expect(rig.last.srbStatus).toBe(1);
+  });
+
+  const stops: [string, string, (rig: Rig) => void][] = [
+    [
+      "an unknown operation",
+      "ERR_STORVSP_OPERATION_UNKNOWN",
+      (it) => it.send(Uint8Array.of(2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)),
+    ],
+    [
+      "no completion wanted",
+      "ERR_STORVSP_NO_COMPLETION_REQUESTED",
+      (it) => it.send(new Uint8Array(64), 1, undefined, 0),
+    ],
+    ["a packet without a header", "ERR_STORVSP_PACKET_SHORT", (it) => it.send(new Uint8Array(8))],
+    [
+      "a completion",
+      "ERR_STORVSP_PACKET_TYPE",
+      (it) => it.send(new Uint8Array(64), 1, undefined, 1, PacketType.completion),
+    ],
+    [
+      "a range shorter than the data",
+      "ERR_STORVSP_RANGES",
+      (it) => it.request(read(0, 2), { length: 1024, range: [DATA, 512] }),
+    ],
+    [
+      "data without a range",
+      "ERR_STORVSP_RANGES",
+      (it) =>
+        it.request((target, at) => {
+          new DataView(target.buffer).setUint32(SrbPacket.dataTransferLength, 512, true);
+          return read(0, 1)(target, at);
+        }),
+    ],
+  ];
+  test.each(stops)("stops for good at %s", (_name, code, act) => {
+    rig.initialize();
+    const before = rig.replies.length;
+    act(rig);
+    expect(rig.closedCode).toBe(code);
+    expect(rig.replies.length).toBe(before);
+  });
+
+  test("lets requests on a sub-channel wait until the primary is ready", () => {
+    rig = new Rig([], { subChannelsMax: 1 }, true);
+    rig.request(testUnitReady);
+    expect(rig.replies).toEqual([]);
+    rig.controller.initialization = { name: "ready", version: { ...versionOf(0x0600) } };
+    rig.pair.run();
+    expect(rig.last.srbStatus).toBe(1);
+  });
+
+  test("keeps completions while the ring is full, and loses none", () => {
+    rig.initialize();
+    rig.reading = false;
+    const first = rig.replies.length;
+    // The guest sends without reading: 4072 bytes of ring hold 46 completions of 88 bytes.
+    for (let id = 100; id < 200; id++) rig.request(testUnitReady, { id });
+    expect(rig.controller.counters.completionsDelayed).toBeGreaterThan(0);
+    rig.reading = true;
+    rig.pair.left.interrupt();
+    for (let round = 0; round < 20; round++) {
+      rig.pair.left.poll(1000);
+      rig.timers.advance(5);
+      rig.pair.run();
+    }
+    expect(rig.replies.slice(first).map(({ id }) => id)).toEqual(
+      Array.from({ length: 100 }, (_, index) => 100 + index),
+    );
+  });
+
+  test("tells once that its LUNs changed, and not before the guest is ready", () => {
+    rig.controller.detach({ path: 0, target: 0, lun: 5 });
+    rig.initialize();
+    const before = rig.replies.length;
+    rig.controller.detach({ path: 0, target: 0, lun: 0 });
+    rig.pair.run();
+    expect(rig.replies.slice(before).map(({ type, id }) => [type, id])).toEqual([
+      [PacketType.inBand, 0],
+    ]);
+    expect(parseVstorHeader(rig.replies.at(-1)!.bytes)!.operation).toBe(
+      VstorOperation.enumerateBus,
+    );
+  });
+});
+
+const versionOf = (value: number) => ({
+  name: "test",
+  value,
+  packetBytes: 64,
+  requestBytes: 52,
+  senseBytes: 20,
+  multiChannel: true,
+  enumerateBus: true,
+});
+
+describe("faults of the storage provider", () => {
+  const rigWith = (fault: Fault): Rig => {
+    const rig = new Rig([fault]);
+    rig.initialize();
+    rig.memory.bytes.fill(0x77, DATA, DATA + 2048);
+    return rig;
+  };
+  const ids = (rig: Rig): number[] => rig.replies.slice(4).map(({ id }) => id);
+
+  test("late", () => {
+    const rig = rigWith({ kind: "late-completion", nth: 1, delayMs: 10 });
+    rig.request(testUnitReady, { id: 7 });
+    rig.request(testUnitReady, { id: 8 });
+    expect(ids(rig)).toEqual([8]);
+    rig.timers.advance(10);
+    rig.pair.run();
+    expect(ids(rig)).toEqual([8, 7]);
+    expect(rig.last.srbStatus).toBe(1);
+  });
+
+  test("lost", () => {
+    const rig = rigWith({ kind: "lost-completion", nth: 1 });
+    rig.request(testUnitReady, { id: 7 });
+    rig.request(testUnitReady, { id: 8 });
+    expect(ids(rig)).toEqual([8]);
+  });
+
+  test("duplicate", () => {
+    const rig = rigWith({ kind: "duplicate-completion", nth: 1 });
+    rig.request(testUnitReady, { id: 7 });
+    expect(ids(rig)).toEqual([7, 7]);
+  });
+
+  test("check condition, with the sense data asked for, and nothing written", () => {
+    const rig = rigWith({
+      kind: "check-condition",
+      operation: "write",
+      senseKey: 3,
+      additionalCode: 0x11,
+      additionalQualifier: 4,
+    });
+    rig.request(write(0, 1), { direction: 0, length: 512 });
+    expect(rig.last).toMatchObject({ srbStatus: 0x84, scsiStatus: 2, dataTransferLength: 0 });
+    expect([rig.last.sense[2], rig.last.sense[12], rig.last.sense[13]]).toEqual([3, 0x11, 4]);
+    rig.request(read(0, 1), { length: 512 });
+    expect(rig.memory.bytes[DATA]).toBe(0);
+  });
+
+  test("short: moves whole sectors up to the limit, and says so", () => {
+    const rig = rigWith({ kind: "short-transfer", operation: "write", bytes: 700 });
+    rig.request(write(0, 2), { direction: 0, length: 1024 });
+    expect(rig.last).toMatchObject({ srbStatus: 1, dataTransferLength: 512 });
+    rig.request(read(0, 2), { length: 1024 });
+    expect([rig.memory.bytes[DATA], rig.memory.bytes[DATA + 512]]).toEqual([0x77, 0]);
+  });
+
+  test("rescind", () => {
+    const rig = rigWith({ kind: "rescind", operation: "test-unit-ready", nth: 2 });
+    rig.request(testUnitReady);
+    expect(rig.rescinded).toBe(0);
+    rig.request(testUnitReady);
+    expect(rig.rescinded).toBe(1);
+  });
+});
+
+test("a closed primary channel starts the controller anew", () => {
+  const rig = new Rig();
+  rig.initialize();
+  rig.pair.right.close();
+  expect(rig.controller.initialization.name).toBe("begin");
+});

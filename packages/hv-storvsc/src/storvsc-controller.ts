@@ -250,7 +250,7 @@ export class StorvscController implements DiskEvents {
     const timeUp = new Promise<void>((resolve) => {
       timer = timers.after(this.#options.drainTimeoutMs, resolve);
     });
-    while (timers.now() < deadline)
+    while (queue.outstanding > 0 && timers.now() < deadline)
       await Promise.race([queue.drained(), timeUp]);
     timer?.cancel();
   }

@@ -65,6 +65,15 @@ describe("commands", () => {
       rig.run();
     }
     await Promise.all([...outside, inside]);
+    // Waiting for a buffer costs no place, however often.
+    const more = Array.from({ length: 60 }, () => executor.execute(readOf(new Uint8Array(512))));
+    for (let index = 13; index < 73; index++) {
+      rig.run();
+      rig.host.answer(requests[index]!, good(512));
+    }
+    rig.run();
+    await Promise.all(more);
+    requests.length = 13;
     expect(rig.memory.bytes[page]).toBe(13);
     expect(new Set(requests.map(({ runs }) => runs[0]![0])).size).toBe(9);
   });
@@ -150,6 +159,15 @@ describe("time", () => {
     rig.host.answer(requests[8]!, good(512));
     rig.run();
     await next;
+    // As many as there are places, and more.
+    for (let count = 9; count < 50; count++) {
+      const code = codeOf(executor.execute({ ...testUnitReady, timeoutMs: 10 }));
+      rig.run();
+      rig.timers.advance(10);
+      expect(await code).toBe("ERR_SCSI_TIMEOUT");
+      expect(requests).toHaveLength(count + 1);
+    }
+    expect(executor.orphans).toBe(49);
   });
 
   test("a command that was never sent is no orphan", async () => {

@@ -47,6 +47,13 @@ describe.each(styles)("what is there, on a host like %s", (absent) => {
     expect(places(controller.disks)).toEqual(["0:0", "0:1", "0:2"]);
     expect(probes(rig)).toBeLessThanOrEqual(12);
   });
+
+  test("such a host with more than eight in a row: FreeBSD stops at LUN 7 as well", async () => {
+    const there = Array.from({ length: 12 }, (_, lun) => `0:${lun}`);
+    const rig = rigWith(there, new RamTarget({ absent, reportsLuns: false }));
+    const controller = await rig.attach();
+    expect(places(controller.disks)).toEqual(there.slice(0, 8));
+  });
 });
 
 function byPlace(left: string, right: string): number {
@@ -101,6 +108,20 @@ describe("no phantoms", () => {
     const controller = await rig.attach();
     expect(places(controller.disks)).toEqual(["0:0"]);
     expect(rig.host.requests.length).toBeLessThan(40);
+  });
+
+  test("a LUN that is listed twice is there once", async () => {
+    const rig = rigWith(["0:0", "0:4"]);
+    rig.target.intercept = (request, host) => {
+      const { cdb, targetId, dataTransferLength } = request.scsi!;
+      if (cdb[0] !== Opcode.reportLuns || targetId !== 0) return undefined;
+      const data = new Uint8Array(dataTransferLength);
+      emitReportLuns(data, [4, 0, 4, 4]);
+      return good(host.write(request, data));
+    };
+    const controller = await rig.attach();
+    expect(places(controller.disks)).toEqual(["0:0", "0:4"]);
+    expect(controller.units).toHaveLength(2);
   });
 
   test("a success without data is no answer", async () => {

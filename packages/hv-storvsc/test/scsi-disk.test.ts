@@ -97,7 +97,25 @@ describe("what a disk says about itself", () => {
       .filter(({ cdb }) => cdb[0] === Opcode.inquiry && (cdb[1]! & 1) !== 0)
       .map(({ cdb }) => cdb[2]);
     expect(pages).toEqual([0x00, 0xb2, 0xb0, 0xb1, 0x83, 0x80]);
-    expect(rig.host.opcodes).not.toContain(Opcode.modeSelect6);
+    const few = new Rig();
+    few.target.disks.set("0:0", new RamDisk(64, "S"));
+    const asked: number[] = [];
+    few.target.intercept = (request, host) => {
+      const { cdb } = request.scsi!;
+      if (cdb[0] !== Opcode.inquiry || (cdb[1]! & 1) === 0) return undefined;
+      asked.push(cdb[2]!);
+      return cdb[2] === 0
+        ? good(host.write(request, Uint8Array.of(0, 0, 0, 2, 0x00, 0x80)))
+        : undefined;
+    };
+    const controller = await few.attach();
+    expect(asked).toEqual([0x00, 0x80]);
+    expect(controller.disks[0]!.identity).toEqual({
+      serial: "S",
+      designators: [],
+      name: "serial.S",
+    });
+    expect(controller.disks[0]!.unmapLimits).toBeUndefined();
   });
 
   test("read-only, without a cache, 4096-byte blocks", async () => {
@@ -433,6 +451,7 @@ describe("unit attentions", () => {
     expect(rig.host.opcodes).toEqual([Opcode.testUnitReady]);
     await rig.settle(controller.detach());
     rig.timers.advance(50_000);
+    expect(rig.timers.next).toBe(Infinity);
     expect(rig.host.opcodes).toEqual([Opcode.testUnitReady]);
   });
 });

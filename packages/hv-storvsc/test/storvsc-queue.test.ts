@@ -184,6 +184,18 @@ describe("requests", () => {
     expect(Buffer.from(packet.subarray(28, 48)).every((byte) => byte === 0)).toBe(true);
   });
 
+  test("a CDB has the length that it is said to have, whatever lies behind it", () => {
+    const rig = silentRig();
+    const [slot] = rig.claim(1);
+    const cdb = new Uint8Array(16).fill(0x5a);
+    rig.queue.submitCommand(slot!, 0, 0, cdb, 6, DataDirection.none, undefined);
+    rig.queue.flush();
+    rig.run();
+    const { packet, scsi } = rig.host.requests[0]!;
+    expect([...scsi!.cdb]).toEqual(Array<number>(6).fill(0x5a));
+    expect(packet.subarray(34, 48).every((byte) => byte === 0)).toBe(true);
+  });
+
   test("the path is the controller's", () => {
     const rig = silentRig({ description: { pathId: 1 } });
     expect(sendTestUnitReady(rig, rig.claim(1)[0]!).scsi!.pathId).toBe(1);
@@ -431,6 +443,24 @@ describe("a full ring", () => {
       Array.from({ length: 100 }, (_, lba) => lba),
     );
   });
+});
+
+test("the line goes round: a full ring over and over", () => {
+  const rig = silentRig({ ringPages: 2, description: { slots: 70 } });
+  const slots = rig.claim(70);
+  const list = rig.list([rig.pages(1), 4096]);
+  rig.host.script = ({ packet }) => scsiReply(packet.byteLength, good(4096));
+  for (let round = 0; round < 9; round++) {
+    for (const [index, slot] of slots.entries())
+      rig.queue.submitTransfer(slot, 0, 0, false, round * 70 + index, 8, list);
+    rig.queue.flush();
+    expect(rig.queue.inspect()["waiting"]).toBeGreaterThan(20);
+    rig.run();
+  }
+  expect(rig.host.scsi.map(({ cdb }) => transferLba(cdb, 0))).toEqual(
+    Array.from({ length: 630 }, (_, lba) => lba),
+  );
+  expect(rig.endings).toHaveLength(630);
 });
 
 describe("the end of the channel", () => {

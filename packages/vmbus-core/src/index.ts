@@ -46,10 +46,10 @@ export {
   type GuestCpuOptions,
 } from "./guest-cpu.js";
 export { FREEBSD_OS_ID, HypercallPage } from "./hypercall-page.js";
-export { Vmbus, type VmbusInspection } from "./bus/vmbus.js";
+export { Vmbus } from "./bus/vmbus.js";
 export type { VmbusOptions, VmbusTimeouts } from "./bus/vmbus-options.js";
 export type { VmbusCounters } from "./bus/bus-link.js";
-export type { BusChannelInspection } from "./bus/bus-channel.js";
+export type { BusChannelInspection, VmbusInspection } from "./bus/inspection.js";
 export { BusError, type BusErrorCode } from "./bus/bus-error.js";
 export {
   bindChannelCpu,

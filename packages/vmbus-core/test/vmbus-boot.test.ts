@@ -340,6 +340,10 @@ describe("a connected bus", () => {
     );
     await expect(device.openChannel(description)).rejects.toMatchObject({ code: "ERR_BUSY" });
     await expect(device.openChannel(description, new Uint8Array(121))).rejects.toThrow(RangeError);
+    const closing = device.closeChannel(description);
+    await expect(device.openChannel(description)).rejects.toThrow("not prepared");
+    await expect(device.moveChannel(description, 0)).rejects.toThrow("not prepared");
+    await during(made, closing);
     expect(made.host.violations).toEqual([]);
   });
 

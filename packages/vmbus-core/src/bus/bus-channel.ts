@@ -20,6 +20,7 @@ import {
 } from "./channel-lifecycle.js";
 import { hasMessage } from "./connection.js";
 import { hostSignal } from "./host-signal.js";
+import type { BusChannelInspection } from "./inspection.js";
 import { Machine } from "./machine.js";
 import { SharedPages } from "./shared-pages.js";
 import { Waiter } from "./waiter.js";
@@ -155,10 +156,10 @@ export class BusChannel implements VmbusDevice, SubChannel {
 
   async openChannel(description: ChannelDescription, userData = NO_USER_DATA): Promise<void> {
     if (this.#opener !== undefined) throw this.#error("ERR_BUSY", "opening");
-    if (!this.#owns(description)) throw new Error(`channel ${this.relid} is not prepared`);
+    const rings = this.#prepared(description);
     if (userData.byteLength > USER_DATA_SIZE)
       throw new RangeError(`at most ${USER_DATA_SIZE} bytes of user data`);
-    this.#rings!.userData = userData;
+    rings.userData = userData;
     this.#opener = new Waiter();
     const { promise } = this.#opener;
     this.#machine.input({ kind: "open" });
@@ -168,7 +169,7 @@ export class BusChannel implements VmbusDevice, SubChannel {
   async moveChannel(description: ChannelDescription, cpu: number): Promise<ChannelDescription> {
     const { negotiated } = this.#link;
     if (this.#mover !== undefined) throw this.#error("ERR_BUSY", "moving");
-    if (!this.#owns(description)) throw new Error(`channel ${this.relid} is not prepared`);
+    const rings = this.#prepared(description);
     if (!hasMessage(negotiated, MessageType.modifyChannel))
       throw this.#error("ERR_UNSUPPORTED", "moving");
     this.#newVp = this.#link.vpIndexOf(cpu);
@@ -178,14 +179,13 @@ export class BusChannel implements VmbusDevice, SubChannel {
     this.#machine.input({ kind: "modify", acknowledged });
     await promise;
     this.#cpu = cpu;
-    const moved = { ...description, targetVp: this.#newVp };
-    if (this.#rings !== undefined) this.#rings.description = moved;
-    return moved;
+    rings.description = { ...description, targetVp: this.#newVp };
+    return rings.description;
   }
 
   closeChannel(description: ChannelDescription): Promise<void> {
-    if (!this.#owns(description)) return Promise.resolve();
-    const rings = this.#rings!;
+    const rings = this.#ringsOf(description);
+    if (rings === undefined) return Promise.resolve();
     rings.closing ??= this.#close(rings);
     return rings.closing;
   }
@@ -252,9 +252,17 @@ export class BusChannel implements VmbusDevice, SubChannel {
     this.#rescinded.resolve();
   }
 
-  #owns({ relid, ringAddress }: ChannelDescription): boolean {
-    const rings = this.#rings?.description;
-    return relid === this.relid && ringAddress === rings?.ringAddress;
+  /** The rings that a description is about, which may have travelled; undefined if they are gone. */
+  #ringsOf({ relid, ringAddress }: ChannelDescription): Rings | undefined {
+    const current = this.#rings?.description;
+    return relid === this.relid && ringAddress === current?.ringAddress ? this.#rings : undefined;
+  }
+
+  #prepared(description: ChannelDescription): Rings {
+    const rings = this.#ringsOf(description);
+    if (rings?.closing !== undefined || rings === undefined)
+      throw new Error(`channel ${this.relid} is not prepared`);
+    return rings;
   }
 
   async #share(pageCount: number): Promise<SharedPages> {
@@ -351,20 +359,4 @@ export class BusChannel implements VmbusDevice, SubChannel {
   #error(code: BusError["code"], what: string, status?: number): BusError {
     return new BusError(code, `${what} channel ${this.relid}`, status);
   }
-}
-
-/** What `inspect` tells of a channel: plain data. */
-export interface BusChannelInspection {
-  readonly relid: number;
-  readonly index: number;
-  readonly classId: string;
-  readonly instanceId: string;
-  readonly state: ChannelState["name"];
-  readonly cpu: number;
-  readonly monitorId: number | null;
-  readonly gpadls: readonly {
-    readonly gpadlId: number;
-    readonly pageCount: number;
-    readonly state: string;
-  }[];
 }

@@ -1,7 +1,6 @@
 import type { Timers } from "../clock.js";
 import type { PageAllocator } from "../page-allocator.js";
 import type { Negotiated } from "../protocol/index.js";
-import type { BusChannel } from "./bus-channel.js";
 import type { ChannelToBind } from "./channel-binding.js";
 import type { GpadlTable } from "./gpadl-table.js";
 import type { SignalPages } from "./host-signal.js";
@@ -43,5 +42,5 @@ export interface BusLink {
   /** Decides where a channel goes. */
   assignCpu(channel: ChannelToBind): number;
   /** The channel was rescinded and nothing of it is left: tell the host. */
-  release(channel: BusChannel): void;
+  release(channel: { readonly relid: number }): void;
 }

@@ -25,7 +25,7 @@ import {
   parseHeader,
   versionHas,
 } from "../protocol/index.js";
-import { BusChannel, type BusChannelInspection } from "./bus-channel.js";
+import { BusChannel } from "./bus-channel.js";
 import { BusError } from "./bus-error.js";
 import type { BusLink, VmbusCounters } from "./bus-link.js";
 import { bindChannelCpu, type ChannelToBind } from "./channel-binding.js";
@@ -37,6 +37,7 @@ import {
   type ConnectionInput,
 } from "./connection.js";
 import { GpadlTable } from "./gpadl-table.js";
+import type { VmbusInspection } from "./inspection.js";
 import { Machine } from "./machine.js";
 import { OfferTable } from "./offers.js";
 import { PostQueue, linuxPostRetries, type PostFailure } from "./post-queue.js";
@@ -47,17 +48,6 @@ import {
   type VmbusTimeouts,
 } from "./vmbus-options.js";
 import { Waiter } from "./waiter.js";
-
-/** What `Vmbus.inspect` tells: plain data. */
-export interface VmbusInspection {
-  readonly state: Connection["name"];
-  /** "5.3"; null while not connected. */
-  readonly version: string | null;
-  readonly features: number;
-  readonly postRetries: number;
-  readonly counters: Readonly<VmbusCounters>;
-  readonly channels: readonly BusChannelInspection[];
-}
 
 /**
  * The guest's end of the bus: connects, takes the host's offers, lets drivers open channels, and leaves.
@@ -336,7 +326,7 @@ export class Vmbus {
     return cpu;
   }
 
-  #release(channel: BusChannel): void {
+  #release(channel: { readonly relid: number }): void {
     const { relid } = channel;
     if (this.#channels.get(relid) !== channel || !this.#isConnected) return;
     this.#channels.delete(relid);

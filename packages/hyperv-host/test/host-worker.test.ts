@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { Channel } from "@hyperv-is/vmbus-core";
 import {
   CloseChannel,
+  ControlPage,
   DeviceClass,
   GpadlTeardown,
   MessageType,
@@ -108,6 +109,25 @@ describe("services", () => {
     expect(guest.takeFlags()).toEqual([1]);
     channel.poll();
     expect(channel.completions.get(7)).toEqual(Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8));
+  });
+
+  test("the ring comes up masked, with the host's promise to say when it waits for room", () => {
+    const words: number[] = [];
+    class Looker extends EchoChannel {
+      override opened(): void {
+        const { memory } = this.context;
+        const [toHost, , , toGuest] = this.opening.ringPages;
+        words.push(memory.words[(toHost! >>> 2) + ControlPage.interruptMaskWord]!);
+        words.push(memory.words[(toGuest! >>> 2) + ControlPage.featureBitsWord]!);
+      }
+    }
+    const guest = connected();
+    const service: HostService = {
+      open: (opening, context) => new Looker(new EchoService(), opening, context),
+    };
+    guest.partition.workers[0]!.serve({ classId }, service);
+    open(guest, 1);
+    expect(words).toEqual([1, 1]);
   });
 
   test("a service may have a device rescinded, and brought back", () => {

@@ -236,8 +236,10 @@ export class VirtualProcessor implements HypervisorPort {
   }
 
   get #identified(): boolean {
-    const state = this.#state;
-    return state.loadRegister(state.partitionRegister(PartitionRegister.guestOsId)) !== 0n;
+    const at = this.#state.partitionRegister(PartitionRegister.guestOsId);
+    const { words } = this.#state;
+    // On the path of every signal: no bigint here.
+    return (Atomics.load(words, at) | Atomics.load(words, at + 1)) !== 0;
   }
 
   /** @param low - connection id. @param high - flag number, and a reserved half. */

@@ -110,9 +110,7 @@ export class Bus {
 
   /** Rescinds a device with its sub-channels. @returns False if there is none. */
   rescind(instanceId: Guid): boolean {
-    const wasThere = this.#channels.revokeDevice(instanceId);
-    this.#advance();
-    return wasThere;
+    return this.#channels.revokeDevice(instanceId);
   }
 
   /** Takes everything back from the guest, as for a restart of its machine; ends with "reset-complete". */

@@ -235,11 +235,7 @@ describe("the lock", () => {
 
   test("can be held by a worker, and ends with it", async () => {
     await makeImage(path);
-    const worker = new Worker(packageFile("test/lock-holder.mjs"), {
-      workerData: path,
-      // Without this process's conditions, which are for sources.
-      execArgv: [],
-    });
+    const worker = new Worker(packageFile("test/lock-holder.mjs"), { workerData: path });
     await once(worker, "message");
     expect(await errorOf(openImageFile(path))).toMatchObject({ code: "ERR_IMAGE_LOCKED" });
     await worker.terminate();

@@ -73,6 +73,12 @@ describe("commands", () => {
     }
     rig.run();
     await Promise.all(more);
+    const others = Array.from({ length: 40 }, () => codeOf(executor.execute(testUnitReady)));
+    rig.run();
+    expect(requests).toHaveLength(73 + 32);
+    rig.queue.stop();
+    executor.close();
+    await Promise.all(others);
     requests.length = 13;
     expect(rig.memory.bytes[page]).toBe(13);
     expect(new Set(requests.map(({ runs }) => runs[0]![0])).size).toBe(9);

@@ -451,6 +451,7 @@ describe("unit attentions", () => {
     expect(rig.host.opcodes).toEqual([Opcode.testUnitReady]);
     await rig.settle(controller.detach());
     rig.timers.advance(50_000);
+    await rig.rest();
     expect(rig.timers.next).toBe(Infinity);
     expect(rig.host.opcodes).toEqual([Opcode.testUnitReady]);
   });

@@ -450,17 +450,19 @@ test("the line goes round: a full ring over and over", () => {
   const slots = rig.claim(70);
   const list = rig.list([rig.pages(1), 4096]);
   rig.host.script = ({ packet }) => scsiReply(packet.byteLength, good(4096));
-  for (let round = 0; round < 9; round++) {
-    for (const [index, slot] of slots.entries())
-      rig.queue.submitTransfer(slot, 0, 0, false, round * 70 + index, 8, list);
+  let lba = 0;
+  // The line is as long as there are slots; the first five move its start, so that it is in two parts.
+  for (const count of [5, 70, 70, 70]) {
+    for (const slot of slots.slice(0, count))
+      rig.queue.submitTransfer(slot, 0, 0, false, lba++, 8, list);
     rig.queue.flush();
-    expect(rig.queue.inspect()["waiting"]).toBeGreaterThan(20);
+    if (count > 5) expect(rig.queue.inspect()["waiting"]).toBeGreaterThan(20);
     rig.run();
   }
   expect(rig.host.scsi.map(({ cdb }) => transferLba(cdb, 0))).toEqual(
-    Array.from({ length: 630 }, (_, lba) => lba),
+    Array.from({ length: lba }, (_, index) => index),
   );
-  expect(rig.endings).toHaveLength(630);
+  expect(rig.endings).toHaveLength(lba);
 });
 
 describe("the end of the channel", () => {

@@ -33,7 +33,7 @@ export function parseSize(name: string, text: string): number {
   const parts = text.toLowerCase().split("x");
   const value = parts
     .map((part) => {
-      const match = /^(\d+|0x[\da-f]+)([bkmgtw]?)$/.exec(part);
+      const match = /^(\d+)([bkmgtw]?)$/.exec(part);
       return match === null ? Number.NaN : Number(match[1]) * (multipliers[match[2]!] ?? 1);
     })
     .reduce((left, right) => left * right, 1);

@@ -1,0 +1,92 @@
+import { spawnSync } from "node:child_process";
+import { createRequire } from "node:module";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createImageFile } from "@hyperv-is/vhd/node";
+
+const root = dirname(
+  createRequire(import.meta.url).resolve("@hyperv-is/guest-kernel/package.json"),
+);
+const program = join(root, "dist", "bin", "guest-kernel.js");
+const directory = mkdtempSync(join(tmpdir(), "guest-cli-"));
+const disk = join(directory, "disk.vhdx");
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+beforeAll(async () => {
+  (await createImageFile(disk, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
+});
+
+const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+  spawnSync(process.execPath, [program, ...args], { encoding: "utf8", input: "" });
+
+describe("a wrong command line ends with status 2 and says what to write", () => {
+  const cases: [string[], string][] = [
+    [["frob"], "unknown command 'frob'; 'guest-kernel --help' lists them"],
+    [["boot", "--cpus", "0"], "--cpus 0: at least 1"],
+    [["boot", "--cpus", "4"], "this release has one CPU"],
+    [["boot", "--memory", "lots"], "write it as 256M or 1G"],
+    [["boot", "--report", "x.xml"], "write it as junit=FILE"],
+    [["boot", "--violations", "ignore"], 'only "fail" is known'],
+    [["boot", "--frob"], "Unknown option '--frob'"],
+    [["boot", "freebsd.vhdx"], "guest-kernel boot --disk freebsd.vhdx"],
+    [["boot", "--faults", "/nowhere.json"], "/nowhere.json: ENOENT"],
+  ];
+  test.each(cases)("%j", (args, message) => {
+    const { status, stdout, stderr } = run(...args);
+    expect(status).toBe(2);
+    expect(stdout).toBe("");
+    expect(stderr).toContain(message);
+  });
+
+  test("each mistake of a fault plan is named with its place", () => {
+    const plan = join(directory, "plan.json");
+    writeFileSync(plan, '{ "faults": [{ "kind": "late-completion" }, { "kind": "gremlins" }] }');
+    const { status, stderr } = run("boot", "--faults", plan);
+    expect(status).toBe(2);
+    expect(stderr).toContain("faults[0].delayMs: is missing");
+    expect(stderr).toContain("faults[1].kind: must be one of late-completion");
+  });
+});
+
+test("help and version go to standard output", () => {
+  expect(run("--help").stdout).toContain("usage: guest-kernel boot [options]");
+  expect(run("boot", "--help").stdout).toContain("--violations fail");
+  expect(run("--version").stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
+});
+
+test("an image that cannot be attached ends with status 1 and its reason", () => {
+  const { status, stderr } = run("boot", "--disk", join(directory, "none.vhdx"), "--exec", "true");
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^guest-kernel: .*none\.vhdx/);
+});
+
+test("--exec prints what the commands print and ends with the status of the first that failed", () => {
+  const good = run("boot", "--disk", `${disk},ro`, "--exec", "echo one; uname");
+  expect(good).toEqual({ ...good, status: 0, stdout: "one\nFreeBSD\n", stderr: "" });
+  const bad = run("boot", "--exec", "false; echo after", "--exec", "frob");
+  expect([bad.status, bad.stdout, bad.stderr]).toEqual([1, "after\n", "sh: frob: not found\n"]);
+});
+
+test("--json and --report tell machines the same", () => {
+  const report = join(directory, "report.xml");
+  const { status, stdout } = run(
+    ...["boot", "--disk", disk, "--json", "--violations", "fail", "--report", `junit=${report}`],
+    ...["--exec", "echo '<one>'; gpart show da9"],
+  );
+  expect(status).toBe(1);
+  const result = JSON.parse(stdout) as {
+    disks: { name: string }[];
+    commands: { stdout: string; lists: { text: string; status: number }[] }[];
+    violations: unknown[];
+    stats: { controllers: unknown[] };
+  };
+  expect(result.disks.map(({ name }) => name)).toEqual(["da0"]);
+  expect(result.commands[0]!.lists.map(({ status: each }) => each)).toEqual([0, 1]);
+  expect(result.violations).toEqual([]);
+  expect(result.stats.controllers.length).toBe(1);
+  const xml = readFileSync(report, "utf8");
+  expect(xml).toContain('tests="3" failures="1"');
+  expect(xml).toContain('name="echo &lt;one&gt;"');
+  expect(xml).toContain("exit status 1");
+});

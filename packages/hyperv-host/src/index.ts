@@ -30,8 +30,8 @@ export {
   type ChannelInput,
   type ChannelState,
   type ChannelStep,
+  type ChannelSummary,
 } from "./vmbus/channel.js";
-export type { ChannelSummary } from "./vmbus/channel-set.js";
 export { SUPPORTED_FEATURES, type BusOptions, type MonitorPages } from "./vmbus/connection.js";
 export type { ServerEffect } from "./vmbus/effects.js";
 export {

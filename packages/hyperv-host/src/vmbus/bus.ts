@@ -19,7 +19,8 @@ import {
   versionHas,
   type Guid,
 } from "@hyperv-is/vmbus-core/protocol";
-import { ChannelSet, type ChannelSummary } from "./channel-set.js";
+import type { ChannelSummary } from "./channel.js";
+import { ChannelSet } from "./channel-set.js";
 import {
   contactTarget,
   isMisdirected,

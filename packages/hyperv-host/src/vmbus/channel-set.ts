@@ -17,6 +17,7 @@ import {
   channelStep,
   type ChannelAction,
   type ChannelInput,
+  type ChannelSummary,
   type OpenRequest,
 } from "./channel.js";
 import { prepareOpening, type OpeningOutcome } from "./channel-opening.js";
@@ -25,16 +26,6 @@ import type { MessageTarget, Outbox } from "./effects.js";
 import { GpadlTable, type Gpadl } from "./gpadl.js";
 import { compareOffers, type DeviceOffer } from "./offers.js";
 import { Relids } from "./relids.js";
-
-/** A channel as `ChannelSet.list` shows it. */
-export interface ChannelSummary {
-  readonly classId: Guid;
-  readonly instanceId: Guid;
-  readonly subChannelIndex: number;
-  readonly relid: number | undefined;
-  readonly state: string;
-  readonly targetVp: number | undefined;
-}
 
 /**
  * All channels of the host: carries out what the table in `channel.ts` says, and keeps what hangs on a
@@ -71,14 +62,7 @@ export class ChannelSet {
 
   /** All channels, in no order. */
   list(): ChannelSummary[] {
-    return Array.from(this.#channels.values(), (channel) => ({
-      classId: channel.offer.classId,
-      instanceId: channel.offer.instanceId,
-      subChannelIndex: channel.subChannelIndex,
-      relid: channel.relid,
-      state: channel.state,
-      targetVp: channel.open?.targetVp,
-    }));
+    return Array.from(this.#channels.values(), (channel) => channel.summary());
   }
 
   /** Offers a device, now or when the guest asks for offers. Throws if it is offered already. */

@@ -1,4 +1,4 @@
-import type { NtStatus, OpenChannel } from "@hyperv-is/vmbus-core/protocol";
+import type { Guid, NtStatus, OpenChannel } from "@hyperv-is/vmbus-core/protocol";
 import type { DeviceOffer } from "./offers.js";
 import type { ChannelOpening } from "./worker-link.js";
 
@@ -180,6 +180,18 @@ export interface ReservedTarget {
 /** A request to open, from OPENCHANNEL or OPEN_RESERVED_CHANNEL. */
 export type OpenRequest = OpenChannel & { readonly reserved?: ReservedTarget };
 
+/** A channel as an administrator sees it. */
+export interface ChannelSummary {
+  readonly classId: Guid;
+  readonly instanceId: Guid;
+  readonly subChannelIndex: number;
+  /** While the guest knows it. */
+  readonly relid: number | undefined;
+  readonly state: ChannelState;
+  /** Processor of its interrupts as the guest asked for it, while it is open. */
+  readonly targetVp: number | undefined;
+}
+
 /** A channel of a device, primary or sub-channel: the state and what belongs to it. */
 export class ServerChannel {
   /** Never used again, unlike a relid. */
@@ -238,5 +250,16 @@ export class ServerChannel {
 
   get isPrimary(): boolean {
     return this.subChannelIndex === 0;
+  }
+
+  summary(): ChannelSummary {
+    return {
+      classId: this.offer.classId,
+      instanceId: this.offer.instanceId,
+      subChannelIndex: this.subChannelIndex,
+      relid: this.relid,
+      state: this.state,
+      targetVp: this.open?.targetVp,
+    };
   }
 }

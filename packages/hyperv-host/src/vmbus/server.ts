@@ -9,7 +9,7 @@ import { NO_PORT, portOf } from "../hypervisor/signal-ports.js";
 import { SyntheticInterrupts } from "../hypervisor/synic.js";
 import { Violations } from "../violations.js";
 import { Bus, type BusState } from "./bus.js";
-import type { ChannelSummary } from "./channel-set.js";
+import type { ChannelSummary } from "./channel.js";
 import type { BusOptions } from "./connection.js";
 import type { ServerEffect } from "./effects.js";
 import type { DeviceOffer } from "./offers.js";

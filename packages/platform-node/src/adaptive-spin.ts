@@ -77,7 +77,8 @@ export class AdaptiveSpin {
     if (sleptUs >= this.limitUs + WAKE_US) this.#shortSleeps = 0;
     else if (++this.#shortSleeps >= this.#neededSleeps) {
       this.#shortSleeps = 0;
-      this.#budgetUs = this.limitUs / 2;
+      // Whole: the peer may be asleep too, and its waking is part of what is waited for.
+      this.#budgetUs = this.limitUs;
     }
   }
 }

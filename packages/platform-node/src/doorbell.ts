@@ -1,7 +1,7 @@
 /** Words of a doorbell, and what each is for. */
 const Word = { sequence: 0, sleepers: 1, causes: 2, stop: 3 } as const;
 
-/** Why a doorbell rang, as bits; those that are not named here belong to the program. */
+/** Why a doorbell rang, as bits. The low eight are the platform's, the others belong to the program. */
 export const DoorbellCause = {
   /** A message waits on a link. */
   message: 1 << 0,

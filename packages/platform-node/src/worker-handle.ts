@@ -82,6 +82,8 @@ export function startWorker<Sent = unknown, Received = unknown>(
 }
 
 const STOP_TIMEOUT_MS = 2_000;
+/** How long it may take to terminate a thread that runs JavaScript, on a busy machine. */
+const TERMINATE_TIMEOUT_MS = 2_000;
 
 class StartedWorker<Sent, Received> implements WorkerHandle<Sent, Received> {
   readonly name: string;
@@ -145,9 +147,9 @@ class StartedWorker<Sent, Received> implements WorkerHandle<Sent, Received> {
 
   async #stop(): Promise<void> {
     this.doorbell.requestStop();
-    if (await this.#gone()) return;
+    if (await this.#gone(this.#stopTimeoutMs)) return;
     void this.#worker.terminate();
-    if (await this.#gone()) return;
+    if (await this.#gone(TERMINATE_TIMEOUT_MS)) return;
     this.#worker.unref();
     throw new PlatformError(
       "ERR_WORKER_STUCK",
@@ -156,10 +158,10 @@ class StartedWorker<Sent, Received> implements WorkerHandle<Sent, Received> {
   }
 
   /** True once the worker is gone, false after the time-out. */
-  async #gone(): Promise<boolean> {
+  async #gone(timeoutMs: number): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(() => resolve(false), this.#stopTimeoutMs);
+      timer = setTimeout(() => resolve(false), timeoutMs);
     });
     const gone = await Promise.race([this.exited.then(() => true), late]);
     clearTimeout(timer);

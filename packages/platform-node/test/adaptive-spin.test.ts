@@ -33,7 +33,7 @@ describe("adaptive spin", () => {
       sleeps.push(sleepsUntilTried(spin));
     }
     expect(sleeps).toEqual([8, 16, 32, 64, 128, 256, 512, 1024, 1024, 1024]);
-    expect(spin.budgetUs).toBe(50);
+    expect(spin.budgetUs).toBe(100);
     spin.spun(20, true);
     giveUp(spin);
     expect(sleepsUntilTried(spin)).toBe(8);

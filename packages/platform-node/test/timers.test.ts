@@ -46,7 +46,7 @@ describe("timers", () => {
           );
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 500 },
     );
   });
 

@@ -83,6 +83,8 @@ export class CommandExecutor implements SlotOwner {
   #waiting: Job[] = [];
   #orphans = 0;
   #refusing = false;
+  /** Those who wait for time to pass before they send again. */
+  readonly #sleepers = new Set<() => void>();
 
   /** Throws `ERR_STORVSC_MEMORY` when there is no room for a buffer. The queue is configured. */
   constructor(queue: StorvscQueue, timers: Timers) {
@@ -123,6 +125,19 @@ export class CommandExecutor implements SlotOwner {
       this.#waiting.push(job);
       this.#dispatch();
       this.queue.flush();
+    });
+  }
+
+  /** Resolves after `delayMs`, or at once when commands are not taken any more: so nobody waits for nothing. */
+  pause(delayMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = (): void => {
+        timer.cancel();
+        this.#sleepers.delete(wake);
+        resolve();
+      };
+      const timer = this.#timers.after(delayMs, wake);
+      this.#sleepers.add(wake);
     });
   }
 
@@ -168,10 +183,12 @@ export class CommandExecutor implements SlotOwner {
   /** Takes no more commands; those that it has go on. */
   refuse(): void {
     this.#refusing = true;
+    for (const wake of this.#sleepers) wake();
   }
 
   /** To be called when the channel has closed: fails what waits, and gives the buffers back. */
   close(): void {
+    this.refuse();
     for (const job of this.#waiting.splice(0)) {
       job.timer?.cancel();
       job.reject(this.#closedError());

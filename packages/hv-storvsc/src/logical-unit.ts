@@ -1,4 +1,3 @@
-import type { Timers } from "@hyperv-is/vmbus-core";
 import type { BlockTransfer, CommandExecutor, ScsiResult } from "./command-executor.js";
 import { ScsiError } from "./errors.js";
 import type { AdditionalSense } from "./protocol/index.js";
@@ -46,19 +45,11 @@ export class LogicalUnit {
   /** A unit attention came; the command goes on when the promise resolves. */
   onAttention: ((additionalSense: AdditionalSense) => Promise<void>) | undefined;
   readonly #executor: CommandExecutor;
-  readonly #timers: Timers;
   readonly #probing: boolean;
 
   /** @param probing - Take a path that does not answer for an answer. */
-  constructor(
-    executor: CommandExecutor,
-    timers: Timers,
-    target: number,
-    lun: number,
-    probing = false,
-  ) {
+  constructor(executor: CommandExecutor, target: number, lun: number, probing = false) {
     this.#executor = executor;
-    this.#timers = timers;
     this.target = target;
     this.lun = lun;
     this.#probing = probing;
@@ -85,7 +76,7 @@ export class LogicalUnit {
         case "done":
           return result;
         case "again":
-          if (decision.delayMs > 0) await this.#delay(decision.delayMs);
+          if (decision.delayMs > 0) await this.#executor.pause(decision.delayMs);
           break;
         case "attention":
           await this.onAttention?.(decision.additionalSense);
@@ -149,9 +140,5 @@ export class LogicalUnit {
     const timeoutMs = QUERY_TIMEOUT_MS;
     const result = await this.perform({ name, command, direction, data, timeoutMs });
     return data.subarray(0, result.transferredBytes);
-  }
-
-  #delay(delayMs: number): Promise<void> {
-    return new Promise((resolve) => this.#timers.after(delayMs, resolve));
   }
 }

@@ -1,4 +1,3 @@
-import type { Timers } from "@hyperv-is/vmbus-core";
 import type { CommandExecutor } from "./command-executor.js";
 import { ScsiError } from "./errors.js";
 import { patchInquiry } from "./inquiry-patches.js";
@@ -53,11 +52,10 @@ const ABSENT_QUALIFIER_MIN = 1;
  */
 export async function scanBus(
   executor: CommandExecutor,
-  timers: Timers,
   options: ScanOptions,
 ): Promise<readonly ScannedUnit[]> {
   const targets = Array.from({ length: options.targets }, (_, target) =>
-    scanTarget(executor, timers, target, options),
+    scanTarget(executor, target, options),
   );
   return (await Promise.all(targets)).flat();
 }
@@ -65,12 +63,11 @@ export async function scanBus(
 /** Asks one address what lives there. */
 export async function scanUnit(
   executor: CommandExecutor,
-  timers: Timers,
   target: number,
   lun: number,
   version: number,
 ): Promise<ScannedUnit> {
-  const unit = new LogicalUnit(executor, timers, target, lun, true);
+  const unit = new LogicalUnit(executor, target, lun, true);
   const nothing = { target, lun, inquiry: undefined, inquiryData: new Uint8Array() };
   try {
     let bytes = await unit.inquiry(InquiryData.SIZE);
@@ -92,14 +89,13 @@ export async function scanUnit(
 
 async function scanTarget(
   executor: CommandExecutor,
-  timers: Timers,
   target: number,
   options: ScanOptions,
 ): Promise<readonly ScannedUnit[]> {
   const ask = (lun: number): Promise<ScannedUnit> =>
-    scanUnit(executor, timers, target, lun, options.version);
+    scanUnit(executor, target, lun, options.version);
   const first = await ask(0);
-  const reported = await reportLuns(new LogicalUnit(executor, timers, target, 0, true));
+  const reported = await reportLuns(new LogicalUnit(executor, target, 0, true));
   if (reported !== undefined) {
     const others = [...new Set(reported)]
       .filter((lun) => lun > 0 && lun < options.luns)

@@ -1,4 +1,3 @@
-import type { Timers } from "@hyperv-is/vmbus-core";
 import type { CommandExecutor, ScsiResult } from "./command-executor.js";
 import {
   readCapacity,
@@ -60,7 +59,6 @@ export class ScsiDisk implements DiskQueueOwner {
   readonly maxTransferBytes: number;
   readonly #version: number;
   readonly #executor: CommandExecutor;
-  readonly #timers: Timers;
   readonly #events: DiskEvents;
   readonly #unit: LogicalUnit;
   #properties: DiskProperties;
@@ -69,7 +67,6 @@ export class ScsiDisk implements DiskQueueOwner {
 
   private constructor(
     executor: CommandExecutor,
-    timers: Timers,
     found: FoundUnit,
     properties: DiskProperties,
     events: DiskEvents,
@@ -82,27 +79,25 @@ export class ScsiDisk implements DiskQueueOwner {
     this.maxTransferBytes = maxTransferBytes;
     this.#version = version;
     this.#executor = executor;
-    this.#timers = timers;
     this.#events = events;
     this.#properties = properties;
-    this.#unit = new LogicalUnit(executor, timers, found.target, found.lun);
+    this.#unit = new LogicalUnit(executor, found.target, found.lun);
     this.#unit.onAttention = (additionalSense) => this.#act(additionalSense);
   }
 
   /** Asks what was found all that a disk has to say. Rejects with `ScsiError` or `StorvscError`. */
   static async attach(
     executor: CommandExecutor,
-    timers: Timers,
     found: FoundUnit,
     events: DiskEvents,
   ): Promise<ScsiDisk> {
-    const unit = new LogicalUnit(executor, timers, found.target, found.lun);
+    const unit = new LogicalUnit(executor, found.target, found.lun);
     const { version, maxTransferBytes } = executor.queue.parameters!;
     const properties = await readDiskProperties(unit, found.inquiry, version);
     const { blockBytes } = properties.capacity;
     if (blockBytes > maxTransferBytes)
       throw new ScsiError("ERR_SCSI_UNSUPPORTED", `blocks of ${blockBytes} bytes`);
-    return new ScsiDisk(executor, timers, found, properties, events);
+    return new ScsiDisk(executor, found, properties, events);
   }
 
   /** Without padding, as are `product` and `revision`: for example `Msft`, `Virtual Disk`, `1.0`. */
@@ -317,7 +312,8 @@ export class ScsiDisk implements DiskQueueOwner {
         }
       }
     };
-    await Promise.all(Array.from({ length: PIECES_IN_FLIGHT }, carry));
+    const atOnce = Math.min(PIECES_IN_FLIGHT, Math.ceil(blocks / pieceBlocks));
+    await Promise.all(Array.from({ length: atOnce }, carry));
     if (failure !== undefined) throw failure as Error;
   }
 
@@ -351,7 +347,7 @@ export class ScsiDisk implements DiskQueueOwner {
 
   async #readAgain(): Promise<void> {
     const { target, lun } = this;
-    const found = await scanUnit(this.#executor, this.#timers, target, lun, this.#version);
+    const found = await scanUnit(this.#executor, target, lun, this.#version);
     if (found.unknown) return;
     if (found.inquiry === undefined) {
       this.lost();
@@ -369,7 +365,7 @@ export class ScsiDisk implements DiskQueueOwner {
 
   /** The unit for asking about the disk itself: news that comes while looking is seen by looking. */
   #quietUnit(): LogicalUnit {
-    return new LogicalUnit(this.#executor, this.#timers, this.target, this.lun);
+    return new LogicalUnit(this.#executor, this.target, this.lun);
   }
 
   #update(properties: DiskProperties): void {

@@ -51,6 +51,8 @@ export class StorvscController implements DiskEvents {
   #scanning: Promise<void> | undefined;
   #scanWanted = false;
   #scans = 0;
+  /** A scan holds what it found against what was there. */
+  #comparing = false;
   #subChannelsOffered = 0;
   #detaching: Promise<void> | undefined;
 
@@ -106,7 +108,7 @@ export class StorvscController implements DiskEvents {
 
   /** Sends any command to any address, with retries. */
   perform(target: number, lun: number, command: UnitCommand): Promise<ScsiResult> {
-    const unit = new LogicalUnit(this.#executor, this.#context.timers, target, lun);
+    const unit = new LogicalUnit(this.#executor, target, lun);
     return unit.perform(command);
   }
 
@@ -133,8 +135,8 @@ export class StorvscController implements DiskEvents {
     if (at < 0) return;
     this.#disks.splice(at, 1);
     this.#tell("removed", disk);
-    // Something may be in its place already.
-    this.lunsChanged();
+    // Something may be in its place already; a scan that finds a disk gone looks there itself.
+    if (!this.#comparing) this.lunsChanged();
   }
 
   /** What there is to know about the controller, as plain JSON; counters have FreeBSD's names. */
@@ -157,12 +159,17 @@ export class StorvscController implements DiskEvents {
       const scanned = await this.#look();
       this.#units = scanned.filter((unit): unit is FoundUnit => unit.inquiry !== undefined);
       const unknown = scanned.filter((unit) => unit.unknown);
-      for (const disk of [...this.#disks])
-        if (![...this.#units, ...unknown].some((unit) => sameAddress(unit, disk))) disk.lost();
       const found = this.#units.filter(
         (unit) => unit.inquiry.peripheralType === PeripheralType.disk,
       );
-      await Promise.all(found.map((unit) => this.#check(unit)));
+      this.#comparing = true;
+      try {
+        for (const disk of [...this.#disks])
+          if (![...found, ...unknown].some((unit) => sameAddress(unit, disk))) disk.lost();
+        await Promise.all(found.map((unit) => this.#check(unit)));
+      } finally {
+        this.#comparing = false;
+      }
       const fresh = found.filter((unit) => !this.#disks.some((disk) => sameAddress(unit, disk)));
       const attached = await Promise.all(fresh.map((unit) => this.#attach(unit)));
       for (const disk of attached) if (disk !== undefined) this.#add(disk);
@@ -172,10 +179,8 @@ export class StorvscController implements DiskEvents {
   async #look(): Promise<readonly ScannedUnit[]> {
     const { targets, luns, only } = this.#options.layout;
     const { version } = this.parameters;
-    const { timers } = this.#context;
-    if (only !== undefined)
-      return [await scanUnit(this.#executor, timers, only.target, only.lun, version)];
-    return scanBus(this.#executor, timers, { targets, luns, version, known: this.#disks });
+    if (only !== undefined) return [await scanUnit(this.#executor, only.target, only.lun, version)];
+    return scanBus(this.#executor, { targets, luns, version, known: this.#disks });
   }
 
   /** Lets a disk that was there before find out whether it is still the same. */
@@ -192,7 +197,7 @@ export class StorvscController implements DiskEvents {
   /** A disk that cannot say what it is stays out; the next scan tries again. */
   async #attach(unit: FoundUnit): Promise<ScsiDisk | undefined> {
     try {
-      return await ScsiDisk.attach(this.#executor, this.#context.timers, unit, this);
+      return await ScsiDisk.attach(this.#executor, unit, this);
     } catch (error) {
       if (!(error instanceof ScsiError)) throw error;
       this.#context.log(`target ${unit.target} lun ${unit.lun}: not attached: ${error.message}`);

@@ -5,6 +5,7 @@ import {
   ideInstanceId,
   Opcode,
   parseVstorHeader,
+  PeripheralType,
   StorageClassId,
   VstorOperation,
 } from "../src/protocol/index.js";
@@ -274,6 +275,19 @@ describe("the host goes away", () => {
     expect(await codeOf(controller.rescan())).toBe("ERR_RESCINDED");
   });
 
+  test("a rescind wakes those who wait to send again", async () => {
+    const rig = rigWithDisk();
+    const controller = await rig.attach();
+    rig.target.intercept = () => ({ srbStatus: 0x05, scsiStatus: 0 });
+    const code = codeOf(controller.disks[0]!.read(0, new Uint8Array(512)));
+    await rig.rest();
+    rig.rescind();
+    expect(await code).toBe("ERR_RESCINDED");
+    await rig.rest();
+    expect(rig.timers.now()).toBe(0);
+    expect(rig.timers.next).toBe(Infinity);
+  });
+
   test("a corrupt ring ends everything, and is logged", async () => {
     const rig = rigWithDisk();
     const controller = await rig.attach();
@@ -364,6 +378,30 @@ describe("the bus changes", () => {
     rig.target.intercept = undefined;
     await rig.settle(controller.rescan());
     expect(controller.disks.map(({ lun }) => lun)).toEqual([0, 1]);
+  });
+
+  test("a disk whose identity is never the same does not keep the scans going", async () => {
+    const rig = rigWithDisk();
+    const controller = await rig.attach();
+    let asked = 0;
+    rig.target.intercept = ({ scsi }) => {
+      if (scsi!.cdb[0] === Opcode.inquiry && scsi!.cdb[2] === 0x83)
+        rig.target.disks.get("0:0")!.serial = `serial ${++asked}`;
+      return undefined;
+    };
+    await rig.settle(controller.rescan());
+    await rig.rest();
+    expect(controller.inspect()["scans"]).toBe(2);
+    expect(controller.disks).toHaveLength(1);
+  });
+
+  test("a DVD drive in the place of a disk is no disk", async () => {
+    const rig = rigWithDisk();
+    const controller = await rig.attach();
+    const disk = controller.disks[0]!;
+    rig.target.disks.get("0:0")!.type = PeripheralType.cdDvd;
+    await rig.settle(controller.rescan());
+    expect([disk.gone, controller.disks.length, controller.units.length]).toEqual([true, 0, 1]);
   });
 
   test("listeners can stop listening", async () => {

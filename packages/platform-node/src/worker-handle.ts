@@ -177,14 +177,19 @@ class StartedWorker<Sent, Received> implements WorkerHandle<Sent, Received> {
 }
 
 function entryFile(entry: URL | string, from: string | URL = import.meta.url): URL {
+  const refuse = (what: string, cause?: unknown): PlatformError =>
+    new PlatformError("ERR_WORKER_ENTRY", `worker entry ${String(entry)}: ${what}`, { cause });
   let file: URL;
   try {
     file = entry instanceof URL ? entry : pathToFileURL(createRequire(from).resolve(entry));
-    if (existsSync(file)) return file;
   } catch (cause) {
-    throw new PlatformError("ERR_WORKER_ENTRY", `no worker entry ${String(entry)}: is it built?`, {
-      cause,
-    });
+    throw refuse("cannot be resolved", cause);
   }
-  throw new PlatformError("ERR_WORKER_ENTRY", `no worker entry ${file.href}: is it built?`);
+  if (!existsSync(file)) throw refuse(`there is no ${file.pathname}; is it built?`);
+  if (/\.[cm]?ts$/.test(file.pathname) && !("typescript" in process.features))
+    throw refuse(
+      `${file.pathname} is TypeScript, which this Node cannot run; ` +
+        "in a package's exports, a worker's entry has no condition that leads to sources",
+    );
+  return file;
 }

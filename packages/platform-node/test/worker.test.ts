@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { afterEach, describe, expect, test } from "vitest";
 import {
   createDoorbells,
@@ -221,6 +221,18 @@ describe("the entry file", () => {
     });
     expect((await worker.exited).error).toBeInstanceOf(Error);
   });
+
+  test.skipIf("typescript" in process.features)(
+    "is not TypeScript where Node cannot run that",
+    () => {
+      expect(() => startWorker({ entry: fileURLToPath(import.meta.url), name: "source" })).toThrow(
+        expect.objectContaining({
+          code: "ERR_WORKER_ENTRY",
+          message: expect.stringContaining("is TypeScript") as string,
+        }) as Error,
+      );
+    },
+  );
 
   test.each([
     ["a URL", pathToFileURL(join(directory, "missing.mjs"))],

@@ -1,12 +1,21 @@
+// Entry of a thread of the ring benchmark: one end of the ring, as fast as it goes.
 import { parentPort, workerData } from "node:worker_threads";
-import { GuestMemory, IncomingRing, OutgoingRing, ReceiveResult, RingArea, SendResult } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
+import { attachGuestMemory } from "@hyperv-is/platform-node";
+import {
+  IncomingRing,
+  OutgoingRing,
+  ReceiveResult,
+  RingArea,
+  SendResult,
+} from "@hyperv-is/vmbus-core";
+import { Packet, PacketType } from "@hyperv-is/vmbus-core/protocol";
+import type { RingLayout } from "./ring-threads.js";
 
-/** What a thread of the ring benchmark is told. */
+/** What a thread of the ring benchmark is told when it starts. */
 export interface RingEndData {
   readonly role: "producer" | "consumer";
-  readonly buffer: SharedArrayBuffer;
-  readonly ringPages: number;
+  readonly memory: WebAssembly.Memory;
+  readonly layout: RingLayout;
 }
 
 /** One round: how many packets of what size, published how many at a time. */
@@ -16,56 +25,61 @@ export interface RingRound {
   readonly packets: number;
 }
 
-const { role, buffer, ringPages } = workerData as RingEndData;
-const memory = new GuestMemory(buffer);
-const ringBytes = ringPages * PAGE_SIZE;
-/** Word behind the ring: both ends count themselves ready there, so that a round starts together. */
-const gate = ringBytes >>> 2;
-const source = ringBytes + PAGE_SIZE;
-const target = source + 128 * 1024;
+const { role, memory: shared, layout } = workerData as RingEndData;
+const memory = attachGuestMemory(shared);
 
 function produce(ring: OutgoingRing, { payloadBytes, batch, packets }: RingRound): void {
-  const packetBytes = 16 + payloadBytes;
-  for (let id = 0; id < packets; ) {
+  const header = Packet.descriptorBytes;
+  const { source } = layout;
+  for (let id = 0; id < packets;) {
     for (let put = 0; put < batch && id < packets; put++) {
-      const result = ring.begin(PacketType.inBand, 0, 16, packetBytes, id + 1, 0);
-      if (result === SendResult.Corrupt) throw new Error("read index");
+      const result = ring.begin(PacketType.inBand, 0, header, header + payloadBytes, id + 1, 0);
+      if (result === SendResult.Corrupt) throw new Error("the read index is impossible");
       if (result === SendResult.Full) break;
       ring.putMemory(source, payloadBytes);
       ring.end();
       id++;
     }
-    if (ring.publish()) throw new Error("a polling reader was signalled");
+    if (ring.publish()) throw new Error("a reader that polls was to be signalled");
   }
 }
 
-function consume(ring: IncomingRing, { batch, packets }: RingRound): void {
-  for (let id = 0; id < packets; ) {
+function consume(ring: IncomingRing, { payloadBytes, batch, packets }: RingRound): void {
+  const { target } = layout;
+  for (let id = 0; id < packets;) {
     for (let taken = 0; taken < batch && id < packets; taken++) {
       const result = ring.next();
-      if (result === ReceiveResult.Corrupt) throw new Error(ring.corruption);
+      if (result === ReceiveResult.Corrupt) throw new Error(String(ring.corruption));
       if (result === ReceiveResult.Empty) break;
-      if (ring.idLow !== id + 1) throw new Error("transaction id");
+      if (ring.idLow !== id + 1 || ring.idHigh !== 0) throw new Error("wrong transaction id");
       ring.copyToMemory(ring.headerBytes, target, ring.payloadBytes);
       ring.release();
       id++;
     }
-    ring.commit();
+    if (ring.commit()) throw new Error(`a writer that polls was to be signalled, ${payloadBytes}`);
   }
 }
 
-function meet(ends: number): void {
-  Atomics.add(memory.words, gate, 1);
-  while (Atomics.load(memory.words, gate) < ends);
+/** Waits for the other end, so that neither counts the other's start. */
+function meet(): void {
+  Atomics.add(memory.words, layout.gate >>> 2, 1);
+  while (Atomics.load(memory.words, layout.gate >>> 2) < 2);
 }
 
 parentPort?.on("message", (round: RingRound) => {
-  const area = RingArea.at(memory, 0, ringPages);
-  const end = role === "producer" ? new OutgoingRing(area) : new IncomingRing(area);
-  if (end instanceof IncomingRing) end.mask();
-  meet(2);
-  const from = performance.now();
-  if (end instanceof OutgoingRing) produce(end, round);
-  else consume(end, round);
-  parentPort?.postMessage((performance.now() - from) / 1000);
+  const area = RingArea.at(memory, layout.ring, layout.ringPages);
+  let from: number;
+  if (role === "producer") {
+    const ring = new OutgoingRing(area);
+    meet();
+    from = performance.now();
+    produce(ring, round);
+  } else {
+    const ring = new IncomingRing(area);
+    ring.mask();
+    meet();
+    from = performance.now();
+    consume(ring, round);
+  }
+  parentPort?.postMessage((performance.now() - from) / 1e3);
 });

@@ -39,6 +39,12 @@ import type { StorvspController } from "./storvsp-controller.js";
 /** Requests of a channel that are taken before the first of them is answered; then the ring is left alone. */
 const REQUESTS_MAX = 256;
 
+/**
+ * Answers after which they are published though more requests wait: the guest goes on meanwhile, instead of
+ * taking turns with the host.
+ */
+const ANSWERS_PER_PUBLICATION = 8;
+
 /** A guest that does not tell when it made room (FreeBSD's drivers) is looked at again after this long. */
 const SPACE_RETRY_MS = 2;
 
@@ -63,6 +69,8 @@ export class StorvspChannel implements HostChannelHandler {
   readonly #late = new Set<Timer>();
   #channel: Channel | undefined;
   #packetBytes = 0;
+  /** Packets that were handled since the last publication. */
+  #unpublished = 0;
   #spaceTimer: Timer | undefined;
 
   constructor(
@@ -108,6 +116,7 @@ export class StorvspChannel implements HostChannelHandler {
     if (operation === VstorOperation.executeSrb) this.#executeSrb(channel);
     else this.#control(channel, operation);
     if (this.#queue.isFull) channel.pause();
+    if (++this.#unpublished >= ANSWERS_PER_PUBLICATION) this.#publish(channel);
   }
 
   batchEnd(channel: Channel): void {
@@ -152,6 +161,11 @@ export class StorvspChannel implements HostChannelHandler {
     } else if (!this.#queue.isFull && this.#controller.initialization.name === "ready") {
       channel.resume();
     }
+    this.#publish(channel);
+  }
+
+  #publish(channel: Channel): void {
+    this.#unpublished = 0;
     channel.flush();
   }
 

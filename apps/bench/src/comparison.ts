@@ -1,0 +1,104 @@
+import { ProcessorTime } from "./processor-time.js";
+import type { BenchmarkResult } from "./report.js";
+
+/** One side of a comparison: does an amount of work, checks what came of it, and says how many seconds it took. */
+export type Round = (amount: number) => Promise<number>;
+
+/** Something of ours beside its peer, both measured in amounts of the same work per second. */
+export interface Comparison {
+  readonly name: string;
+  readonly unit: string;
+  readonly subject: Round;
+  readonly peer: string;
+  readonly peerRound: Round;
+}
+
+/** How to measure, and where to tell how far it is. */
+export interface MeasuringOptions {
+  /** Pairs of rounds that the medians are of. */
+  readonly runs: number;
+  /** How long a round is to last. */
+  readonly roundSeconds: number;
+  readonly processorTime: ProcessorTime;
+  readonly progress: (text: string) => void;
+}
+
+interface Pair {
+  readonly subject: number;
+  readonly peer: number;
+  /** Share of the machine that other processes used. */
+  readonly othersShare: number;
+}
+
+const FIRST_AMOUNT = 1_000;
+
+/**
+ * Measures both sides in turns, in one program and on one machine: after a warm-up that finds out how much
+ * work a round takes and is dropped, `runs` pairs, each once the machine is idle. A pair that others
+ * disturbed is measured once more, and the better of the two counts.
+ */
+export async function compare(
+  comparison: Comparison,
+  options: MeasuringOptions,
+): Promise<BenchmarkResult> {
+  const { name, unit, subject, peer, peerRound } = comparison;
+  const { runs, roundSeconds, processorTime, progress } = options;
+  progress(`${name}: warm-up`);
+  const amount = await findAmount(subject, roundSeconds);
+  const peerAmount = await findAmount(peerRound, roundSeconds);
+  const pairs: Pair[] = [];
+  const measure = async (): Promise<Pair> => {
+    const others = processorTime.watch();
+    const seconds = await subject(amount);
+    const peerSeconds = await peerRound(peerAmount);
+    return {
+      subject: amount / seconds,
+      peer: peerAmount / peerSeconds,
+      othersShare: others(),
+    };
+  };
+  while (pairs.length < runs) {
+    progress(`${name}: run ${pairs.length + 1} of ${runs}`);
+    const idle = await processorTime.untilIdle();
+    const first = await measure();
+    const again = idle && ProcessorTime.isNoisy(first.othersShare) ? await measure() : first;
+    pairs.push(again.othersShare < first.othersShare ? again : first);
+  }
+  const noisyRuns = pairs.filter(({ othersShare }) => ProcessorTime.isNoisy(othersShare)).length;
+  const value = median(pairs.map((pair) => pair.subject));
+  const peerValue = median(pairs.map((pair) => pair.peer));
+  return {
+    name,
+    value: significant(value),
+    unit,
+    peer,
+    peerValue: significant(peerValue),
+    ratio: significant(value / peerValue),
+    runs,
+    ...(noisyRuns > 0 && { noisyRuns }),
+  };
+}
+
+/** The middle one of some numbers, or the mean of the two in the middle; there is at least one. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((left, right) => left - right);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/** Four digits: no measurement here is good for more. */
+export function significant(value: number): number {
+  return Number(value.toPrecision(4));
+}
+
+/**
+ * Work for a round of about `roundSeconds`, found by rounds that grow; these are the warm-up. Each amount is tried
+ * twice, because a hold-up makes a small amount look like a large one.
+ */
+async function findAmount(round: Round, roundSeconds: number): Promise<number> {
+  for (let amount = FIRST_AMOUNT; ;) {
+    const factor = roundSeconds / Math.min(await round(amount), await round(amount));
+    if (factor <= 2) return Math.max(1, Math.round(amount * factor));
+    amount = Math.round(amount * Math.min(factor, 16));
+  }
+}

@@ -1,0 +1,73 @@
+import { availableParallelism } from "node:os";
+import { BenchmarkError, wholeNumbers, type Benchmark, type OptionValues } from "../benchmark.js";
+import { compare, type MeasuringOptions, type Round } from "../comparison.js";
+import type { BenchmarkResult } from "../report.js";
+import { CRing } from "./c-ring.js";
+import { payloadChecksum } from "./payload.js";
+import type { RingRound } from "./ring-end.js";
+import { PAYLOAD_BYTES_MAX, RingThreads } from "./ring-threads.js";
+
+/** Data bytes of the ring on both sides. */
+const RING_DATA_BYTES = 1 << 20;
+const PEER = "C ring, two threads";
+
+/** What both rings can do. */
+interface Ring {
+  send(round: RingRound): Promise<{ seconds: number; checksum: number }>;
+}
+
+async function run(values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
+  const sizes = wholeNumbers(values, "sizes", 1, PAYLOAD_BYTES_MAX);
+  const batches = wholeNumbers(values, "batch", 1, 1_000);
+  if (availableParallelism() < 2)
+    throw new BenchmarkError("two ends that poll need two processors, and this machine has one");
+  const peer = await CRing.build(RING_DATA_BYTES);
+  const ours = new RingThreads(RING_DATA_BYTES);
+  const results: BenchmarkResult[] = [];
+  try {
+    for (const payloadBytes of sizes)
+      for (const batch of batches)
+        results.push(
+          await compare(
+            {
+              name: `${payloadBytes} B, batch ${batch}`,
+              unit: "packets/s",
+              subject: roundOf("our ring", ours, payloadBytes, batch),
+              peer: PEER,
+              peerRound: roundOf("the C ring", peer, payloadBytes, batch),
+            },
+            measuring,
+          ),
+        );
+  } finally {
+    await ours.close();
+  }
+  return results;
+}
+
+function roundOf(who: string, ring: Ring, payloadBytes: number, batch: number): Round {
+  const expected = payloadChecksum(payloadBytes);
+  return async (packets) => {
+    const { seconds, checksum } = await ring.send({ payloadBytes, batch, packets });
+    if (checksum !== expected)
+      throw new BenchmarkError(`${who} delivered a wrong payload of ${payloadBytes} bytes`);
+    return seconds;
+  };
+}
+
+/** Packets through one ring between two threads. */
+export const ring: Benchmark = {
+  summary: "packets through a ring between two threads, beside a ring in C",
+  help: `  --sizes LIST      payload bytes; 64,1514,4096,65536 unless given
+  --batch LIST      packets that are published at a time; 1,32 unless given
+`,
+  options: {
+    sizes: { type: "string", default: "64,1514,4096,65536" },
+    batch: { type: "string", default: "1,32" },
+  },
+  leftOut: [
+    "signals and sleeping; both ends poll, with signals masked.",
+    "a driver or a host; payloads are copied in and out of the ring, and nobody looks at them.",
+  ],
+  run,
+};

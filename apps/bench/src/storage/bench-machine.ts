@@ -1,0 +1,130 @@
+import { NodeHost } from "@hyperv-is/hyperv-host/node";
+import {
+  createGuestMemory,
+  startWorker,
+  type VcpuData,
+  type WorkerHandle,
+} from "@hyperv-is/platform-node";
+import { BenchmarkError } from "../benchmark.js";
+import type { ReadPlan } from "./read-load.js";
+import type { GuestReply, GuestRequest, ReadOutcome, VcpuProgramData } from "./vcpu.js";
+
+const MEMORY_BYTES = 64 * 2 ** 20;
+/** The first pages stay unused, so that an address of 0 is always a mistake. */
+const ARENA_ADDRESS = 64 * 1024;
+const CONTROLLER_ID = "5c51be4c-0000-4000-8000-000000000000";
+
+type Answer = { readonly reply: GuestReply } | { readonly error: Error };
+
+/**
+ * The machine of the storage benchmark: the emulated host with one disk on its worker, and a guest that is nothing
+ * but bus, disk driver and load, on one virtual processor.
+ */
+export class BenchMachine {
+  /** Logical blocks of the disk, and their size. */
+  readonly blocks: number;
+  readonly blockBytes: number;
+  readonly #host: NodeHost;
+  readonly #guest: GuestThread;
+
+  private constructor(host: NodeHost, guest: GuestThread, disk: GuestReply & { kind: "ready" }) {
+    this.#host = host;
+    this.#guest = guest;
+    this.blocks = disk.blocks;
+    this.blockBytes = disk.blockBytes;
+  }
+
+  /** Boots with an image as the only disk, read-only. Rejects when it cannot be opened, or the guest fails. */
+  static async boot(imagePath: string): Promise<BenchMachine> {
+    const memory = createGuestMemory(MEMORY_BYTES);
+    const source = { kind: "image", path: imagePath, readOnly: true } as const;
+    const host = await NodeHost.start({
+      memory,
+      vps: 1,
+      controllers: [{ instanceId: CONTROLLER_ID, disks: [{ path: 0, target: 0, lun: 0, source }] }],
+    });
+    const guest = new GuestThread(host, {
+      index: 0,
+      memory: memory.wasm,
+      arenaAddress: ARENA_ADDRESS,
+      arenaBytes: MEMORY_BYTES - ARENA_ADDRESS,
+      program: { state: host.state.buffer },
+    });
+    try {
+      return new BenchMachine(host, guest, await guest.answer("ready"));
+    } catch (error) {
+      await guest.stop();
+      await host.stop();
+      throw error;
+    }
+  }
+
+  /** Has the guest read. @param sampleHeap - to find out what its thread allocates meanwhile. */
+  async read(plan: ReadPlan, sampleHeap = false): Promise<ReadOutcome> {
+    this.#guest.send({ kind: "read", plan, sampleHeap });
+    return this.#guest.answer("done");
+  }
+
+  /** Shuts the guest down in good order. Rejects if it has broken a rule of the protocol on the way. */
+  async shutDown(): Promise<void> {
+    this.#guest.send({ kind: "power-off" });
+    await this.#guest.ended;
+    const [violation] = this.#host.violations.list;
+    await this.#host.stop();
+    if (violation !== undefined)
+      throw new Error(`the guest broke the rule ${violation.rule}: ${violation.detail}`);
+  }
+}
+
+/** The worker of the virtual processor. */
+class GuestThread {
+  readonly #worker: WorkerHandle<GuestRequest, GuestReply>;
+  /** Answers that have come, and who waits for one. */
+  readonly #answers: Answer[] = [];
+  #wake: () => void = () => undefined;
+
+  constructor(host: NodeHost, data: VcpuData<VcpuProgramData>) {
+    this.#worker = startWorker<GuestRequest, GuestReply>({
+      entry: "@hyperv-is/bench/storage/vcpu",
+      from: import.meta.url,
+      name: "vcpu0",
+      data,
+      doorbell: host.doorbellOf(0),
+      onMessage: (reply) => this.#put({ reply }),
+      onExit: ({ error }) => this.#put({ error: error ?? new Error("the guest has ended") }),
+    });
+  }
+
+  get ended(): Promise<unknown> {
+    return this.#worker.exited;
+  }
+
+  send(request: GuestRequest): void {
+    this.#worker.post(request);
+  }
+
+  stop(): Promise<void> {
+    return this.#worker.stop();
+  }
+
+  /** The guest's next answer, which has to be of this kind. */
+  async answer<Kind extends GuestReply["kind"]>(
+    kind: Kind,
+  ): Promise<Extract<GuestReply, { kind: Kind }>> {
+    while (this.#answers.length === 0)
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    const answer = this.#answers.shift()!;
+    if ("error" in answer) throw answer.error;
+    const { reply } = answer;
+    if (reply.kind === "failed") throw new BenchmarkError(reply.message);
+    if (reply.kind !== kind) throw new Error(`the guest answered ${reply.kind}, not ${kind}`);
+    return reply as Extract<GuestReply, { kind: Kind }>;
+  }
+
+  #put(answer: Answer): void {
+    this.#answers.push(answer);
+    this.#wake();
+  }
+}

@@ -1,0 +1,197 @@
+// Entry of the guest's virtual processor: attaches the disk by its driver, and reads from it as it is told.
+import { getHeapStatistics } from "node:v8";
+import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
+import { driver } from "@hyperv-is/hv-storvsc/module";
+import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
+import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
+import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
+import { Vmbus, type HypervisorPort, type Timer, type Timers } from "@hyperv-is/vmbus-core";
+import { HYPERCALL_CODE_MASK, HypercallCode } from "@hyperv-is/vmbus-core/protocol";
+import { ReadLoad, type ReadPlan } from "./read-load.js";
+
+/** What the program of the virtual processor is given. */
+export interface VcpuProgramData {
+  readonly state: ArrayBufferLike;
+}
+
+/** What the machine asks of the guest. */
+export type GuestRequest =
+  | { readonly kind: "read"; readonly plan: ReadPlan; readonly sampleHeap: boolean }
+  | { readonly kind: "power-off" };
+
+/** What the guest answers. */
+export type GuestReply =
+  | { readonly kind: "ready"; readonly blocks: number; readonly blockBytes: number }
+  | ({ readonly kind: "done" } & ReadOutcome)
+  | { readonly kind: "failed"; readonly message: string };
+
+/** What a plan came to. */
+export interface ReadOutcome {
+  readonly seconds: number;
+  /** See `ReadPlan.sum`. */
+  readonly sum: number;
+  /** Interrupts that the processor took. */
+  readonly interrupts: number;
+  /** Hypercalls by which it signalled the host. */
+  readonly signals: number;
+  /** Sum of all increases of the used heap between two samples; 0 unless asked for. */
+  readonly heapGrowthBytes: number;
+}
+
+/** Distance of two samples of the heap: rare enough to cost nothing, and many between two collections. */
+const SAMPLE_MS = 5;
+
+/** A processor that counts the hypercalls that signal the host. */
+class CountingProcessor implements HypervisorPort {
+  signals = 0;
+  readonly #processor: HypervisorPort;
+
+  constructor(processor: HypervisorPort) {
+    this.#processor = processor;
+  }
+
+  cpuid(leaf: number): ReturnType<HypervisorPort["cpuid"]> {
+    return this.#processor.cpuid(leaf);
+  }
+
+  readMsr(msr: number): bigint {
+    return this.#processor.readMsr(msr);
+  }
+
+  writeMsr(msr: number, value: bigint): void {
+    this.#processor.writeMsr(msr, value);
+  }
+
+  hypercall(control: number, inputLow: number, inputHigh: number): number {
+    if ((control & HYPERCALL_CODE_MASK) === HypercallCode.signalEvent) this.signals++;
+    return this.#processor.hypercall(control, inputLow, inputHigh);
+  }
+}
+
+/**
+ * What a thread allocates, as far as samples of its used heap show it: the sum of all increases. What is
+ * allocated and collected between two samples is missed.
+ */
+class HeapGrowth {
+  readonly #timers: Timers;
+  #timer: Timer;
+  #used = getHeapStatistics().used_heap_size;
+  #bytes = 0;
+
+  constructor(timers: Timers) {
+    this.#timers = timers;
+    this.#timer = timers.after(SAMPLE_MS, this.#sample);
+  }
+
+  /** Ends the sampling. @returns The sum. */
+  end(): number {
+    this.#timer.cancel();
+    this.#look();
+    return this.#bytes;
+  }
+
+  readonly #sample = (): void => {
+    this.#look();
+    this.#timer = this.#timers.after(SAMPLE_MS, this.#sample);
+  };
+
+  #look(): void {
+    const used = getHeapStatistics().used_heap_size;
+    this.#bytes += Math.max(0, used - this.#used);
+    this.#used = used;
+  }
+}
+
+/** The guest: one disk, and a load on it. */
+class Guest {
+  readonly #vcpu: Vcpu<VcpuProgramData>;
+  readonly #processor: CountingProcessor;
+  readonly #vmbus: Vmbus;
+  #controller: StorvscController | undefined;
+  #disk: ScsiDisk | undefined;
+  #powerOff: () => void = () => undefined;
+  readonly #poweredOff = new Promise<void>((resolve) => (this.#powerOff = resolve));
+
+  constructor(vcpu: Vcpu<VcpuProgramData>, processor: CountingProcessor) {
+    this.#vcpu = vcpu;
+    this.#processor = processor;
+    this.#vmbus = new Vmbus({ cpu: vcpu.cpu, hypervisor: vcpu.hypervisor });
+  }
+
+  async main(): Promise<void> {
+    const { cpu, timers, starter } = this.#vcpu;
+    cpu.start();
+    await this.#vmbus.connect();
+    await this.#vmbus.requestOffers();
+    const device = this.#vmbus.devices.find(({ classId }) => classId === StorageClassId.scsi);
+    if (device === undefined) throw new Error("the host offers no SCSI controller");
+    this.#controller = await driver.control({
+      device,
+      timers,
+      cpus: 1,
+      log: () => undefined,
+      startQueue: (_cpu, description) => Promise.resolve(driver.queue(cpu, description)),
+    });
+    this.#disk = this.#controller.disks[0];
+    if (this.#disk === undefined) throw new Error("the controller has no disk");
+    const { blocks, blockBytes } = this.#disk;
+    starter.send({ kind: "ready", blocks, blockBytes } satisfies GuestReply);
+    await this.#poweredOff;
+    await this.#controller.detach();
+    await this.#vmbus.unload();
+    cpu.stop();
+  }
+
+  receive(request: GuestRequest): void {
+    if (request.kind === "power-off") {
+      this.#powerOff();
+      return;
+    }
+    this.#read(request.plan, request.sampleHeap).then(
+      (outcome) => this.#vcpu.starter.send({ kind: "done", ...outcome } satisfies GuestReply),
+      (error: unknown) =>
+        this.#vcpu.starter.send({ kind: "failed", message: String(error) } satisfies GuestReply),
+    );
+  }
+
+  async #read(plan: ReadPlan, sampleHeap: boolean): Promise<ReadOutcome> {
+    const { cpu, memory, timers } = this.#vcpu;
+    const load = new ReadLoad(this.#disk!, memory, cpu.allocator, plan);
+    const heap = sampleHeap ? new HeapGrowth(timers) : undefined;
+    const interrupts = cpu.counters.interrupts;
+    const { signals } = this.#processor;
+    const from = performance.now();
+    await load.run();
+    const seconds = (performance.now() - from) / 1e3;
+    const outcome = {
+      seconds,
+      sum: load.sum,
+      interrupts: cpu.counters.interrupts - interrupts,
+      signals: this.#processor.signals - signals,
+      heapGrowthBytes: heap?.end() ?? 0,
+    };
+    load.close();
+    return outcome;
+  }
+}
+
+let processor: CountingProcessor | undefined;
+let guest: Guest | undefined;
+
+await runVcpu<VcpuProgramData>([driver], {
+  hypervisor({ data, memory }) {
+    const state = new HypervisorState(data.program.state);
+    const { index } = data;
+    const bells = new DoorbellBells(state);
+    processor = new CountingProcessor(
+      new VirtualProcessor({ state, memory, index, bells, clock: new NodeClock() }),
+    );
+    return processor;
+  },
+  main(vcpu) {
+    guest = new Guest(vcpu, processor!);
+    return guest.main();
+  },
+  message: (_vcpu, message) => guest?.receive(message as GuestRequest),
+});

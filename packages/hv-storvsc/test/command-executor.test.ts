@@ -229,6 +229,29 @@ describe("the end of the channel", () => {
     expect(await codeOf(executor.execute(testUnitReady))).toBe("ERR_RESCINDED");
   });
 
+  test("before the end: no new commands, no more pauses, but those at the host go on", async () => {
+    const { rig, executor, requests } = held();
+    const old = executor.execute(testUnitReady);
+    const pause = executor.pause(1000);
+    rig.run();
+    executor.refuse();
+    await pause;
+    expect(await codeOf(executor.execute(testUnitReady))).toBe("ERR_CLOSED");
+    rig.host.answer(requests[0]!, good());
+    rig.run();
+    expect((await old).outcome).toBe(Outcome.ok);
+    expect([requests.length, rig.timers.next]).toEqual([1, Infinity]);
+  });
+
+  test("the end wakes those who pause", async () => {
+    const { rig, executor } = held();
+    const pause = executor.pause(1000);
+    rig.queue.stop();
+    executor.close();
+    await pause;
+    expect(rig.timers.next).toBe(Infinity);
+  });
+
   test("what the host never saw is not leaked", async () => {
     const rig = new QueueRig({ ringPages: 2 });
     rig.host.script = () => undefined;

@@ -198,7 +198,8 @@ export class CommandExecutor implements SlotOwner {
 
   /** Sends those who wait, as far as slots and buffers go. */
   #dispatch(): void {
-    while (this.#waiting.length > 0) {
+    // After a rescind the last completions come while the queue takes nothing more: `close` ends who waits.
+    while (this.#waiting.length > 0 && this.queue.closedReason === undefined) {
       const job = this.#waiting[0]!;
       const address = this.#guestAddress(job.command.data);
       const needsBuffer = (job.command.data?.byteLength ?? 0) > 0 && address === undefined;

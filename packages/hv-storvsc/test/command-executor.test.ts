@@ -229,6 +229,18 @@ describe("the end of the channel", () => {
     expect(await codeOf(executor.execute(testUnitReady))).toBe("ERR_RESCINDED");
   });
 
+  test("a completion that a rescind leaves behind counts, and starts nothing new", async () => {
+    const { rig, executor, requests } = held();
+    const codes = Array.from({ length: 40 }, () => codeOf(executor.execute(testUnitReady)));
+    rig.connected!.right.poll(100);
+    rig.host.answer(requests[5]!, good());
+    rig.queue.stop("rescinded");
+    executor.close();
+    const ended = await Promise.all(codes);
+    expect(ended.indexOf("resolved")).toBe(5);
+    expect(ended.filter((code) => code === "ERR_RESCINDED")).toHaveLength(39);
+  });
+
   test("before the end: no new commands, no more pauses, but those at the host go on", async () => {
     const { rig, executor, requests } = held();
     const old = executor.execute(testUnitReady);

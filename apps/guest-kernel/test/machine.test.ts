@@ -84,6 +84,9 @@ describe("a booted guest", () => {
     expect(await run("sysctl dev.vmbus.0.version=3.0", 1)).toBe(
       "sysctl: oid 'dev.vmbus.0.version' is read only\n",
     );
+    expect(await run("sysctl -n dev.storvsc.0 | grep rindex | head -n 1")).toMatch(
+      /^rindex:(\d+) windex:\1 imask:[01] ravail:0 wavail:258048\n$/,
+    );
     const before = Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"));
     await run("dd if=/dev/da0 of=/dev/null bs=4k count=8 status=none");
     expect(Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"))).toBe(before + 8);

@@ -207,6 +207,11 @@ export class GuestCpu implements QueueContext {
     return this.#dispatcher.run() || this.#messagesLeft;
   }
 
+  /** The channel that is bound to a relid on this CPU. */
+  channel(relid: number): Channel | undefined {
+    return this.#bound.get(relid)?.channel;
+  }
+
   bindChannel(description: ChannelDescription, handler: ChannelHandler): Channel {
     const { relid, ringAddress, outgoingPages, incomingPages } = description;
     if (description.targetVp !== this.vpIndex)

@@ -1,6 +1,11 @@
 export { GuestMemory } from "./guest-memory.js";
 export { PageAllocator } from "./page-allocator.js";
-export { RingControl, ringControl, type RingControlFactory } from "./ring/ring-control.js";
+export {
+  RingControl,
+  ringControl,
+  type RingControlFactory,
+  type RingState,
+} from "./ring/ring-control.js";
 export { RingArea } from "./ring/ring-area.js";
 export { OutgoingRing, SendResult } from "./ring/outgoing-ring.js";
 export { IncomingRing, ReceiveResult, type RingCorruption } from "./ring/incoming-ring.js";

@@ -48,7 +48,17 @@ describe("ring memory", () => {
     putInBand(out, 1, out.maxPacketBytes - 16);
   });
 
-  test("a packet that lies must fill its announced length", () => {
+  test("says how full it is", () => {
+    const { out, incoming } = pairOfEnds(2, 4080);
+    putInBand(out, 1, 64 - 24);
+    out.publish();
+    const state = { readIndex: 4080, writeIndex: 48, interruptMask: 0 };
+    expect(out.inspect()).toEqual({ ...state, readAvailable: 64, writeAvailable: 4032 });
+    incoming.mask();
+    expect(incoming.inspect()).toEqual({ ...out.inspect(), interruptMask: 1 });
+  });
+
+  test("a packet must fill its announced length", () => {
     const { out } = pairOfEnds(2);
     out.begin(PacketType.inBand, 0, 16, 32, 1, 0);
     expect(() => out.end()).toThrow("announced length");

@@ -294,6 +294,15 @@ export class Kernel implements GuestSystem {
       "# of request sending from this channel",
       () => counters.send_req,
     );
+    const ring = (direction: "rx" | "tx"): string => {
+      const bound = this.#options.cpu.channel(device.relid);
+      const state = (direction === "tx" ? bound?.outgoing : bound?.incoming)?.inspect();
+      return state === undefined
+        ? ""
+        : `rindex:${state.readIndex} windex:${state.writeIndex} imask:${state.interruptMask} ravail:${state.readAvailable} wavail:${state.writeAvailable}`;
+    };
+    sysctl.show(`${channel}.br.tx.state`, "bufring state", () => ring("tx"));
+    sysctl.show(`${channel}.br.rx.state`, "bufring state", () => ring("rx"));
     sysctl.show(`${channel}.cpu`, "owner CPU id", () => this.#boundCpus.get(device.relid) ?? 0);
   }
 }

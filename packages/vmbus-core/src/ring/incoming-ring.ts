@@ -2,7 +2,12 @@ import { Packet, PacketType, PACKET_FLAG_COMPLETION_REQUESTED } from "../protoco
 import { copyWithinMemory } from "./copy.js";
 import type { GuestMemory } from "../guest-memory.js";
 import type { RingArea } from "./ring-area.js";
-import { ringControl, type RingControl, type RingControlFactory } from "./ring-control.js";
+import {
+  ringControl,
+  type RingControl,
+  type RingControlFactory,
+  type RingState,
+} from "./ring-control.js";
 
 /** Outcome of `IncomingRing.next`. */
 export const ReceiveResult = {
@@ -220,6 +225,11 @@ export class IncomingRing {
   unmask(): boolean {
     this.#control.storeInterruptMask(0);
     return this.#control.loadWriteIndex() === this.#read;
+  }
+
+  /** The ring as its control words show it. */
+  inspect(): RingState {
+    return this.#control.inspect(this.sizeBytes);
   }
 
   #refresh(): boolean {

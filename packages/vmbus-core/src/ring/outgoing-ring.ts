@@ -7,7 +7,12 @@ import {
 import { copyWithinMemory } from "./copy.js";
 import type { GuestMemory } from "../guest-memory.js";
 import type { RingArea } from "./ring-area.js";
-import { ringControl, type RingControl, type RingControlFactory } from "./ring-control.js";
+import {
+  ringControl,
+  type RingControl,
+  type RingControlFactory,
+  type RingState,
+} from "./ring-control.js";
 
 /** Outcome of `OutgoingRing.begin`. */
 export const SendResult = {
@@ -219,6 +224,11 @@ export class OutgoingRing {
   /** True when the reader has taken everything that was published. */
   isDrained(): boolean {
     return this.#control.loadReadIndex() === this.#published;
+  }
+
+  /** The ring as its control words show it. */
+  inspect(): RingState {
+    return this.#control.inspect(this.sizeBytes);
   }
 
   /** Bytes between the last known read index and what is staged; one more than may be written. */

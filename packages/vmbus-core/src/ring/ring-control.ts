@@ -54,6 +54,30 @@ export class RingControl {
   storeFeatureBits(value: number): void {
     Atomics.store(this.#words, this.#first + ControlPage.featureBitsWord, value);
   }
+
+  /** @param sizeBytes - of the ring's data area. */
+  inspect(sizeBytes: number): RingState {
+    const [readIndex, writeIndex] = [this.loadReadIndex(), this.loadWriteIndex()];
+    const readAvailable = (writeIndex - readIndex + sizeBytes) % sizeBytes;
+    return {
+      readIndex,
+      writeIndex,
+      interruptMask: this.loadInterruptMask(),
+      readAvailable,
+      writeAvailable: sizeBytes - readAvailable,
+    };
+  }
+}
+
+/** What the control words of a ring say, for people: not for decisions, since each word is read by itself. */
+export interface RingState {
+  readonly readIndex: number;
+  readonly writeIndex: number;
+  readonly interruptMask: number;
+  /** Bytes that the reader could read. */
+  readonly readAvailable: number;
+  /** Bytes of the data area that hold nothing; one packet of that size does not fit. */
+  readonly writeAvailable: number;
 }
 
 /** Makes the control words of the ring whose control page is at `address`. */

@@ -141,6 +141,14 @@ describe("a booted guest", () => {
       onStdout: () => abort.abort(),
     });
     expect((await running).status).toBe(130);
+    for (const line of ["sha256 /dev/zero", "dd if=/dev/zero of=/dev/null bs=64k status=none"]) {
+      const interrupt = new AbortController();
+      const endless = machine.exec(line, { signal: interrupt.signal });
+      // The guest answers another line meanwhile, so the endless one has begun.
+      await run("true");
+      interrupt.abort();
+      expect((await endless).status).toBe(130);
+    }
     expect(await run("echo still here")).toBe("still here\n");
   });
 });

@@ -1,4 +1,5 @@
 import { randomFillSync } from "node:crypto";
+import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import type { BlockDevice, GuestBuffer } from "./block-device.js";
 import type { GuestSystem } from "./guest-system.js";
 import { partitionDevice, readPartitionTable } from "./partitions.js";
@@ -77,6 +78,8 @@ export class FileTree {
       while (!signal.aborted) {
         node.fill(chunk);
         yield chunk;
+        // Nothing else here waits for anything, and an interrupt comes as an event.
+        await eventLoopTurn();
       }
     }
   }

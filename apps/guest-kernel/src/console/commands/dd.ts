@@ -1,3 +1,4 @@
+import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import type { GuestBuffer } from "../../kernel/block-device.js";
 import type { FileNode } from "../../kernel/file-tree.js";
 import { CommandError, UsageError, type Command, type CommandContext } from "../command.js";
@@ -212,6 +213,8 @@ class Copy {
     }
     if (input.kind === "character") {
       input.fill?.(buffer.bytes);
+      // To /dev/null nothing else waits for anything, and an interrupt comes as an event.
+      await eventLoopTurn();
       return blockBytes;
     }
     const rest = this.#text?.subarray(position, position + blockBytes) ?? new Uint8Array(0);

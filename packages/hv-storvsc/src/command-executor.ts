@@ -3,7 +3,13 @@ import { BouncePool } from "./bounce-pool.js";
 import { ScsiError, StorvscError } from "./errors.js";
 import { MemoryRun } from "./memory-run.js";
 import { Outcome, outcomeOf } from "./outcome.js";
-import { DataDirection, parseFixedSense, SenseKey, type Sense } from "./protocol/index.js";
+import {
+  DataDirection,
+  parseFixedSense,
+  SenseKey,
+  type AdditionalSense,
+  type Sense,
+} from "./protocol/index.js";
 import type { SlotOwner } from "./request-table.js";
 import type { StorvscQueue } from "./storvsc-queue.js";
 
@@ -30,6 +36,8 @@ export interface ScsiCommand {
   readonly data?: Uint8Array | undefined;
   /** How long to wait for the completion; for ever unless told, because hosts may be slow without limit. */
   readonly timeoutMs?: number | undefined;
+  /** Is told what a unit attention says that comes when the time was up: a disk says it once. */
+  readonly lateAttention?: ((additionalSense: AdditionalSense) => void) | undefined;
 }
 
 /** How a command ended. */
@@ -156,8 +164,11 @@ export class CommandExecutor implements SlotOwner {
       if (lane.buffer !== undefined) this.#pool.reclaim(lane.buffer);
       this.#orphans--;
       this.#lanes[tag] = undefined;
+      const { outcome, sense } = this.#result(lane.slot, srbStatus, scsiStatus, transferred);
       this.queue.release(lane.slot);
       job.released();
+      if (outcome === Outcome.unitAttention && sense !== undefined)
+        job.command.lateAttention?.(sense.additionalSense);
     }
     this.#dispatch();
   }

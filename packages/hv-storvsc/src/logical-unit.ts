@@ -70,6 +70,9 @@ export class LogicalUnit {
         direction: unit.direction,
         data: unit.data,
         timeoutMs: unit.timeoutMs,
+        // Nobody waits any more: whatever goes wrong with it, the next command meets again.
+        lateAttention: (additionalSense) =>
+          void this.onAttention?.(additionalSense).catch(() => undefined),
       });
       const decision = policy.decide(result);
       switch (decision.kind) {

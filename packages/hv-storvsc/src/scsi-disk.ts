@@ -63,7 +63,10 @@ export class ScsiDisk implements DiskQueueOwner {
   readonly #unit: LogicalUnit;
   #properties: DiskProperties;
   #gone: Error | undefined;
-  #lookingAgain: Promise<void> | undefined;
+  /** Ends when the last of the looks at the disk has ended. */
+  #looks: Promise<unknown> = Promise.resolve();
+  /** The look at everything that has not begun. */
+  #nextLook: Promise<void> | undefined;
 
   private constructor(
     executor: CommandExecutor,
@@ -251,12 +254,15 @@ export class ScsiDisk implements DiskQueueOwner {
   }
 
   /**
-   * Asks again for everything that may have changed, once for all who want it at the same time. A unit
-   * that turns out to be another disk ends this object.
+   * Asks again for everything that may have changed; calls share a look that has not begun. A unit that
+   * turns out to be another disk ends this object.
    */
   lookAgain(): Promise<void> {
-    this.#lookingAgain ??= this.#readAgain().finally(() => (this.#lookingAgain = undefined));
-    return this.#lookingAgain;
+    this.#nextLook ??= this.#inTurn(() => {
+      this.#nextLook = undefined;
+      return this.#readAgain();
+    });
+    return this.#nextLook;
   }
 
   /** What there is to know about the disk, as plain JSON. */
@@ -333,10 +339,18 @@ export class ScsiDisk implements DiskQueueOwner {
     this.#throwIfGone();
     if (additionalSense >>> 8 === RESET_CODE) return;
     if (additionalSense === AdditionalSense.reportedLunsChanged) this.#events.lunsChanged();
-    else if (additionalSense === AdditionalSense.capacityDataChanged) await this.#resize();
+    else if (additionalSense === AdditionalSense.capacityDataChanged)
+      await this.#inTurn(() => this.#resize());
     else await this.lookAgain();
     // The command was meant for the disk that was here.
     this.#throwIfGone();
+  }
+
+  /** Looks when the looks before have ended: what an earlier one found must not replace what a later one did. */
+  #inTurn(look: () => Promise<void>): Promise<void> {
+    const turn = this.#looks.then(look);
+    this.#looks = turn.catch(() => undefined);
+    return turn;
   }
 
   async #resize(): Promise<void> {

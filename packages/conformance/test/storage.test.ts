@@ -15,12 +15,12 @@ const MUTANT_SCHEDULES = 300;
 const replay = (seed: number): string =>
   `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance storage`;
 
-describe.runIf(replayed !== undefined)("one schedule", () => {
-  test(`seed ${first}`, async () => {
+// Registered only when it is asked for: a skipped test counts as a failed one.
+if (replayed !== undefined)
+  test(`one schedule, seed ${first}`, async () => {
     console.log(describeSchedule({ seed: first }));
     console.log(await runSchedule({ seed: first }));
   });
-});
 
 describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${first}`, () => {
   test.each(seeds.storage)("seed %i, which failed once, passes", async (seed) => {

@@ -4,6 +4,7 @@ import {
   type ScsiDisk as GuestDisk,
   type StorvscController,
   type StorvscOptions,
+  type StorvscQueue,
 } from "@hyperv-is/hv-storvsc";
 import {
   HostMessageSlot,
@@ -21,6 +22,7 @@ import {
   GuestMemory,
   PageAllocator,
   Vmbus,
+  type ControlContext,
   type EventFlagsFactory,
   type RingControlFactory,
   type Timers,
@@ -72,6 +74,8 @@ class InterleavedHostSlot extends HostMessageSlot {
 export interface DiskPlan {
   readonly lun: number;
   readonly blockBytes: 512 | 4096;
+  /** The blocks that are used: from `origin` on, up to the disk's end as it is at first. */
+  readonly origin: number;
   readonly blocks: number;
   readonly readOnly: boolean;
 }
@@ -79,7 +83,8 @@ export interface DiskPlan {
 /** A controller of the machine with its disks. */
 export interface ControllerPlan {
   readonly host: StorvspControllerOptions;
-  readonly guest: StorvscOptions;
+  /** Undefined: the defaults, by the module's own control half. */
+  readonly guest: StorvscOptions | undefined;
   readonly monitored: boolean;
   readonly disks: readonly DiskPlan[];
 }
@@ -230,7 +235,7 @@ export class StorageMachine {
       const controller = new StorvspController(plan.host);
       for (const disk of plan.disks) {
         const backend = new RamDisk({
-          sizeBytes: disk.blocks * disk.blockBytes,
+          sizeBytes: (disk.origin + disk.blocks) * disk.blockBytes,
           logicalSectorBytes: disk.blockBytes,
           readOnly: disk.readOnly,
           identity: Uint8Array.from({ length: 16 }, (_, at) => 16 * index + disk.lun + at),
@@ -326,17 +331,18 @@ export class StorageMachine {
     const instanceId = device.instanceId as Guid;
     const plan = this.#plans.get(instanceId)!;
     try {
-      const controller = await attachStorvsc(
-        {
-          device,
-          timers: this.timers,
-          log: (line) => void this.log.push(line),
-          // What goes from CPU to CPU is plain data.
-          startQueue: (_cpu, description) =>
-            Promise.resolve(driver.queue(this.cpu, structuredClone(description))),
-        },
-        plan.guest,
-      );
+      const context: ControlContext<StorvscQueue> = {
+        device,
+        timers: this.timers,
+        cpus: 1,
+        log: (line) => void this.log.push(line),
+        // What goes from CPU to CPU is plain data.
+        startQueue: (_cpu, description) =>
+          Promise.resolve(driver.queue(this.cpu, structuredClone(description))),
+      };
+      const controller = await (plan.guest === undefined
+        ? driver.control(context)
+        : attachStorvsc(context, plan.guest));
       this.#attached.set(instanceId, controller);
       this.#everAttached.push(controller);
       void device.rescinded.then(() => {

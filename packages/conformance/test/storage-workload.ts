@@ -6,6 +6,7 @@ import {
   type DiskQueue,
   type ScsiDisk,
 } from "@hyperv-is/hv-storvsc";
+import { DataDirection } from "@hyperv-is/hv-storvsc/protocol";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import type { Prng } from "@hyperv-is/conformance";
 import { BlockModel, type Change, type Look } from "./block-model.js";
@@ -23,6 +24,8 @@ export interface WorkloadPlan {
   readonly fastDepth: number;
   /** Blocks of most of them, at most. */
   readonly fastBlocks: number;
+  /** How often the host changes the size of a disk, at most. */
+  readonly resizes: number;
 }
 
 /** An operation that failed: what for, and how. */
@@ -45,6 +48,9 @@ interface Request {
   readonly contents: Uint8Array | undefined;
 }
 
+/** How much a disk may grow. */
+const GROWTH_BLOCKS = 64;
+
 /** Blocks that one program's operation can span: a few, or more than fit into a transfer. */
 const SMALL_BLOCKS = 9;
 
@@ -58,10 +64,13 @@ export class StorageWorkload {
   begun = 0;
   ended = 0;
   succeeded = 0;
+  /** Operations that were given up and whose memory the host has not let go of. */
+  orphans = 0;
   readonly #machine: StorageMachine;
   readonly #prng: Prng;
   readonly #plan: WorkloadPlan;
   readonly #models = new Map<DiskPair, BlockModel>();
+  #resizes: number;
   #stopping = false;
   #error: unknown;
 
@@ -69,6 +78,7 @@ export class StorageWorkload {
     this.#machine = machine;
     this.#prng = prng;
     this.#plan = plan;
+    this.#resizes = plan.resizes;
     for (const disk of machine.disks)
       this.#models.set(disk, new BlockModel(disk.plan.blockBytes, disk.plan.blocks));
   }
@@ -106,17 +116,19 @@ export class StorageWorkload {
       const look = model.read(0, model.blocks);
       const data = new Uint8Array(model.blocks * model.blockBytes);
       // A fault may be left for it.
-      const done = await this.#try("read of all", () => disk.read(0, data));
+      const done = await this.#try("read of all", () => disk.read(pair.plan.origin, data));
       if (done) model.check(look, data);
       else model.abandon(look);
+      if (done && disk.sizeBytes !== pair.backend.sizeBytes)
+        throw new Error(`a disk of ${pair.backend.sizeBytes} bytes has ${disk.sizeBytes}`);
     }
   }
 
   /** Compares what the host has on its disks with the model, when no operation is under way. */
   verifyBackends(): void {
-    for (const [{ backend }, model] of this.#models) {
-      const data = new Uint8Array(backend.sizeBytes);
-      backend.read(0, data, 0, data.byteLength);
+    for (const [{ backend, plan }, model] of this.#models) {
+      const data = new Uint8Array(model.blocks * model.blockBytes);
+      backend.read(plan.origin * model.blockBytes, data, 0, data.byteLength);
       model.check(model.read(0, model.blocks), data);
     }
   }
@@ -139,7 +151,7 @@ export class StorageWorkload {
   }
 
   #operate(pair: DiskPair, disk: ScsiDisk): Promise<void> {
-    switch (this.#prng.below(16)) {
+    switch (this.#prng.below(18)) {
       case 0:
         return this.#attempt("flush", () => disk.flush());
       case 1:
@@ -151,6 +163,11 @@ export class StorageWorkload {
         return this.#outOfRange(pair, disk);
       case 5:
         return this.#writeAndRead(pair, disk);
+      case 16:
+        return this.#timed(pair, disk);
+      case 17:
+        this.#resize(pair);
+        return Promise.resolve();
       case 6:
       case 7:
       case 8:
@@ -192,7 +209,7 @@ export class StorageWorkload {
     const model = this.#models.get(pair)!;
     const look = model.read(lba, blocks);
     const array = this.#array(blocks * model.blockBytes);
-    const done = await this.#try("read", () => disk.read(lba, array.data));
+    const done = await this.#try("read", () => disk.read(pair.plan.origin + lba, array.data));
     if (done) this.#judge(() => model.check(look, array.data));
     else model.abandon(look);
     array.free(done);
@@ -201,13 +218,14 @@ export class StorageWorkload {
   async #write(pair: DiskPair, disk: ScsiDisk, { lba, blocks }: Extent): Promise<void> {
     const model = this.#models.get(pair)!;
     if (pair.plan.readOnly) {
-      await this.#refused("write", () => disk.write(lba, this.#bytes(blocks * model.blockBytes)));
+      const data = this.#bytes(blocks * model.blockBytes);
+      await this.#refused("write", () => disk.write(pair.plan.origin + lba, data));
       return;
     }
     const change = model.write(lba, blocks);
     const array = this.#array(blocks * model.blockBytes);
     array.data.set(model.contents(change));
-    const done = await this.#try("write", () => disk.write(lba, array.data));
+    const done = await this.#try("write", () => disk.write(pair.plan.origin + lba, array.data));
     model.end(change, done);
     array.free(done);
   }
@@ -219,17 +237,70 @@ export class StorageWorkload {
     await this.#read(pair, disk, extent);
   }
 
+  /** A transfer that is given up after a while, whether the host has it or not. */
+  async #timed(pair: DiskPair, disk: ScsiDisk): Promise<void> {
+    const { origin, blockBytes, readOnly } = pair.plan;
+    const model = this.#models.get(pair)!;
+    const most = Math.floor(disk.maxTransferBytes / blockBytes);
+    const blocks = 1 + this.#prng.below(Math.min(most, SMALL_BLOCKS));
+    const lba = this.#prng.below(model.blocks - blocks + 1);
+    const write = !readOnly && this.#prng.chance(1, 2);
+    const change = write ? model.write(lba, blocks) : undefined;
+    const look = write ? undefined : model.read(lba, blocks);
+    const array = this.#array(blocks * blockBytes);
+    const { data } = array;
+    if (change !== undefined) data.set(model.contents(change));
+    let released: Promise<void> | undefined;
+    const done = await this.#try(write ? "timed write" : "timed read", async () => {
+      try {
+        await disk.perform({
+          name: "timed transfer",
+          command: { write, lba: origin + lba, blocks },
+          direction: write ? DataDirection.toDevice : DataDirection.fromDevice,
+          data,
+          requiredBytes: data.byteLength,
+          timeoutMs: this.#prng.below(64) / 8,
+        });
+      } catch (error) {
+        if (error instanceof ScsiError) released = error.released;
+        throw error;
+      }
+    });
+    if (done && look !== undefined) this.#judge(() => model.check(look, data));
+    else if (look !== undefined) model.abandon(look);
+    if (released !== undefined) {
+      this.orphans++;
+      void released.then(() => {
+        this.orphans--;
+        if (change !== undefined) model.end(change, false);
+        array.free(false);
+      });
+      return;
+    }
+    if (change !== undefined) model.end(change, done);
+    array.free(done);
+  }
+
+  /** The host makes a disk larger, or as small as it was. */
+  #resize({ backend, plan }: DiskPair): void {
+    if (this.#resizes === 0) return;
+    this.#resizes--;
+    const blocks = plan.origin + plan.blocks + this.#prng.below(GROWTH_BLOCKS + 1);
+    backend.resize(blocks * plan.blockBytes);
+  }
+
   async #unmap(pair: DiskPair, disk: ScsiDisk): Promise<void> {
     if (pair.plan.readOnly || disk.unmapLimits === undefined) return;
     const extents = Array.from({ length: 1 + this.#prng.below(3) }, () => this.#extent(pair));
     const changes = extents.flatMap((extent) => this.#clear(pair, extent));
-    const done = await this.#try("unmap", () => disk.unmap(extents));
+    const ranges = extents.map(({ lba, blocks }) => ({ lba: pair.plan.origin + lba, blocks }));
+    const done = await this.#try("unmap", () => disk.unmap(ranges));
     for (const change of changes) this.#models.get(pair)!.end(change, done);
   }
 
   async #outOfRange(pair: DiskPair, disk: ScsiDisk): Promise<void> {
-    const { blocks, blockBytes } = pair.plan;
-    const lba = blocks - this.#prng.below(2);
+    const { origin, blocks, blockBytes } = pair.plan;
+    const lba = origin + blocks + GROWTH_BLOCKS + 1 - this.#prng.below(2);
     await this.#refused("read", () => disk.read(lba, this.#bytes(2 * blockBytes)));
   }
 
@@ -314,7 +385,7 @@ export class StorageWorkload {
         const { lba, blocks } = request.extent;
         const { operation, buffer } = request.request;
         this.begun++;
-        if (queue.submit(operation, lba, blocks, buffer, slot)) {
+        if (queue.submit(operation, pair.plan.origin + lba, blocks, buffer, slot)) {
           left--;
           return true;
         }

@@ -77,18 +77,42 @@ const UNMAP_BLOCKS_LIMIT = 0xffff_ffff;
 /** UNMAP is trustworthy from Windows 8 on. */
 const UNMAP_VERSION_MIN = 0x0501;
 
+/** How often a disk is asked again, in a row, because it changed while it was asked. */
+const ROUNDS_MAX = 4;
+
 /**
- * Asks a disk for all that an attach needs, in the order in which FreeBSD's da driver asks.
+ * Asks a disk for all that an attach needs, in the order in which FreeBSD's da driver asks; all of it again
+ * when a unit attention says that something changed meanwhile.
  *
  * Only the capacity has to be there; a page that the disk refuses is one that it does not have. Pages are
  * asked for only when page 00 lists them. Rejects with `ScsiError` or `StorvscError`.
+ *
+ * @param unit - Made for this: what it does on a unit attention is replaced.
  */
 export async function readDiskProperties(
   unit: LogicalUnit,
   inquiry: StandardInquiry,
   protocolVersion: number,
 ): Promise<DiskProperties> {
-  await unit.testUnitReady();
+  let attentions = 0;
+  unit.onAttention = () => {
+    attentions++;
+    return Promise.resolve();
+  };
+  for (let round = 1; ; round++) {
+    // News from before, which the first command fetches, is no change.
+    await unit.testUnitReady();
+    const before = attentions;
+    const properties = await askAll(unit, inquiry, protocolVersion);
+    if (attentions === before || round === ROUNDS_MAX) return properties;
+  }
+}
+
+async function askAll(
+  unit: LogicalUnit,
+  inquiry: StandardInquiry,
+  protocolVersion: number,
+): Promise<DiskProperties> {
   const general = await modeSense(unit, ModePage.all);
   const capacity = await readCapacity(unit, inquiry);
   const pages = (await page(unit, VpdPage.supportedPages, parseSupportedPages)) ?? [];

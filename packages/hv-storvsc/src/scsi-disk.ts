@@ -377,7 +377,7 @@ export class ScsiDisk implements DiskQueueOwner {
     else this.replaced();
   }
 
-  /** The unit for asking about the disk itself: news that comes while looking is seen by looking. */
+  /** A unit for asking about the disk itself: whoever asks sees to the news that comes meanwhile. */
   #quietUnit(): LogicalUnit {
     return new LogicalUnit(this.#executor, this.target, this.lun);
   }

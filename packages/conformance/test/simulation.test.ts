@@ -1,0 +1,87 @@
+import { expect, test } from "vitest";
+import { Simulation, type Actor } from "@hyperv-is/conformance";
+
+/** An actor that does `turns` turns of `work`. */
+function worker(name: string, turns: number, work: () => void): Actor {
+  let left = turns;
+  return {
+    name,
+    step() {
+      work();
+      return --left > 0;
+    },
+  };
+}
+
+test("time stands still in turns unless they take time, and jumps when all sleep", () => {
+  const still = new Simulation(1);
+  still.wake(worker("busy", 100, () => undefined));
+  let rangAt = -1;
+  still.after(7, () => (rangAt = still.steps));
+  still.run(1000);
+  expect([rangAt, still.now()]).toEqual([100, 7]);
+});
+
+test("alarms ring among the turns of those who are awake", () => {
+  const simulation = new Simulation(2, { turnMs: 1 });
+  simulation.wake(worker("busy", 100, () => undefined));
+  const rangAt: number[] = [];
+  for (const delayMs of [3, 1, 2])
+    simulation.after(delayMs, () => {
+      expect(simulation.now()).toBeGreaterThanOrEqual(delayMs);
+      rangAt.push(simulation.steps);
+    });
+  simulation.run(1000);
+  expect(rangAt).toHaveLength(3);
+  expect(rangAt[0]).toBeGreaterThan(0);
+  expect(rangAt[2]).toBeLessThan(100);
+  expect(rangAt).toEqual([...rangAt].sort((left, right) => left - right));
+});
+
+test("a cancelled alarm never rings", () => {
+  const simulation = new Simulation(3);
+  const alarm = simulation.after(1, () => expect.unreachable());
+  alarm.cancel();
+  simulation.run(10);
+  expect(simulation.now()).toBe(0);
+});
+
+test("what a CPU does in an alarm or a promise can be interrupted, but not by itself", async () => {
+  const simulation = new Simulation(4);
+  const seen = { alarm: 0, story: 0 };
+  let inside: keyof typeof seen | undefined;
+  const own = worker("own", 1, () => expect(inside).toBeUndefined());
+  const other = worker("other", 1, () => {
+    if (inside !== undefined) seen[inside]++;
+  });
+  const work = (where: keyof typeof seen): void => {
+    for (let access = 0; access < 50; access++) {
+      simulation.wake(own);
+      simulation.wake(other);
+      inside = where;
+      simulation.yieldPoint();
+      inside = undefined;
+    }
+  };
+  const story = async (): Promise<void> => {
+    await Promise.resolve();
+    work("story");
+    await new Promise<void>((resolve) => {
+      simulation.timersOf(own).after(5, () => {
+        work("alarm");
+        resolve();
+      });
+    });
+  };
+  await simulation.complete(story(), 10_000, own);
+  expect(seen.story).toBeGreaterThan(0);
+  expect(seen.alarm).toBeGreaterThan(0);
+});
+
+test("a story that waits for nothing that can come fails with the seed", async () => {
+  const simulation = new Simulation(5);
+  await expect(simulation.complete(new Promise(() => undefined), 100)).rejects.toMatchObject({
+    seed: 5,
+    message: expect.stringContaining("a wake-up was lost") as string,
+  });
+});

@@ -3,10 +3,11 @@
  * TypeScript one: a control page and a data area that need not be a power of two, space and signal rules,
  * validation of every field the other side writes, one copy in and one copy out.
  *
- * usage: ring DATA_BYTES PAYLOAD_BYTES BATCH PACKETS
- * Prints the seconds that the consumer needed for PACKETS packets, and the FNV-1a checksum of the last
- * payload as it arrived.
+ * usage: ring DATA_BYTES
+ * For each line "PAYLOAD_BYTES BATCH PACKETS" on standard input it prints the seconds that the consumer
+ * needed, and the FNV-1a checksum of the last payload as it arrived.
  */
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -25,10 +26,16 @@ static struct control *control;
 static uint8_t *data;
 static uint32_t size, payload, batch;
 static uint64_t packets;
+static uint8_t *source, *target;
 static atomic_ulong signals;
-/* Ends that are ready, so that neither counts the other's start. */
+/* The two ends and the main thread meet here before and after each round. */
+static pthread_barrier_t begin, end;
+/* Ends that are awake, so that neither counts the other's waking. */
 static atomic_uint ready;
 static double seconds;
+
+/* A multiple of 8: the consumer copies whole units. */
+enum { PAYLOAD_MAX = 65536 };
 
 static inline uint32_t wrap(uint32_t at)
 {
@@ -70,7 +77,7 @@ static void meet(void)
 		;
 }
 
-static void *produce(void *source)
+static void produce(void)
 {
 	uint32_t staged = 0, published = 0, read = 0;
 	uint32_t length = (16 + payload + 7) & ~7u, total = length + 8;
@@ -114,10 +121,9 @@ static void *produce(void *source)
 				atomic_fetch_add(&signals, 1);
 		}
 	}
-	return NULL;
 }
 
-static void *consume(void *target)
+static void consume(void)
 {
 	uint32_t read = 0, published = 0, write = 0;
 	struct timespec from, to;
@@ -179,7 +185,6 @@ static void *consume(void *target)
 	}
 	clock_gettime(CLOCK_MONOTONIC, &to);
 	seconds = to.tv_sec - from.tv_sec + (to.tv_nsec - from.tv_nsec) / 1e9;
-	return NULL;
 }
 
 /* The payload that both sides of the benchmark carry. */
@@ -196,37 +201,57 @@ static uint32_t checksum(const uint8_t *bytes, uint32_t length)
 	return hash;
 }
 
+static void *run(void *producer)
+{
+	for (;;) {
+		pthread_barrier_wait(&begin);
+		if (producer != NULL)
+			produce();
+		else
+			consume();
+		pthread_barrier_wait(&end);
+	}
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
-	if (argc != 5) {
-		fprintf(stderr, "usage: ring DATA_BYTES PAYLOAD_BYTES BATCH PACKETS\n");
+	char line[128];
+	pthread_t producer, consumer;
+
+	if (argc != 2 || (size = strtoul(argv[1], NULL, 10)) == 0) {
+		fprintf(stderr, "usage: ring DATA_BYTES\n");
 		return 2;
 	}
-	size = strtoul(argv[1], NULL, 10);
-	payload = strtoul(argv[2], NULL, 10);
-	batch = strtoul(argv[3], NULL, 10);
-	packets = strtoull(argv[4], NULL, 10);
-	if (posix_memalign((void **)&memory, 4096, 4096 + size) != 0)
+	source = malloc(PAYLOAD_MAX);
+	target = malloc(PAYLOAD_MAX);
+	if (source == NULL || target == NULL ||
+	    posix_memalign((void **)&memory, 4096, 4096 + (size_t)size) != 0)
 		die("out of memory");
-	memset(memory, 0, 4096 + size);
 	control = (struct control *)memory;
 	data = memory + 4096;
-	atomic_store(&control->imask, 1);
-	/* The consumer copies whole units of 8 bytes. */
-	uint8_t *source = malloc(payload), *target = calloc(1, payload + 8);
-	if (source == NULL || target == NULL)
-		die("out of memory");
-	for (uint32_t index = 0; index < payload; index++)
+	memset(data, 0, size);
+	for (uint32_t index = 0; index < PAYLOAD_MAX; index++)
 		source[index] = payload_byte(index);
-
-	pthread_t producer, consumer;
-	if (pthread_create(&producer, NULL, produce, source) != 0 ||
-	    pthread_create(&consumer, NULL, consume, target) != 0)
+	pthread_barrier_init(&begin, NULL, 3);
+	pthread_barrier_init(&end, NULL, 3);
+	if (pthread_create(&producer, NULL, run, &ready) != 0 ||
+	    pthread_create(&consumer, NULL, run, NULL) != 0)
 		die("no thread");
-	pthread_join(producer, NULL);
-	pthread_join(consumer, NULL);
-	if (atomic_load(&signals) != 0)
-		die("an end that polls was to be signalled");
-	printf("%.9f %u\n", seconds, checksum(target, payload));
+	while (fgets(line, sizeof line, stdin) != NULL) {
+		if (sscanf(line, "%" SCNu32 " %" SCNu32 " %" SCNu64, &payload, &batch, &packets) != 3 ||
+		    payload == 0 || payload > PAYLOAD_MAX || batch == 0)
+			die("bad line");
+		memset(target, 0, PAYLOAD_MAX);
+		memset(control, 0, 4096);
+		atomic_store(&control->imask, 1);
+		atomic_store(&ready, 0);
+		pthread_barrier_wait(&begin);
+		pthread_barrier_wait(&end);
+		if (atomic_load(&signals) != 0)
+			die("an end that polls was to be signalled");
+		printf("%.9f %" PRIu32 "\n", seconds, checksum(target, payload));
+		fflush(stdout);
+	}
 	return 0;
 }

@@ -21,7 +21,7 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
   const batches = wholeNumbers(values, "batch", 1, 1_000);
   if (availableParallelism() < 2)
     throw new BenchmarkError("two ends that poll need two processors, and this machine has one");
-  const peer = await CRing.build(RING_DATA_BYTES);
+  const peer = await CRing.start(RING_DATA_BYTES);
   const ours = new RingThreads(RING_DATA_BYTES);
   const results: BenchmarkResult[] = [];
   try {
@@ -41,6 +41,7 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
         );
   } finally {
     await ours.close();
+    await peer.close();
   }
   return results;
 }

@@ -1,3 +1,5 @@
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+
 /** Contents of a block that was never written, or was given up. */
 const ZEROS = 0;
 
@@ -52,9 +54,12 @@ export class BlockModel {
     return this.#begin(lba, blocks, ++this.#lastStamp);
   }
 
-  /** Begins a change to zeros. */
-  clear(lba: number, blocks: number): Change {
-    return this.#begin(lba, blocks, ZEROS);
+  /** Begins an UNMAP, of which the disk takes whole pages only. */
+  unmap(lba: number, blocks: number): readonly Change[] {
+    const perPage = PAGE_SIZE / this.blockBytes;
+    const first = Math.ceil(lba / perPage) * perPage;
+    const end = Math.floor((lba + blocks) / perPage) * perPage;
+    return end > first ? [this.#begin(first, end - first, ZEROS)] : [];
   }
 
   /** The bytes of a write. */

@@ -1,51 +1,27 @@
-import {
-  DiskOperation,
-  Outcome,
-  ScsiError,
-  StorvscError,
-  type DiskQueue,
-  type ScsiDisk,
-} from "@hyperv-is/hv-storvsc";
+import { ScsiError, StorvscError, type ScsiDisk } from "@hyperv-is/hv-storvsc";
 import { DataDirection } from "@hyperv-is/hv-storvsc/protocol";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import type { Prng } from "@hyperv-is/conformance";
-import { BlockModel, type Change, type Look } from "./block-model.js";
-import { ScatterBuffer } from "./scatter-buffer.js";
+import { BlockModel } from "./block-model.js";
+import { OperationLedger } from "./operation-ledger.js";
+import { FastPath, type FastPathPlan } from "./storage-fast-path.js";
 import type { DiskPair, StorageMachine } from "./storage-machine.js";
 
 /** What a workload does. */
-export interface WorkloadPlan {
+export interface WorkloadPlan extends FastPathPlan {
   /** Programs that use the promises, side by side. */
   readonly tasks: number;
   /** Operations of each. */
   readonly operations: number;
-  /** Requests to each disk on the fast path, and how many at a time. */
+  /** Requests to each disk on the fast path. */
   readonly fastRequests: number;
-  readonly fastDepth: number;
-  /** Blocks of most of them, at most. */
-  readonly fastBlocks: number;
   /** How often the host changes the size of a disk, at most. */
   readonly resizes: number;
-}
-
-/** An operation that failed: what for, and how. */
-export interface Failure {
-  readonly what: string;
-  readonly code: string;
 }
 
 interface Extent {
   readonly lba: number;
   readonly blocks: number;
-}
-
-/** A request on the fast path. */
-interface Request {
-  readonly operation: DiskOperation;
-  readonly buffer: ScatterBuffer | undefined;
-  readonly look: Look | undefined;
-  readonly changes: readonly Change[];
-  readonly contents: Uint8Array | undefined;
 }
 
 /** How much a disk may grow. */
@@ -59,20 +35,13 @@ const SMALL_BLOCKS = 9;
  * An error in what they see is a failure of the schedule; a failed operation is a fact for its plan to explain.
  */
 export class StorageWorkload {
-  readonly failures: Failure[] = [];
-  /** Operations that began, and those that ended one way or the other. */
-  begun = 0;
-  ended = 0;
-  succeeded = 0;
-  /** Operations that were given up and whose memory the host has not let go of. */
-  orphans = 0;
+  readonly ledger = new OperationLedger();
   readonly #machine: StorageMachine;
   readonly #prng: Prng;
   readonly #plan: WorkloadPlan;
   readonly #models = new Map<DiskPair, BlockModel>();
   #resizes: number;
   #stopping = false;
-  #error: unknown;
 
   constructor(machine: StorageMachine, prng: Prng, plan: WorkloadPlan) {
     this.#machine = machine;
@@ -81,11 +50,6 @@ export class StorageWorkload {
     this.#resizes = plan.resizes;
     for (const disk of machine.disks)
       this.#models.set(disk, new BlockModel(disk.plan.blockBytes, disk.plan.blocks));
-  }
-
-  /** Operations under way. */
-  get pending(): number {
-    return this.begun - this.ended;
   }
 
   /** Begins nothing new. */
@@ -100,11 +64,7 @@ export class StorageWorkload {
     if (fastRequests > 0)
       for (const pair of this.#machine.disks) programs.push(this.#fastProgram(pair));
     await Promise.all(programs);
-    this.throwIfWrong();
-  }
-
-  throwIfWrong(): void {
-    if (this.#error !== undefined) throw this.#error as Error;
+    this.ledger.throwIfWrong();
   }
 
   /** Reads every disk through the guest and compares it with the model. */
@@ -184,20 +144,20 @@ export class StorageWorkload {
    * it succeeded.
    */
   async #try(what: string, operation: () => Promise<unknown>, expected?: string): Promise<boolean> {
-    this.begun++;
+    this.ledger.begun++;
     try {
       await operation();
-      this.succeeded++;
+      this.ledger.succeeded++;
       return true;
     } catch (error) {
       if (!(error instanceof ScsiError || error instanceof StorvscError)) {
-        this.#error ??= error;
+        this.ledger.wrong(error);
         return false;
       }
-      if (error.code !== expected) this.failures.push({ what, code: error.code });
+      if (error.code !== expected) this.ledger.failures.push({ what, code: error.code });
       return false;
     } finally {
-      this.ended++;
+      this.ledger.ended++;
     }
   }
 
@@ -210,7 +170,7 @@ export class StorageWorkload {
     const look = model.read(lba, blocks);
     const array = this.#array(blocks * model.blockBytes);
     const done = await this.#try("read", () => disk.read(pair.plan.origin + lba, array.data));
-    if (done) this.#judge(() => model.check(look, array.data));
+    if (done) this.ledger.judge(() => model.check(look, array.data));
     else model.abandon(look);
     array.free(done);
   }
@@ -266,12 +226,12 @@ export class StorageWorkload {
         throw error;
       }
     });
-    if (done && look !== undefined) this.#judge(() => model.check(look, data));
+    if (done && look !== undefined) this.ledger.judge(() => model.check(look, data));
     else if (look !== undefined) model.abandon(look);
     if (released !== undefined) {
-      this.orphans++;
+      this.ledger.orphans++;
       void released.then(() => {
-        this.orphans--;
+        this.ledger.orphans--;
         if (change !== undefined) model.end(change, false);
         array.free(false);
       });
@@ -292,10 +252,11 @@ export class StorageWorkload {
   async #unmap(pair: DiskPair, disk: ScsiDisk): Promise<void> {
     if (pair.plan.readOnly || disk.unmapLimits === undefined) return;
     const extents = Array.from({ length: 1 + this.#prng.below(3) }, () => this.#extent(pair));
-    const changes = extents.flatMap((extent) => this.#clear(pair, extent));
+    const model = this.#models.get(pair)!;
+    const changes = extents.flatMap(({ lba, blocks }) => model.unmap(lba, blocks));
     const ranges = extents.map(({ lba, blocks }) => ({ lba: pair.plan.origin + lba, blocks }));
     const done = await this.#try("unmap", () => disk.unmap(ranges));
-    for (const change of changes) this.#models.get(pair)!.end(change, done);
+    for (const change of changes) model.end(change, done);
   }
 
   async #outOfRange(pair: DiskPair, disk: ScsiDisk): Promise<void> {
@@ -307,15 +268,7 @@ export class StorageWorkload {
   /** An operation that must fail: whatever the reason, success is wrong. */
   async #refused(what: string, operation: () => Promise<void>): Promise<void> {
     if (await this.#try(what, operation, "ERR_SCSI_CHECK_CONDITION"))
-      this.#error ??= new Error(`a ${what} that the disk must refuse succeeded`);
-  }
-
-  /** Changes that an UNMAP makes: the disk lets go of whole pages only. */
-  #clear(pair: DiskPair, { lba, blocks }: Extent): Change[] {
-    const perPage = PAGE_SIZE / pair.plan.blockBytes;
-    const first = Math.ceil(lba / perPage) * perPage;
-    const end = Math.floor((lba + blocks) / perPage) * perPage;
-    return end > first ? [this.#models.get(pair)!.clear(first, end - first)] : [];
+      this.ledger.wrong(new Error(`a ${what} that the disk must refuse succeeded`));
   }
 
   #extent({ plan, instanceId }: DiskPair): Extent {
@@ -352,138 +305,23 @@ export class StorageWorkload {
     };
   }
 
-  #judge(check: () => void): void {
-    try {
-      check();
-    } catch (error) {
-      this.#error ??= error;
-    }
-  }
-
   /** Drives one disk by slots, again after each loss of its controller, until the plan's requests are through. */
   async #fastProgram(pair: DiskPair): Promise<void> {
     let left = this.#plan.fastRequests;
     for (let patience = 20; left > 0 && patience > 0 && !this.#stopping; patience--) {
       const disk = this.#machine.find(pair);
       if (disk === undefined) await this.#sleep(1 + this.#prng.below(20));
-      else left = await this.#fastRound(pair, disk, left);
-    }
-  }
-
-  /** Resolves with the requests that are left. */
-  #fastRound(pair: DiskPair, disk: ScsiDisk, requests: number): Promise<number> {
-    const model = this.#models.get(pair)!;
-    const depth = Math.min(this.#plan.fastDepth, disk.queueDepthMax - 4);
-    if (depth < 1) return this.#sleep(1).then(() => requests);
-    const slots: (Request | undefined)[] = Array.from({ length: depth }, () => undefined);
-    let left = requests;
-    let over = false;
-    return new Promise((resolve) => {
-      const submitOne = (slot: number): boolean => {
-        const request = this.#request(pair, disk);
-        slots[slot] = request.request;
-        const { lba, blocks } = request.extent;
-        const { operation, buffer } = request.request;
-        this.begun++;
-        if (queue.submit(operation, pair.plan.origin + lba, blocks, buffer, slot)) {
-          left--;
-          return true;
-        }
-        this.ended++;
-        slots[slot] = undefined;
-        this.#settle(model, request.request, Outcome.retry, 0);
-        return false;
-      };
-      const fill = (most: number): void => {
-        for (let slot = 0; slot < depth && most > 0 && left > 0 && !this.#stopping; slot++)
-          if (slots[slot] === undefined) {
-            if (!submitOne(slot)) break;
-            most--;
-          }
-        queue.flush();
-        if (queue.inFlight > 0 || over) return;
-        over = true;
-        queue.close();
-        resolve(left);
-      };
-      const queue: DiskQueue = disk.openQueue(depth, {
-        complete: (slot, outcome, transferred) => {
-          const request = slots[slot]!;
-          slots[slot] = undefined;
-          this.ended++;
-          if (outcome === Outcome.ok) this.succeeded++;
-          else this.#fail(pair, request, outcome);
-          this.#judge(() => this.#settle(model, request, outcome, transferred));
-          // The next request from inside the completion, several from outside, or none until all are through.
-          if (left > 0 && !this.#stopping && this.#prng.chance(2, 3)) submitOne(slot);
-          if (queue.inFlight === 0 || this.#prng.chance(1, 8))
-            void Promise.resolve().then(() => {
-              if (queue.inFlight === 0 && !over) fill(depth);
-            });
-        },
-      });
-      fill(1 + this.#prng.below(depth));
-    });
-  }
-
-  #fail(pair: DiskPair, { operation }: Request, outcome: Outcome): void {
-    const isWrite = operation === DiskOperation.write || operation === DiskOperation.unmap;
-    if (pair.plan.readOnly && isWrite && outcome === Outcome.checkCondition) return;
-    const name = Object.entries(Outcome).find(([, value]) => value === outcome)?.[0];
-    const what = Object.entries(DiskOperation).find(([, value]) => value === operation)?.[0];
-    this.failures.push({ what: `fast ${what}`, code: `outcome ${name}` });
-  }
-
-  #request(pair: DiskPair, disk: ScsiDisk): { readonly request: Request; readonly extent: Extent } {
-    const prng = this.#prng;
-    const model = this.#models.get(pair)!;
-    const { memory, programs } = this.#machine;
-    const most = Math.floor(disk.maxTransferBytes / model.blockBytes);
-    const blocks = Math.min(
-      1 + prng.below(prng.chance(1, 4) ? most : Math.min(most, this.#plan.fastBlocks)),
-      model.blocks,
-    );
-    const extent = { lba: prng.below(model.blocks - blocks + 1), blocks };
-    const kinds = [0, 0, 0, 1, 1, 1, 1, 2, 3] as const;
-    const operation: DiskOperation = prng.pick(kinds);
-    const none = { buffer: undefined, look: undefined, changes: [], contents: undefined };
-    if (operation === DiskOperation.flush) return { request: { ...none, operation }, extent };
-    if (operation === DiskOperation.unmap) {
-      const changes = pair.plan.readOnly ? [] : this.#clear(pair, extent);
-      return { request: { ...none, operation, changes }, extent };
-    }
-    const buffer = ScatterBuffer.make(memory, programs, prng, blocks * model.blockBytes);
-    if (buffer === undefined)
-      return { request: { ...none, operation: DiskOperation.flush }, extent };
-    if (operation === DiskOperation.read) {
-      const look = model.read(extent.lba, blocks);
-      return { request: { ...none, operation, buffer, look }, extent };
-    }
-    if (pair.plan.readOnly) return { request: { ...none, operation, buffer }, extent };
-    const change = model.write(extent.lba, blocks);
-    const contents = model.contents(change);
-    buffer.put(contents);
-    return { request: { ...none, operation, buffer, changes: [change], contents }, extent };
-  }
-
-  /** Ends a request in the model, and looks at what it left in memory. */
-  #settle(model: BlockModel, request: Request, outcome: Outcome, transferred: number): void {
-    const { buffer, look, changes, contents } = request;
-    const done = outcome === Outcome.ok;
-    for (const change of changes) model.end(change, done);
-    if (buffer !== undefined) {
-      const isOver = outcome !== Outcome.closed;
-      const data = isOver ? buffer.take() : new Uint8Array(0);
-      buffer.free(this.#machine.programs, isOver);
-      if (!isOver) {
-        if (look !== undefined) model.abandon(look);
-        return;
-      }
-      if (contents !== undefined && Buffer.compare(contents, data) !== 0)
-        throw new Error("a write changed its own data");
-      if (look !== undefined && (done || transferred > 0))
-        model.check(look, data.subarray(0, transferred));
-      else if (look !== undefined) model.abandon(look);
+      else
+        left = await new FastPath(
+          this.#machine,
+          this.#prng,
+          this.ledger,
+          this.#plan,
+          pair,
+          this.#models.get(pair)!,
+          disk,
+          () => this.#stopping,
+        ).run(left);
     }
   }
 }

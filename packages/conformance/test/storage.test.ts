@@ -85,4 +85,9 @@ describe.runIf(replayed === undefined)("mutants in one end of the storage channe
     },
     120_000,
   );
+
+  test("a host that does not look again for room is outlived by its timer", async () => {
+    const mutant = { side: "host", mutant: "pending-size-not-rechecked" } as const;
+    for (let seed = 1; seed <= 50; seed++) await runSchedule({ seed, mutant });
+  });
 });

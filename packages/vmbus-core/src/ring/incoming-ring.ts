@@ -100,9 +100,13 @@ export class IncomingRing {
     }
     if (available < Packet.descriptorBytes + Packet.trailerBytes)
       return this.#corrupt("packet-truncated");
-    this.#start = this.#read;
-    const first = this.u32(0);
-    const second = this.u32(4);
+    const start = this.#read;
+    this.#start = start;
+    const words = this.#words;
+    // Whatever is 8 bytes at a multiple of 8 lies in one piece.
+    const at = this.#area.address(start) >>> 2;
+    const first = words[at]!;
+    const second = words[at + 1]!;
     const type = first & 0xffff;
     const headerBytes = (first >>> 16) << 3;
     const packetBytes = (second & 0xffff) << 3;
@@ -124,8 +128,9 @@ export class IncomingRing {
     this.flags = flags;
     this.headerBytes = headerBytes;
     this.packetBytes = packetBytes;
-    this.idLow = this.u32(8);
-    this.idHigh = this.u32(12);
+    const id = this.#area.address(start + 8 === this.sizeBytes ? 0 : start + 8) >>> 2;
+    this.idLow = words[id]!;
+    this.idHigh = words[id + 1]!;
     return ReceiveResult.Packet;
   }
 

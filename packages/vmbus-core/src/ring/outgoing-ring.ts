@@ -48,8 +48,11 @@ export class OutgoingRing {
   #staged: number;
   /** Newest read index that was seen and is possible. */
   #read: number;
-  #packetStart = 0;
+  /** The current packet lies in one piece of guest memory, trailer included: `#shift` makes GPAs of its offsets. */
+  #isWhole = false;
+  #shift = 0;
   #packetEnd = 0;
+  /** Ring offset of the next byte; runs past the end of the ring in a packet that the wrap splits. */
   #cursor = 0;
   #waiting = false;
 
@@ -96,28 +99,42 @@ export class OutgoingRing {
     if (length > this.maxPacketBytes) throw new RangeError("packet larger than the ring");
     const total = length + Packet.trailerBytes;
     if (this.#free() <= total) {
-      if (!this.#refresh()) return SendResult.Corrupt;
-      if (this.#free() <= total) return SendResult.Full;
+      const result = this.#lookForRoom(total);
+      if (result !== SendResult.Ready) return result;
     }
     const start = this.#staged;
-    this.#packetStart = start;
+    const shift = this.#area.address(start) - start;
+    this.#shift = shift;
+    this.#isWhole = this.#area.run(start, total) === total;
+    this.#cursor = start + Packet.descriptorBytes;
     this.#packetEnd = start + length;
-    const at = this.#area.address(start) >>> 2;
-    // A descriptor is 16 bytes at a multiple of 8: it can be split by the wrap in the middle only.
-    this.#words[at] = type | (headerBytes << 13);
-    this.#words[at + 1] = (length >>> 3) | (flags << 16);
-    this.#cursor = start + 8;
-    this.putU32(idLow);
-    this.putU32(idHigh);
+    const first = type | (headerBytes << 13);
+    const second = (length >>> 3) | (flags << 16);
+    if (this.#isWhole) {
+      const words = this.#words;
+      const at = (start + shift) >>> 2;
+      const trailer = at + (length >>> 2);
+      // The payload goes over all of the last 8 bytes but the padding.
+      words[trailer - 2] = words[trailer - 1] = 0;
+      words[at] = first;
+      words[at + 1] = second;
+      words[at + 2] = idLow;
+      words[at + 3] = idHigh;
+      words[trailer] = 0;
+      words[trailer + 1] = start;
+    } else {
+      this.#putQuad(start + length - 8, 0, 0);
+      this.#putQuad(start, first, second);
+      this.#putQuad(start + 8, idLow, idHigh);
+      this.#putQuad(start + length, 0, start);
+    }
     return SendResult.Ready;
   }
 
   /** Puts the next 4 bytes, little-endian. */
   putU32(value: number): void {
-    let at = this.#cursor;
-    this.#cursor = at + 4;
-    if (at >= this.sizeBytes) at -= this.sizeBytes;
-    this.#words[this.#area.address(at) >>> 2] = value;
+    this.#words[this.#word(this.#cursor)] = value;
+    this.#cursor += 4;
   }
 
   /** Puts `count` words of a private array from index `from` on. */
@@ -140,17 +157,10 @@ export class OutgoingRing {
 
   /** Puts bytes of guest memory, from a range that the caller has checked. */
   putMemory(address: number, lengthBytes: number): void {
-    let from = address;
-    let rest = lengthBytes;
-    while (rest > 0) {
-      let at = this.#cursor;
-      if (at >= this.sizeBytes) at -= this.sizeBytes;
-      const run = this.#area.run(at, rest);
-      copyWithinMemory(this.#memory, this.#area.address(at), from, run);
-      this.#cursor += run;
-      from += run;
-      rest -= run;
-    }
+    const to = this.#cursor;
+    this.#cursor = to + lengthBytes;
+    if (this.#isWhole) copyWithinMemory(this.#memory, to + this.#shift, address, lengthBytes);
+    else this.#putSplit(to, address, lengthBytes);
   }
 
   /** Puts bytes of a private array: for small or rare payloads. */
@@ -163,20 +173,12 @@ export class OutgoingRing {
     }
   }
 
-  /** Ends the packet: zero padding up to the announced length, then the trailer. Not yet visible. */
+  /** Ends the packet: all of the announced length is put, but for padding of up to 7 bytes. Not yet visible. */
   end(): void {
-    while ((this.#cursor & 7) !== 0 && this.#cursor < this.#packetEnd) {
-      let at = this.#cursor++;
-      if (at >= this.sizeBytes) at -= this.sizeBytes;
-      this.#memory.bytes[this.#area.address(at)] = 0;
-    }
-    if (this.#cursor !== this.#packetEnd)
+    if (((this.#cursor + 7) & ~7) !== this.#packetEnd)
       throw new Error("packet does not have its announced length");
-    this.putU32(0);
-    this.putU32(this.#packetStart);
-    let end = this.#cursor;
-    if (end >= this.sizeBytes) end -= this.sizeBytes;
-    this.#staged = end;
+    const end = this.#packetEnd + Packet.trailerBytes;
+    this.#staged = end >= this.sizeBytes ? end - this.sizeBytes : end;
   }
 
   /**
@@ -229,6 +231,39 @@ export class OutgoingRing {
   /** The ring as its control words show it. */
   inspect(): RingState {
     return this.#control.inspect(this.sizeBytes);
+  }
+
+  /** Index in `words` of the word at an offset of the current packet. */
+  #word(offset: number): number {
+    if (this.#isWhole) return (offset + this.#shift) >>> 2;
+    return this.#area.address(offset >= this.sizeBytes ? offset - this.sizeBytes : offset) >>> 2;
+  }
+
+  /** Puts 8 bytes at an offset that is a multiple of 8: they lie in one piece, in a split packet too. */
+  #putQuad(offset: number, low: number, high: number): void {
+    const at = this.#word(offset);
+    this.#words[at] = low;
+    this.#words[at + 1] = high;
+  }
+
+  #putSplit(offset: number, address: number, lengthBytes: number): void {
+    let at = offset;
+    let from = address;
+    let rest = lengthBytes;
+    while (rest > 0) {
+      if (at >= this.sizeBytes) at -= this.sizeBytes;
+      const run = this.#area.run(at, rest);
+      copyWithinMemory(this.#memory, this.#area.address(at), from, run);
+      at += run;
+      from += run;
+      rest -= run;
+    }
+  }
+
+  /** The last known read index leaves no room for `total` bytes: asks for a newer one. */
+  #lookForRoom(total: number): SendResult {
+    if (!this.#refresh()) return SendResult.Corrupt;
+    return this.#free() <= total ? SendResult.Full : SendResult.Ready;
   }
 
   /** Bytes between the last known read index and what is staged; one more than may be written. */

@@ -22,6 +22,7 @@ const commonOptions = {
   json: { type: "boolean" },
   runs: { type: "string", default: "5" },
   "round-ms": { type: "string", default: "500" },
+  "wait-s": { type: "string", default: "60" },
   compare: { type: "string" },
   help: { type: "boolean", short: "h" },
 } as const;
@@ -29,6 +30,7 @@ const commonOptions = {
 const commonHelp = `  --json            print one JSON object instead of a table
   --runs N          measurements of each side that a median is of; 5 unless given
   --round-ms N      how long a measurement lasts; 500 unless given
+  --wait-s N        how long to wait in all for other processes to leave the machine idle; 60 unless given
   --compare FILE    print the changes since an earlier run with --json, in percent
 `;
 
@@ -81,7 +83,7 @@ function parse(benchmark: Benchmark, args: string[]): OptionValues {
 }
 
 async function measure(name: string, benchmark: Benchmark, values: OptionValues): Promise<void> {
-  const processorTime = new ProcessorTime();
+  const processorTime = new ProcessorTime(wholeNumber(values, "wait-s", 0, 86_400) * 1e3);
   const isWatched = process.stderr.isTTY;
   const progress = (text: string): void => {
     if (isWatched) process.stderr.write(`\r\x1b[K${text}`);

@@ -41,6 +41,11 @@ export class CRing {
     return new CRing(await build(), ringDataBytes);
   }
 
+  /** The process that has the threads. */
+  get pid(): number {
+    return this.#process.pid!;
+  }
+
   /** As `RingThreads.send`. */
   async send(round: RingRound): Promise<{ seconds: number; checksum: number }> {
     this.#process.stdin!.write(`${round.payloadBytes} ${round.batch} ${round.packets}\n`);

@@ -22,6 +22,7 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
   if (availableParallelism() < 2)
     throw new BenchmarkError("two ends that poll need two processors, and this machine has one");
   const peer = await CRing.start(RING_DATA_BYTES);
+  measuring.processorTime.include(peer.pid);
   const ours = new RingThreads(RING_DATA_BYTES);
   const results: BenchmarkResult[] = [];
   try {

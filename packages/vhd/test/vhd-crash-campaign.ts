@@ -2,7 +2,7 @@ import { readBlockTable } from "../src/vhd/block-table.js";
 import { NOT_ALLOCATED } from "../src/vhd/dynamic-header.js";
 import { checkVhd, createVhd, openVhd } from "../src/vhd/index.js";
 import { surveyVhd } from "../src/vhd/survey.js";
-import { refusing } from "../src/vhdx/reporter.js";
+import { refusing } from "../src/reporter.js";
 import { type VirtualDisk } from "../src/virtual-disk.js";
 import { type CampaignOptions } from "./crash-campaign.js";
 import { apply, crashImage, type FileOperation, MemoryFile } from "./memory-file.js";

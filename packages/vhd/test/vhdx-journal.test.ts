@@ -3,7 +3,7 @@ import { newHeader } from "../src/vhdx/header.js";
 import { Journal } from "../src/vhdx/journal.js";
 import { MIB, PAGE_BYTES } from "../src/vhdx/layout.js";
 import { LogReader } from "../src/vhdx/log-reader.js";
-import { refusing } from "../src/vhdx/reporter.js";
+import { refusing } from "../src/reporter.js";
 import { apply, crashImage, type FileOperation, MemoryFile, randomFates } from "./memory-file.js";
 import { Prng } from "./prng.js";
 

@@ -29,7 +29,7 @@ import {
   RegionId,
   RegionTableLayout,
 } from "../src/vhdx/region-table.js";
-import { refusing } from "../src/vhdx/reporter.js";
+import { refusing } from "../src/reporter.js";
 import { MemoryFile } from "./memory-file.js";
 import { Prng } from "./prng.js";
 

@@ -4,7 +4,7 @@ import { emitGuid, ZERO_GUID } from "../src/guid.js";
 import { readHead } from "../src/vhdx/image.js";
 import { checkVhdx, createVhdx, describeVhdx, openVhdx } from "../src/vhdx/index.js";
 import { MIB } from "../src/vhdx/layout.js";
-import { refusing } from "../src/vhdx/reporter.js";
+import { refusing } from "../src/reporter.js";
 import { MemoryFile } from "./memory-file.js";
 import { Prng } from "./prng.js";
 

@@ -1,6 +1,6 @@
 import { type BlockFile } from "../block-file.js";
 import { type ImageErrorCode } from "../errors.js";
-import { type Reporter } from "../vhdx/reporter.js";
+import { type Reporter } from "../reporter.js";
 import {
   type DynamicHeader,
   DynamicHeaderLayout,

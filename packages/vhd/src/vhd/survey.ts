@@ -1,5 +1,5 @@
 import { type BlockFile } from "../block-file.js";
-import { type Reporter } from "../vhdx/reporter.js";
+import { type Reporter } from "../reporter.js";
 import { type BlockTable, readBlockTable } from "./block-table.js";
 import { type DynamicHeader, DynamicHeaderLayout, parseDynamicHeader } from "./dynamic-header.js";
 import { DiskType, type Footer, FooterLayout, hasFooterCookie, parseFooter } from "./footer.js";

@@ -2,7 +2,7 @@ import { assert } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
 import { type Random } from "../random.js";
-import { refusing } from "../vhdx/reporter.js";
+import { refusing } from "../reporter.js";
 import { type VirtualDisk } from "../virtual-disk.js";
 import { type BlockTable, MAX_BLOCKS, nextBlockOffset } from "./block-table.js";
 import { DynamicHeaderLayout, emitDynamicHeader, isPowerOfTwo } from "./dynamic-header.js";

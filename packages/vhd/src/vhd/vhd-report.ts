@@ -1,7 +1,7 @@
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
 import { type Finding } from "../finding.js";
-import { type Reporter } from "../vhdx/reporter.js";
+import { collecting } from "../reporter.js";
 import { NOT_ALLOCATED } from "./dynamic-header.js";
 import { DiskType, FEATURES_RESERVED, FooterLayout, VHD_EPOCH_SECONDS } from "./footer.js";
 import { type Geometry } from "./geometry.js";
@@ -85,15 +85,6 @@ export function checkVhd(file: BlockFile, kind?: VhdKind): Finding[] {
     }
   }
   return findings;
-}
-
-function collecting(findings: Finding[]): Reporter {
-  return {
-    error: (_code, structure, offset, text) =>
-      findings.push({ severity: "error", structure, offset, text }),
-    warning: (structure, offset, text) =>
-      findings.push({ severity: "warning", structure, offset, text }),
-  };
 }
 
 /** 16 bytes in the order of the file. */

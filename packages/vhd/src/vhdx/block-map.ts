@@ -1,9 +1,9 @@
 import { type BlockFile } from "../block-file.js";
+import { type Reporter } from "../reporter.js";
 import { type FileSpace } from "./file-space.js";
 import { Limit, MIB, PAGE_BYTES, viewOf } from "./layout.js";
 import { type DiskParameters } from "./metadata.js";
 import { type Region } from "./region-table.js";
-import { type Reporter } from "./reporter.js";
 
 /** States of a payload block, bits 0 to 2 of its BAT entry. */
 export const BlockState = {

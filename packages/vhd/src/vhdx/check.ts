@@ -1,11 +1,8 @@
 import { type BlockFile } from "../block-file.js";
 import { type Finding } from "../finding.js";
+import { collecting } from "../reporter.js";
 import { readBody, readHead } from "./image.js";
 import { OverlayFile } from "./overlay-file.js";
-import { type Reporter } from "./reporter.js";
-
-/** A ruined BAT has as many findings as entries; nobody reads more than this. */
-const MAX_FINDINGS = 1000;
 
 /**
  * Looks at everything that a VHDX is made of and says what is wrong with it; an empty list is a clean
@@ -14,15 +11,7 @@ const MAX_FINDINGS = 1000;
  */
 export function checkVhdx(file: BlockFile): Finding[] {
   const findings: Finding[] = [];
-  const add = (finding: Finding): void => {
-    if (findings.length < MAX_FINDINGS) findings.push(finding);
-    else if (findings.length === MAX_FINDINGS)
-      findings.push({ ...finding, text: `${finding.text}; and more, which are not listed` });
-  };
-  const reporter: Reporter = {
-    error: (_code, structure, offset, text) => add({ severity: "error", structure, offset, text }),
-    warning: (structure, offset, text) => add({ severity: "warning", structure, offset, text }),
-  };
+  const reporter = collecting(findings);
   const head = readHead(file, reporter);
   if (head === undefined) return findings;
   let replayed = file;

@@ -1,10 +1,10 @@
 import { type BlockFile } from "../block-file.js";
 import { readGuid } from "../guid.js";
+import { refusing } from "../reporter.js";
 import { type ImageFormat } from "../virtual-disk.js";
 import { readBody, readHead } from "./image.js";
 import { MIB } from "./layout.js";
 import { OverlayFile } from "./overlay-file.js";
-import { refusing } from "./reporter.js";
 
 /** What there is to know about a VHDX without reading its blocks. */
 export interface VhdxDescription {

@@ -2,6 +2,7 @@ import { type BlockFile } from "../block-file.js";
 import { crc32cWithoutField } from "../crc32c.js";
 import { ImageError } from "../errors.js";
 import { emitGuid, readGuid, ZERO_GUID } from "../guid.js";
+import { type Reporter } from "../reporter.js";
 import {
   emitText,
   emitU64,
@@ -14,7 +15,6 @@ import {
   sameBytes,
   viewOf,
 } from "./layout.js";
-import { type Reporter } from "./reporter.js";
 
 /** Byte offsets in a header; the CRC covers all 4096 bytes. Little-endian. */
 export const HeaderLayout = {

@@ -1,5 +1,6 @@
 import { type BlockFile } from "../block-file.js";
 import { ZERO_GUID } from "../guid.js";
+import { type Reporter } from "../reporter.js";
 import { BlockMap } from "./block-map.js";
 import { FileSpace } from "./file-space.js";
 import { type HeaderSlots, readHeaders } from "./header.js";
@@ -15,7 +16,6 @@ import {
 import { type ActiveLog, LogReader } from "./log-reader.js";
 import { type DiskParameters, readMetadata } from "./metadata.js";
 import { readRegionTable, type RegionTable } from "./region-table.js";
-import { type Reporter } from "./reporter.js";
 
 const CREATOR_BYTES = 512;
 

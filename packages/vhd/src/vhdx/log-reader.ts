@@ -1,6 +1,7 @@
 import { type BlockFile } from "../block-file.js";
 import { crc32c, crc32cWithoutField } from "../crc32c.js";
 import { ZERO_GUID } from "../guid.js";
+import { type Reporter } from "../reporter.js";
 import { type Header } from "./header.js";
 import { FileMap, hasText, Limit, MIB, PAGE_BYTES, readU64, viewOf } from "./layout.js";
 import {
@@ -14,7 +15,6 @@ import {
   restorePage,
   ZeroDescriptorLayout,
 } from "./log-entry.js";
-import { type Reporter } from "./reporter.js";
 
 /** Lowest file offset that the log may change. */
 const LOWEST_TARGET = FileMap.regionTable1;

@@ -1,8 +1,8 @@
 import { type BlockFile } from "../block-file.js";
 import { emitGuid, readGuid, ZERO_GUID } from "../guid.js";
+import { type Reporter } from "../reporter.js";
 import { emitText, emitU64, hasText, isPowerOfTwo, Limit, readU64, viewOf } from "./layout.js";
 import { type Region } from "./region-table.js";
-import { type Reporter } from "./reporter.js";
 
 /** Byte offsets in the metadata table, the first 64 KiB of the metadata region. Little-endian, no CRC. */
 export const MetadataTableLayout = {

@@ -1,10 +1,10 @@
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
 import { type Random } from "../random.js";
+import { refusing } from "../reporter.js";
 import { VhdxDisk } from "./disk.js";
 import { readBody, readHead } from "./image.js";
 import { OverlayFile } from "./overlay-file.js";
-import { refusing } from "./reporter.js";
 import { WriteSession } from "./write-session.js";
 
 export interface OpenVhdxOptions {

@@ -1,6 +1,7 @@
 import { type BlockFile } from "../block-file.js";
 import { crc32cWithoutField } from "../crc32c.js";
 import { emitGuid, readGuid } from "../guid.js";
+import { type Reporter } from "../reporter.js";
 import {
   emitText,
   emitU64,
@@ -12,7 +13,6 @@ import {
   sameBytes,
   viewOf,
 } from "./layout.js";
-import { type Reporter } from "./reporter.js";
 
 /** Byte offsets in a region table; the CRC covers all 64 KiB. Little-endian. */
 export const RegionTableLayout = {

@@ -23,6 +23,7 @@ const additionalTexts: ReadonlyMap<number, string> = new Map<number, string>([
   [AdditionalSense.logicalUnitNotSupported, "logical unit not supported"],
   [AdditionalSense.invalidFieldInParameterList, "invalid field in parameter list"],
   [AdditionalSense.writeProtected, "write protected"],
+  [AdditionalSense.spaceAllocationFailed, "space allocation failed"],
   [AdditionalSense.mediumMayHaveChanged, "medium may have changed"],
   [AdditionalSense.busReset, "power on, reset, or bus device reset"],
   [AdditionalSense.capacityDataChanged, "capacity data has changed"],

@@ -28,6 +28,7 @@ test("sense data as text", () => {
   const text = (key: number, additionalSense: number, deferred = false): string =>
     senseText({ key, additionalSense, deferred });
   expect(text(5, 0x2100)).toBe("illegal request, logical block address out of range (5/21/00)");
+  expect(text(7, 0x2707)).toBe("data protect, space allocation failed (7/27/07)");
   expect(text(6, 0x2a09)).toBe("unit attention, capacity data has changed (6/2A/09)");
   expect(text(0xb, 0x1234)).toBe("aborted command (B/12/34)");
   expect(text(0xc, 0, true)).toBe("of an earlier command, reserved key (C/00/00)");

@@ -314,6 +314,7 @@ describe("retries", () => {
   test.each<[string, ScsiAnswer, string]>([
     ["invalid field", failed(SenseKey.illegalRequest, 0x2400, 0x86), "ERR_SCSI_CHECK_CONDITION"],
     ["write protected", failed(SenseKey.dataProtect, 0x2700), "ERR_SCSI_CHECK_CONDITION"],
+    ["no space", failed(SenseKey.dataProtect, 0x2707), "ERR_SCSI_CHECK_CONDITION"],
     ["write fault", failed(SenseKey.mediumError, 0x0300), "ERR_SCSI_CHECK_CONDITION"],
     [
       "reservation conflict",

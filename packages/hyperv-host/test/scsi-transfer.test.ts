@@ -138,8 +138,11 @@ describe("READ and WRITE", () => {
 describe("a backend that fails", () => {
   test.each([
     ["read", "28 00 00000000 00 0001", "EIO", "3/11/00"],
-    ["write", "2a 00 00000000 00 0001", "ENOSPC", "3/03/00"],
-    ["write", "41 00 00000000 00 0001", "ENOSPC", "3/03/00"],
+    ["write", "2a 00 00000000 00 0001", "EIO", "3/03/00"],
+    ["write", "41 00 00000000 00 0001", "EIO", "3/03/00"],
+    ["write", "2a 00 00000000 00 0001", "ERR_IMAGE_NO_SPACE", "7/27/07"],
+    ["write", "41 00 00000000 00 0001", "ERR_IMAGE_NO_SPACE", "7/27/07"],
+    ["flush", "35", "ERR_IMAGE_NO_SPACE", "7/27/07"],
     ["write", "2a 00 00000000 00 0001", "ERR_IMAGE_READ_ONLY", "7/27/00"],
     ["flush", "2a 08 00000000 00 0001", "EIO", "3/03/00"],
     ["flush", "41 08 00000000 00 0001", "EIO", "3/03/00"],

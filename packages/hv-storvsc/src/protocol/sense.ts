@@ -26,6 +26,8 @@ export const AdditionalSense = {
   logicalUnitNotSupported: 0x2500,
   invalidFieldInParameterList: 0x2600,
   writeProtected: 0x2700,
+  /** A device that takes its space as it is written to has none left. */
+  spaceAllocationFailed: 0x2707,
   mediumMayHaveChanged: 0x2800,
   busReset: 0x2900,
   capacityDataChanged: 0x2a09,

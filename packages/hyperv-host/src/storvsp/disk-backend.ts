@@ -1,13 +1,16 @@
 /** `code` of the error that a backend throws when it cannot be written at all. */
 export const READ_ONLY_CODE = "ERR_IMAGE_READ_ONLY";
 
+/** `code` of the error that a backend throws when there is no space for what was written. */
+export const NO_SPACE_CODE = "ERR_IMAGE_NO_SPACE";
+
 /**
  * Where a LUN keeps its blocks: a disk image, or memory. Matched by shape (`VirtualDisk` of
  * `@hyperv-is/vhd` is one).
  *
  * Calls are synchronous and take a window of the caller's array, which may lie over shared memory; the backend
  * keeps no reference to it. Positions and lengths are whole logical sectors inside the disk. A call that cannot
- * do its work throws: the guest then sees a medium error, and the disk lives on.
+ * do its work throws: the guest then sees a medium error, or what the codes above stand for, and the disk lives on.
  */
 export interface DiskBackend {
   readonly readOnly: boolean;

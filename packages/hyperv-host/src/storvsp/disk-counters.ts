@@ -1,5 +1,5 @@
 import { AdditionalSense, SenseKey } from "@hyperv-is/hv-storvsc/protocol";
-import { READ_ONLY_CODE } from "./disk-backend.js";
+import { NO_SPACE_CODE, READ_ONLY_CODE } from "./disk-backend.js";
 import type { ScsiResult } from "./scsi-result.js";
 
 /** The last call of a backend that threw. */
@@ -37,7 +37,10 @@ export class DiskCounters {
     };
   }
 
-  /** Records the error and tells the guest: a medium error, or that the disk is write-protected. */
+  /**
+   * Records the error and tells the guest: that the disk is write-protected; that there is no space for the write,
+   * as thin provisioned disks say it; else a medium error.
+   */
   failCommand(
     result: ScsiResult,
     opcode: number,
@@ -45,8 +48,10 @@ export class DiskCounters {
     additionalSense: AdditionalSense,
   ): void {
     this.recordError(opcode, error);
-    if (codeOf(error) === READ_ONLY_CODE)
-      result.error(SenseKey.dataProtect, AdditionalSense.writeProtected);
+    const code = codeOf(error);
+    if (code === READ_ONLY_CODE) result.error(SenseKey.dataProtect, AdditionalSense.writeProtected);
+    else if (code === NO_SPACE_CODE)
+      result.error(SenseKey.dataProtect, AdditionalSense.spaceAllocationFailed);
     else result.error(SenseKey.mediumError, additionalSense);
   }
 }

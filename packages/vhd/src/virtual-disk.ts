@@ -7,7 +7,8 @@ export type ImageFormat = "vhd-fixed" | "vhd-dynamic" | "vhdx-fixed" | "vhdx-dyn
  * Calls are synchronous (see `BlockFile`) and take a window of a caller's array, which may lie over
  * shared memory; the disk keeps no reference to it. `position` and `lengthBytes` must be multiples of
  * `logicalSectorBytes` inside the disk: anything else is a programmer error and asserts.
- * After a failed metadata write the image is poisoned: every later call throws `ERR_IMAGE_POISONED`.
+ * After a failed flush or metadata write the image is poisoned: every later call throws
+ * `ERR_IMAGE_POISONED`, whose `cause` is that failure.
  */
 export interface VirtualDisk {
   readonly format: ImageFormat;
@@ -37,6 +38,6 @@ export interface VirtualDisk {
    * Without this method all of the disk counts as data.
    */
   nextData?(position: number): number;
-  /** Flushes, leaves the image clean, and closes the file. */
+  /** Flushes, leaves the image clean, and closes the file, which it does even when it throws. */
   close(): void;
 }

@@ -704,12 +704,13 @@ describe("failures of the file below", () => {
       () => disk.read(0, new Uint8Array(512), 0, 512),
       () => disk.write(0, new Uint8Array(512), 0, 512),
       () => disk.flush(),
+      () => disk.close(),
     ])
       expect(errorOf(call)).toMatchObject({
         code: "ERR_IMAGE_POISONED",
         cause: expect.objectContaining({ message: "input/output error" }) as unknown,
       });
-    disk.close();
+    expect(file.closed).toBe(true);
     file.reopen();
     expect(difference(readAll(openVhd(file)), content)).toBe(-1);
   });

@@ -540,7 +540,9 @@ describe("failures", () => {
     };
     expect(() => disk.flush()).toThrow("EIO");
     file.before = undefined;
-    expect(() => disk.flush()).toThrow(expect.objectContaining({ code: "ERR_IMAGE_POISONED" }));
+    const cause = expect.objectContaining({ message: "EIO" }) as Error;
+    const poisoned = expect.objectContaining({ code: "ERR_IMAGE_POISONED", cause }) as Error;
+    expect(() => disk.flush()).toThrow(poisoned);
   });
 
   test("a file that cannot be cut at the end is still closed in order", () => {

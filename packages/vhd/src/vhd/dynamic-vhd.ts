@@ -1,10 +1,10 @@
-import { assert, assertRange, assertTransfer } from "../assertion.js";
+import { assertRange, assertTransfer } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
+import { ImageState } from "../image-state.js";
 import { type VirtualDisk } from "../virtual-disk.js";
 import { type BlockTable, nextBlockOffset } from "./block-table.js";
 import { NOT_ALLOCATED } from "./dynamic-header.js";
-import { poisonedError, readOnlyError } from "./fixed-vhd.js";
 import { FooterLayout } from "./footer.js";
 
 const SECTOR = 512;
@@ -24,7 +24,6 @@ const BitmapState = { Unread: 0, Full: 1, Partial: 2 } as const;
  */
 export class DynamicVhd implements VirtualDisk {
   readonly format = "vhd-dynamic";
-  readonly readOnly: boolean;
   readonly sizeBytes: number;
   readonly logicalSectorBytes = SECTOR;
   readonly physicalSectorBytes = SECTOR;
@@ -42,8 +41,7 @@ export class DynamicVhd implements VirtualDisk {
   readonly #bitmaps = new Map<number, Uint8Array>();
   /** Blocks whose bitmap has bits that are not on disk yet. */
   readonly #pendingBitmaps = new Set<number>();
-  #closed = false;
-  #poison: unknown;
+  readonly #state: ImageState;
 
   /**
    * Takes over `file`, whose structures have been found good and repaired.
@@ -61,7 +59,7 @@ export class DynamicVhd implements VirtualDisk {
     trailerOffset: number,
   ) {
     this.#file = file;
-    this.readOnly = readOnly;
+    this.#state = new ImageState(readOnly);
     this.sizeBytes = sizeBytes;
     this.identity = identity;
     this.#table = table;
@@ -70,8 +68,12 @@ export class DynamicVhd implements VirtualDisk {
     this.#bitmapStates = new Uint8Array(table.sectors.length);
   }
 
+  get readOnly(): boolean {
+    return this.#state.readOnly;
+  }
+
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertTransfer(this, position, target, targetOffset, lengthBytes);
     const { blockBytes, bitmapBytes, sectors } = this.#table;
     while (lengthBytes > 0) {
@@ -90,9 +92,9 @@ export class DynamicVhd implements VirtualDisk {
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertTransfer(this, position, source, sourceOffset, lengthBytes);
-    if (this.readOnly) throw readOnlyError();
+    this.#state.assertWritable();
     const { blockBytes, bitmapBytes, sectors } = this.#table;
     while (lengthBytes > 0) {
       const block = Math.floor(position / blockBytes);
@@ -113,18 +115,18 @@ export class DynamicVhd implements VirtualDisk {
   }
 
   flush(): void {
-    this.#enter();
+    this.#state.assertUsable();
     if (!this.readOnly) this.#commit();
   }
 
   unmap(position: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertRange(this, position, lengthBytes);
-    if (this.readOnly) throw readOnlyError();
+    this.#state.assertWritable();
   }
 
   nextData(position: number): number {
-    this.#enter();
+    this.#state.assertUsable();
     const { blockBytes, sectors } = this.#table;
     let block = Math.floor(position / blockBytes);
     if (position >= this.sizeBytes) return this.sizeBytes;
@@ -134,18 +136,10 @@ export class DynamicVhd implements VirtualDisk {
   }
 
   close(): void {
-    assert(!this.#closed, "the image is closed");
-    try {
-      if (this.#poison === undefined) this.flush();
-    } finally {
-      this.#closed = true;
-      this.#file.close();
-    }
-  }
-
-  #enter(): void {
-    assert(!this.#closed, "the image is closed");
-    if (this.#poison !== undefined) throw poisonedError(this.#poison);
+    this.#state.close(
+      () => this.flush(),
+      () => this.#file.close(),
+    );
   }
 
   /** Puts a new block, holding the given bytes at `within` and zeros, at the end of the file. */
@@ -188,13 +182,13 @@ export class DynamicVhd implements VirtualDisk {
       this.#file.write(this.#trailerOffset, this.#footerBytes, 0, FooterLayout.SIZE);
       this.#file.truncate(this.#trailerOffset + FooterLayout.SIZE);
     } catch {
-      this.#poison = cause;
+      this.#state.poison(cause);
     }
   }
 
   /** Makes all that was written durable: data and bitmaps of new blocks first, then what points to them. */
   #commit(): void {
-    try {
+    this.#state.orPoison(() => {
       this.#file.flush();
       if (this.#pendingBlocks.length === 0 && this.#pendingBitmaps.size === 0) return;
       this.#writeTable();
@@ -205,10 +199,7 @@ export class DynamicVhd implements VirtualDisk {
       this.#file.flush();
       this.#pendingBlocks = [];
       this.#pendingBitmaps.clear();
-    } catch (error) {
-      this.#poison = error;
-      throw error;
-    }
+    });
   }
 
   /** Writes the table's sectors that have pending blocks, each whole and once. */

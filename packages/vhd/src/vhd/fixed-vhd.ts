@@ -1,80 +1,58 @@
-import { assert, assertRange, assertTransfer } from "../assertion.js";
+import { assertRange, assertTransfer } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
-import { ImageError } from "../errors.js";
+import { ImageState } from "../image-state.js";
 import { type VirtualDisk } from "../virtual-disk.js";
 
 /** A fixed VHD: the disk's bytes at their own positions, and nothing that a write could break. */
 export class FixedVhd implements VirtualDisk {
   readonly format = "vhd-fixed";
-  readonly readOnly: boolean;
   readonly sizeBytes: number;
   readonly logicalSectorBytes = 512;
   readonly physicalSectorBytes = 512;
   readonly identity: Uint8Array;
   readonly #file: BlockFile;
-  #closed = false;
-  #poison: unknown;
+  readonly #state: ImageState;
 
   /** Takes over `file`, whose footer has been found good. */
   constructor(file: BlockFile, readOnly: boolean, sizeBytes: number, identity: Uint8Array) {
     this.#file = file;
-    this.readOnly = readOnly;
+    this.#state = new ImageState(readOnly);
     this.sizeBytes = sizeBytes;
     this.identity = identity;
   }
 
+  get readOnly(): boolean {
+    return this.#state.readOnly;
+  }
+
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertTransfer(this, position, target, targetOffset, lengthBytes);
     this.#file.read(position, target, targetOffset, lengthBytes);
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertTransfer(this, position, source, sourceOffset, lengthBytes);
-    if (this.readOnly) throw readOnlyError();
+    this.#state.assertWritable();
     this.#file.write(position, source, sourceOffset, lengthBytes);
   }
 
   flush(): void {
-    this.#enter();
-    if (this.readOnly) return;
-    try {
-      this.#file.flush();
-    } catch (error) {
-      this.#poison = error;
-      throw error;
-    }
+    this.#state.assertUsable();
+    if (!this.readOnly) this.#state.orPoison(() => this.#file.flush());
   }
 
   unmap(position: number, lengthBytes: number): void {
-    this.#enter();
+    this.#state.assertUsable();
     assertRange(this, position, lengthBytes);
-    if (this.readOnly) throw readOnlyError();
+    this.#state.assertWritable();
   }
 
   close(): void {
-    assert(!this.#closed, "the image is closed");
-    try {
-      if (this.#poison === undefined) this.flush();
-    } finally {
-      this.#closed = true;
-      this.#file.close();
-    }
+    this.#state.close(
+      () => this.flush(),
+      () => this.#file.close(),
+    );
   }
-
-  #enter(): void {
-    assert(!this.#closed, "the image is closed");
-    if (this.#poison !== undefined) throw poisonedError(this.#poison);
-  }
-}
-
-/** The refusal of a change to an image that was opened read-only. */
-export function readOnlyError(): ImageError {
-  return new ImageError("ERR_IMAGE_READ_ONLY", { text: "the image was opened read-only" });
-}
-
-/** The refusal of any call after `cause`. */
-export function poisonedError(cause: unknown): ImageError {
-  return new ImageError("ERR_IMAGE_POISONED", { text: "an earlier write or flush failed", cause });
 }

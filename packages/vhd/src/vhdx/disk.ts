@@ -1,6 +1,6 @@
-import { assert, assertRange, assertTransfer } from "../assertion.js";
+import { assertRange, assertTransfer } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
-import { ImageError } from "../errors.js";
+import { ImageState } from "../image-state.js";
 import { type ImageFormat, type VirtualDisk } from "../virtual-disk.js";
 import { type BlockMap, BlockState, blockWord, isAnchor } from "./block-map.js";
 import { type FileSpace } from "./file-space.js";
@@ -34,7 +34,6 @@ export interface VhdxParts {
  */
 export class VhdxDisk implements VirtualDisk {
   readonly format: ImageFormat;
-  readonly readOnly: boolean;
   readonly sizeBytes: number;
   readonly logicalSectorBytes: number;
   readonly physicalSectorBytes: number;
@@ -54,8 +53,7 @@ export class VhdxDisk implements VirtualDisk {
   readonly #space: FileSpace;
   readonly #regions: RegionTable;
   readonly #session: WriteSession;
-  #usable = true;
-  #closed = false;
+  readonly #state: ImageState;
   /** The journal once the guest may change data: what `write` checks first. */
   #journal: Journal | undefined;
   /** Something was written since the last flush. */
@@ -71,12 +69,12 @@ export class VhdxDisk implements VirtualDisk {
   constructor(parts: VhdxParts) {
     const { parameters, blocks, file } = parts;
     this.format = parameters.leaveBlocksAllocated ? "vhdx-fixed" : "vhdx-dynamic";
-    this.readOnly = parts.readOnly;
     this.sizeBytes = parameters.sizeBytes;
     this.logicalSectorBytes = parameters.logicalSectorBytes;
     this.physicalSectorBytes = parameters.physicalSectorBytes;
     this.identity = parameters.identity;
     this.blockBytes = parameters.blockBytes;
+    this.#state = new ImageState(parts.readOnly);
     this.#file = file;
     this.#blocks = blocks;
     this.#words = blocks.words;
@@ -88,8 +86,12 @@ export class VhdxDisk implements VirtualDisk {
     this.#fileBytesAtOpen = file.sizeBytes;
   }
 
+  get readOnly(): boolean {
+    return this.#state.readOnly;
+  }
+
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    this.#assertUsable();
+    this.#state.assertUsable();
     assertTransfer(this, position, target, targetOffset, lengthBytes);
     const end = position + lengthBytes;
     while (position < end) {
@@ -102,7 +104,7 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
-    this.#assertUsable();
+    this.#state.assertUsable();
     assertTransfer(this, position, source, sourceOffset, lengthBytes);
     const journal = this.#journal ?? this.#beginWriting();
     this.#unflushed = true;
@@ -118,10 +120,10 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   flush(): void {
-    this.#assertUsable();
+    this.#state.assertUsable();
     if (this.#journal === undefined || !this.#unflushed) return;
     const journal = this.#journal;
-    this.#orPoison(() => {
+    this.#state.orPoison(() => {
       journal.commit();
       journal.flush();
     });
@@ -130,9 +132,9 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   unmap(position: number, lengthBytes: number): void {
-    this.#assertUsable();
+    this.#state.assertUsable();
     assertRange(this, position, lengthBytes);
-    this.#assertWritable();
+    this.#state.assertWritable();
     if (this.format === "vhdx-fixed") return;
     const end = position + lengthBytes;
     const first = Math.ceil(position / this.blockBytes);
@@ -142,7 +144,7 @@ export class VhdxDisk implements VirtualDisk {
       const word = this.#words[block]!;
       if ((word & 7) !== BlockState.FullyPresent) continue;
       const journal = this.#journal ?? this.#beginWriting();
-      this.#orPoison(() => journal.touch(this.#blocks.pageOffset(block)));
+      this.#state.orPoison(() => journal.touch(this.#blocks.pageOffset(block)));
       this.#words[block] = blockWord(BlockState.Unmapped, word >>> 3);
       this.#anchors++;
       this.#unflushed = true;
@@ -151,7 +153,7 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   nextData(position: number): number {
-    this.#assertUsable();
+    this.#state.assertUsable();
     let block = Math.floor(position / this.blockBytes);
     if ((this.#words[block]! & 7) === BlockState.FullyPresent) return position;
     do block++;
@@ -160,16 +162,13 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   close(): void {
-    assert(!this.#closed, "the disk was closed before");
-    try {
-      this.#assertUsable();
-      this.#session.end();
-      if (this.#journal !== undefined) this.#cutUnusedTail();
-    } finally {
-      this.#usable = false;
-      this.#closed = true;
-      this.#file.close();
-    }
+    this.#state.close(
+      () => {
+        this.#session.end();
+        if (this.#journal !== undefined) this.#cutUnusedTail();
+      },
+      () => this.#file.close(),
+    );
   }
 
   /**
@@ -197,7 +196,7 @@ export class VhdxDisk implements VirtualDisk {
 
   /** Writes both region tables anew, as one batch of the log. */
   repairRegionTables(): void {
-    this.#orPoison(() => {
+    this.#state.orPoison(() => {
       const journal = this.#begin(false);
       for (let at = 0; at < RegionTableLayout.SIZE; at += PAGE_BYTES) {
         journal.touch(FileMap.regionTable1 + at);
@@ -236,7 +235,7 @@ export class VhdxDisk implements VirtualDisk {
       throw error;
     }
     if (mib < frontier) journal.requirePayload();
-    this.#orPoison(() => journal.touch(this.#blocks.pageOffset(block)));
+    this.#state.orPoison(() => journal.touch(this.#blocks.pageOffset(block)));
     if (own !== 0) this.#anchors--;
     this.#words[block] = blockWord(BlockState.FullyPresent, mib);
     return length;
@@ -268,7 +267,7 @@ export class VhdxDisk implements VirtualDisk {
       this.#anchorCursor = (this.#anchorCursor + 1) % words.length;
     const word = words[this.#anchorCursor]!;
     // The owner loses its place in this batch or an earlier one than that which gives it away.
-    this.#orPoison(() => journal.touch(this.#blocks.pageOffset(this.#anchorCursor)));
+    this.#state.orPoison(() => journal.touch(this.#blocks.pageOffset(this.#anchorCursor)));
     words[this.#anchorCursor] = blockWord(word & 7, 0);
     this.#anchors--;
     return word >>> 3;
@@ -283,8 +282,8 @@ export class VhdxDisk implements VirtualDisk {
 
   /** The disk is about to change for the first time since it was opened. */
   #beginWriting(): Journal {
-    this.#assertWritable();
-    this.#orPoison(() => {
+    this.#state.assertWritable();
+    this.#state.orPoison(() => {
       this.#journal = this.#begin(true);
     });
     this.#space.settle(this.#file.sizeBytes / MIB);
@@ -316,28 +315,5 @@ export class VhdxDisk implements VirtualDisk {
     if (inTable < RegionTableLayout.SIZE)
       page.set(this.#regions.bytes.subarray(inTable, inTable + PAGE_BYTES));
     else this.#blocks.renderPage(pageOffset, page);
-  }
-
-  /** Runs a change of metadata; when it fails, what the file holds is unknown until it is opened again. */
-  #orPoison(change: () => void): void {
-    try {
-      change();
-    } catch (error) {
-      this.#usable = false;
-      throw error;
-    }
-  }
-
-  #assertUsable(): void {
-    if (this.#usable) return;
-    assert(!this.#closed, "the disk was closed before");
-    throw new ImageError("ERR_IMAGE_POISONED", {
-      text: "an earlier change of the image's metadata failed",
-    });
-  }
-
-  #assertWritable(): void {
-    if (this.readOnly)
-      throw new ImageError("ERR_IMAGE_READ_ONLY", { text: "the image is open for reading only" });
   }
 }

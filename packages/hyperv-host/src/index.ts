@@ -84,6 +84,7 @@ export type {
   ControllerStats,
   DiskConfig,
   DiskSource,
+  StorvspControllerOptions,
 } from "./storvsp/controller-config.js";
 export type { DataBuffer } from "./storvsp/data-buffer.js";
 export type { DiskBackend } from "./storvsp/disk-backend.js";
@@ -98,4 +99,4 @@ export { stepInitialization, type Initialization } from "./storvsp/initializatio
 export { RamDisk, type RamDiskOptions } from "./storvsp/ram-disk.js";
 export { ScsiDisk } from "./storvsp/scsi-disk.js";
 export { ScsiResult } from "./storvsp/scsi-result.js";
-export { StorvspController, type StorvspControllerOptions } from "./storvsp/storvsp-controller.js";
+export { StorvspController } from "./storvsp/storvsp-controller.js";

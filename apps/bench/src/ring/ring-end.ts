@@ -9,7 +9,18 @@ import {
   SendResult,
 } from "@hyperv-is/vmbus-core";
 import { Packet, PacketType } from "@hyperv-is/vmbus-core/protocol";
-import type { RingLayout } from "./ring-threads.js";
+
+/** Where things lie in the memory that the two threads share, in bytes. */
+export interface RingLayout {
+  readonly ring: number;
+  /** Control page included. */
+  readonly ringPages: number;
+  /** A word that counts the ends that are ready. */
+  readonly gate: number;
+  /** What is sent, and where it is copied to. */
+  readonly source: number;
+  readonly target: number;
+}
 
 /** What a thread of the ring benchmark is told when it starts. */
 export interface RingEndData {

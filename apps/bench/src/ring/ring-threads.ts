@@ -8,22 +8,10 @@ import {
 } from "@hyperv-is/platform-node";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import { checksum, payloadByte } from "./payload.js";
-import type { RingEndData, RingRound } from "./ring-end.js";
+import type { RingEndData, RingLayout, RingRound } from "./ring-end.js";
 
 /** Largest payload of the benchmark. */
 export const PAYLOAD_BYTES_MAX = 65_536;
-
-/** Where things lie in the memory that the two threads share, in bytes. */
-export interface RingLayout {
-  readonly ring: number;
-  /** Control page included. */
-  readonly ringPages: number;
-  /** A word that counts the ends that are ready. */
-  readonly gate: number;
-  /** What is sent, and where it is copied to. */
-  readonly source: number;
-  readonly target: number;
-}
 
 function layoutOf(ringDataBytes: number): RingLayout {
   const ringPages = ringDataBytes / PAGE_SIZE + 1;

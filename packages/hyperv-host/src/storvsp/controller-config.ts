@@ -1,7 +1,6 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import type { ScsiAddress } from "./lun-table.js";
+import type { AbsentLunAnswer, ScsiAddress } from "./lun-table.js";
 import type { RamDiskOptions } from "./ram-disk.js";
-import type { StorvspControllerOptions } from "./storvsp-controller.js";
 
 /** Where the blocks of a disk are. */
 export type DiskSource =
@@ -13,6 +12,18 @@ export type DiskSource =
 /** A disk on its controller: plain data. */
 export interface DiskConfig extends ScsiAddress {
   readonly source: DiskSource;
+}
+
+/** What a controller offers to its guest: plain data. */
+export interface StorvspControllerOptions {
+  /** u16 values of the protocol versions to accept; OpenVMM's unless told: 2.0, 4.2, 5.1 and 6.0. */
+  readonly versions?: readonly number[];
+  /** Sub-channels that the guest may ask for; none unless told. */
+  readonly subChannelsMax?: number;
+  /** Largest transfer that the guest is told; 256 KiB unless told. */
+  readonly maxTransferBytes?: number;
+  /** What is answered for a LUN without a disk; as OpenVMM unless told. */
+  readonly absentLun?: AbsentLunAnswer;
 }
 
 /** A SCSI controller: plain data, fit for a worker. */

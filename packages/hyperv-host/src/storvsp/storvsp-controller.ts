@@ -2,23 +2,11 @@ import { NtStatus as BusStatus, type Guid } from "@hyperv-is/vmbus-core/protocol
 import { findVstorVersion, type VstorVersion } from "@hyperv-is/hv-storvsc/protocol";
 import type { HostChannelHandler, HostService, ServiceContext } from "../host-service.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
-import type { ControllerStats } from "./controller-config.js";
-import { LunTable, type AbsentLunAnswer, type ScsiAddress } from "./lun-table.js";
+import type { ControllerStats, StorvspControllerOptions } from "./controller-config.js";
+import { LunTable, type ScsiAddress } from "./lun-table.js";
 import type { Initialization, InitializationLimits } from "./initialization.js";
 import type { ScsiDisk } from "./scsi-disk.js";
 import { StorvspChannel } from "./storvsp-channel.js";
-
-/** What a controller offers to its guest: plain data. */
-export interface StorvspControllerOptions {
-  /** u16 values of the protocol versions to accept; OpenVMM's unless told: 2.0, 4.2, 5.1 and 6.0. */
-  readonly versions?: readonly number[];
-  /** Sub-channels that the guest may ask for; none unless told. */
-  readonly subChannelsMax?: number;
-  /** Largest transfer that the guest is told; 256 KiB unless told. */
-  readonly maxTransferBytes?: number;
-  /** What is answered for a LUN without a disk; as OpenVMM unless told. */
-  readonly absentLun?: AbsentLunAnswer;
-}
 
 const OPENVMM_VERSIONS = [0x0200, 0x0402, 0x0501, 0x0600];
 const MAX_TRANSFER_BYTES = 256 * 1024;

@@ -132,6 +132,10 @@ describe("a booted guest", () => {
     expect(result.lists.map(({ status }) => status)).toEqual([1, 0, 0]);
     expect(await run("echo a | ", 2)).toContain("sh: Syntax error");
     expect(await run("dmesg | grep -c da0")).toMatch(/^[1-9]\d*\n$/);
+    expect(await run("echo 'f(x)+|' | grep '(x)+[|]'")).toBe("f(x)+|\n");
+    expect(await run("echo abab | grep -q 'c\\|^\\(ab\\)\\{2\\}$'")).toBe("");
+    expect(await run("echo abab | grep -Eq 'c|^(ab){2}$'")).toBe("");
+    expect(await run("echo abab | grep -F '(ab)'", 1)).toBe("");
   });
 
   test("stops a command when it is interrupted", async () => {

@@ -15,6 +15,15 @@ async function* inputs(
   }
 }
 
+/** The pattern as JavaScript writes it: fixed (-F), extended (-E), or basic, where a backslash makes operators. */
+function sourceOf(pattern: string, flags: ReadonlySet<string>): string {
+  if (flags.has("F")) return pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  if (flags.has("E")) return pattern;
+  return pattern.replace(/\[\^?\]?[^\]]*\]|\\?[(){}|+?]|\\./g, (part) =>
+    /^\\?[(){}|+?]$/.test(part) ? (part.length === 1 ? `\\${part}` : part.slice(1)) : part,
+  );
+}
+
 export const grep: Command = {
   name: "grep",
   summary: "print the lines that match a pattern",
@@ -25,8 +34,7 @@ export const grep: Command = {
     if (pattern === undefined) throw new UsageError();
     let expression: RegExp;
     try {
-      const source = flags.has("F") ? pattern.replace(/[.*+?^${}()|[\]\\]/g, "\\$&") : pattern;
-      expression = new RegExp(source, flags.has("i") ? "i" : "");
+      expression = new RegExp(sourceOf(pattern, flags), flags.has("i") ? "i" : "");
     } catch (error) {
       throw new CommandError(error instanceof Error ? error.message : String(error), 2);
     }

@@ -2,6 +2,7 @@ import type { GuestMemory } from "@hyperv-is/vmbus-core";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import type { BlockDevice } from "../kernel/block-device.js";
 import type { CamBus, CamDisk } from "../kernel/guest-system.js";
+import { Errno, IoError } from "../kernel/io-error.js";
 import type { MessageBuffer } from "../kernel/message-buffer.js";
 
 /** FreeBSD's text for the version field of INQUIRY data. */
@@ -25,14 +26,25 @@ class DaDisk implements CamDisk, BlockDevice {
   readonly scbus: number;
   readonly #memory: GuestMemory;
   readonly #controller: StorvscController;
+  readonly #onError: (error: IoError) => void;
+  /** What the last command failed with; undefined if it did not. */
+  #lastError: Errno | undefined;
 
-  constructor(unit: number, disk: ScsiDisk, bus: Bus, memory: GuestMemory) {
+  /** @param onError - Hears the first of a row of equal errors. */
+  constructor(
+    unit: number,
+    disk: ScsiDisk,
+    bus: Bus,
+    memory: GuestMemory,
+    onError: (disk: DaDisk, error: IoError) => void,
+  ) {
     this.unit = unit;
     this.disk = disk;
     this.simName = bus.simName;
     this.scbus = bus.scbus;
     this.#memory = memory;
     this.#controller = bus.controller;
+    this.#onError = (error) => onError(this, error);
   }
 
   get name(): string {
@@ -104,20 +116,23 @@ class DaDisk implements CamDisk, BlockDevice {
   }
 
   read(position: number, address: number, lengthBytes: number): Promise<void> {
-    return this.disk.read(position / this.blockBytes, this.#window(address, lengthBytes));
+    const { blockBytes } = this;
+    return this.#watch(this.disk.read(position / blockBytes, this.#window(address, lengthBytes)));
   }
 
   write(position: number, address: number, lengthBytes: number): Promise<void> {
-    return this.disk.write(position / this.blockBytes, this.#window(address, lengthBytes));
+    const { blockBytes } = this;
+    return this.#watch(this.disk.write(position / blockBytes, this.#window(address, lengthBytes)));
   }
 
   flush(): Promise<void> {
-    return this.disk.flush();
+    return this.#watch(this.disk.flush());
   }
 
   unmap(position: number, lengthBytes: number): Promise<void> {
     const { blockBytes } = this;
-    return this.disk.unmap([{ lba: position / blockBytes, blocks: lengthBytes / blockBytes }]);
+    const range = { lba: position / blockBytes, blocks: lengthBytes / blockBytes };
+    return this.#watch(this.disk.unmap([range]));
   }
 
   async inquiry(): Promise<Uint8Array> {
@@ -137,6 +152,19 @@ class DaDisk implements CamDisk, BlockDevice {
   /** What `camcontrol rescan` asks the bus for. */
   rescan(): Promise<void> {
     return this.#controller.rescan();
+  }
+
+  /** Makes what a command of the driver fails with an error of the kernel, and tells of it. */
+  async #watch(command: Promise<void>): Promise<void> {
+    try {
+      await command;
+      this.#lastError = undefined;
+    } catch (cause) {
+      const error = new IoError(cause as Error);
+      if (this.#lastError !== error.code) this.#onError(error);
+      this.#lastError = error.code;
+      throw error;
+    }
   }
 
   #window(address: number, lengthBytes: number): Uint8Array {
@@ -184,7 +212,7 @@ export class Cam {
     const taken = new Set(Array.from(this.#disks.values(), ({ unit }) => unit));
     let unit = 0;
     while (taken.has(unit)) unit++;
-    const da = new DaDisk(unit, disk, bus, this.#memory);
+    const da = new DaDisk(unit, disk, bus, this.#memory, this.#announceError);
     this.#disks.set(disk, da);
     const version = scsiVersions.get(disk.inquiry.version) ?? `SCSI-${disk.inquiry.version}`;
     const kind = disk.inquiry.removable ? "Removable" : "Fixed";
@@ -203,13 +231,21 @@ export class Cam {
     const da = this.#disks.get(disk);
     if (da === undefined) return;
     this.#disks.delete(disk);
-    const { name, simName, target, lun } = da;
     this.#dmesg.print(
-      `${name} at ${this.#place(da)}`,
-      `${name}: ${identityText(da)} detached`,
-      `(${name}:${simName}:0:${target}:${lun}): Periph destroyed`,
+      `${da.name} at ${this.#place(da)}`,
+      `${da.name}: ${identityText(da)} detached`,
+      `${pathText(da)}: Periph destroyed`,
     );
   }
+
+  readonly #announceError = (da: DaDisk, { code, cause }: IoError): void => {
+    // A disk that is gone is announced as such.
+    if (code === "ENXIO") return;
+    this.#dmesg.print(
+      `${pathText(da)}: ${(cause as Error).message}`,
+      `${pathText(da)}: Error ${Errno[code][0]}, Unretryable error`,
+    );
+  };
 
   #announceSize(da: DaDisk | undefined): void {
     if (da === undefined) return;
@@ -220,6 +256,11 @@ export class Cam {
   #place({ simName, scbus, target, lun }: DaDisk): string {
     return `${simName} bus 0 scbus${scbus} target ${target} lun ${lun}`;
   }
+}
+
+/** `(da0:storvsc0:0:0:0)`: the peripheral, its SIM, bus, target and LUN. */
+function pathText({ name, simName, target, lun }: DaDisk): string {
+  return `(${name}:${simName}:0:${target}:${lun})`;
 }
 
 /** `<Msft Virtual Disk 1.0>`. */

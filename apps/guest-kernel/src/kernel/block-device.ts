@@ -18,7 +18,7 @@ export interface BlockDevice {
   readonly readOnly: boolean;
   /** Largest `lengthBytes` that becomes one command; larger ones are split. */
   readonly maxTransferBytes: number;
-  /** Reads into guest memory. Rejects with a typed error whose message is fit for an admin. */
+  /** Reads into guest memory. Rejects with an `IoError`, as the others do. */
   read(position: number, address: number, lengthBytes: number): Promise<void>;
   /** Writes from guest memory. */
   write(position: number, address: number, lengthBytes: number): Promise<void>;

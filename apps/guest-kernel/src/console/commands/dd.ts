@@ -1,5 +1,5 @@
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
-import type { GuestBuffer } from "../../kernel/block-device.js";
+import type { BlockDevice, GuestBuffer } from "../../kernel/block-device.js";
 import type { FileNode } from "../../kernel/file-tree.js";
 import { CommandError, UsageError, type Command, type CommandContext } from "../command.js";
 
@@ -159,11 +159,19 @@ class Copy {
       }
       await Promise.all(lanes);
       this.#context.signal.throwIfAborted();
-      if (this.#output?.kind === "disk") await this.#output.device.flush();
+      if (this.#output?.kind === "disk") await this.#flush(this.#output.device);
     } finally {
       this.#end = 0;
       await Promise.allSettled(lanes);
       for (const buffer of buffers) buffer.free();
+    }
+  }
+
+  async #flush(device: BlockDevice): Promise<void> {
+    try {
+      await device.flush();
+    } catch (error) {
+      throw failure(String(this.#operands.output), error);
     }
   }
 
@@ -243,7 +251,7 @@ class Copy {
 
 function failure(path: string, error: unknown): CommandError {
   const text = error instanceof Error ? error.message : String(error);
-  return new CommandError(`${path}: Input/output error (${text})`);
+  return new CommandError(`${path}: ${text}`);
 }
 
 export const dd: Command = {

@@ -1,5 +1,6 @@
 // Packs every published package, installs each with plain npm in an empty folder, and runs the first
-// JavaScript example of its README there: what a user does first must work.
+// JavaScript example of its README there: what a user does first must work. What the example imports, and
+// every other entry, must also compile in a strict program that has no library but the language's and Node's.
 import { spawnSync } from "node:child_process";
 import {
   existsSync,
@@ -27,6 +28,29 @@ function run(command, args, cwd) {
     timeout: 300_000,
   });
   return { ok: status === 0, output: `${stdout}${stderr}` };
+}
+
+/** The version of Node's declarations that the workspace itself is compiled with. */
+const nodeTypes = JSON.parse(readFileSync(join(root, "package.json"), "utf8")).devDependencies[
+  "@types/node"
+];
+
+/**
+ * A module that imports what an example imports, and each entry of the package that has declarations.
+ * @param {string} example @param {string} name @param {Record<string, string | Record<string, string>>} entries
+ */
+function typedProgram(example, name, entries) {
+  const imports = example.match(/^import\s[^;]*;$/gm) ?? [];
+  const typed = Object.entries(entries).filter(
+    ([, target]) => typeof target !== "string" && "types" in target,
+  );
+  return [
+    ...imports,
+    ...typed.map(
+      ([path], index) => `export * as entry${index} from ${JSON.stringify(name + path.slice(1))};`,
+    ),
+    "",
+  ].join("\n");
 }
 
 /** @type {{ name: string, directory: string, tarball: string, needs: string[] }[]} */
@@ -75,6 +99,7 @@ const results = packages.map(({ name, directory }) => {
       private: true,
       type: "module",
       dependencies: { [name]: own },
+      devDependencies: { "@types/node": nodeTypes },
       overrides: tarballs,
     }),
   );
@@ -87,7 +112,12 @@ const results = packages.map(({ name, directory }) => {
   if (example === undefined) return report(name, false, "its README has no example");
   writeFileSync(join(home, "example.mjs"), example);
   const ran = run("node", ["example.mjs"], home);
-  return report(name, ran.ok, ran.output);
+  if (!ran.ok) return report(name, false, ran.output);
+  const { exports } = JSON.parse(readFileSync(join(directory, "package.json"), "utf8"));
+  writeFileSync(join(home, "typed.mts"), typedProgram(example, name, exports));
+  const options = "--strict --noEmit --target es2022 --lib es2024 --module nodenext --types node";
+  const compiled = run("tsc", [...options.split(" "), "typed.mts"], home);
+  return report(name, compiled.ok, compiled.output);
 });
 
 /** @param {string} name @param {boolean} ok @param {string} output */

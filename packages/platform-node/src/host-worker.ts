@@ -1,9 +1,13 @@
-import { attachGuestMemory, type SharedGuestMemory } from "./shared-guest-memory.js";
+import {
+  attachGuestMemory,
+  type SharedGuestMemory,
+  type WasmMemory,
+} from "./shared-guest-memory.js";
 import { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 
 /** The least that a host worker is given. */
 export interface HostWorkerData {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: WasmMemory;
 }
 
 /** What a host worker has to work with. */

@@ -9,6 +9,7 @@ export {
   createGuestMemory,
   MEMORY_UNIT_BYTES,
   SharedGuestMemory,
+  type WasmMemory,
 } from "./shared-guest-memory.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";

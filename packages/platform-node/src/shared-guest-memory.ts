@@ -5,15 +5,23 @@ import { PlatformError } from "./errors.js";
 export const MEMORY_UNIT_BYTES = 65_536;
 
 /**
+ * A `WebAssembly.Memory`, by the part of its shape that is used: a name of our own, because programs without
+ * the DOM library have no declaration of the real one.
+ */
+export interface WasmMemory {
+  readonly buffer: ArrayBuffer | SharedArrayBuffer;
+}
+
+/**
  * Guest memory that every thread of the process can see.
  *
  * Its buffer is that of a WebAssembly.Memory, so that a WebAssembly ring core can work on it too; it never
  * grows. Send `wasm` to a worker (`workerData` shares it) and wrap it there with `attachGuestMemory`.
  */
 export class SharedGuestMemory extends GuestMemory {
-  readonly wasm: WebAssembly.Memory;
+  readonly wasm: WasmMemory;
 
-  constructor(wasm: WebAssembly.Memory) {
+  constructor(wasm: WasmMemory) {
     super(wasm.buffer);
     this.wasm = wasm;
   }
@@ -29,7 +37,7 @@ export function createGuestMemory(sizeBytes: number): SharedGuestMemory {
   const units = sizeBytes / MEMORY_UNIT_BYTES;
   if (!Number.isInteger(units) || units < 1 || units > 65_536)
     throw new RangeError("guest memory is a multiple of 64 KiB, at most 4 GiB");
-  let wasm: WebAssembly.Memory;
+  let wasm: WasmMemory;
   try {
     wasm = new WebAssembly.Memory({ initial: units, maximum: units, shared: true });
   } catch (cause) {
@@ -44,10 +52,8 @@ export function createGuestMemory(sizeBytes: number): SharedGuestMemory {
 }
 
 /** The memory that another thread made, from what it sent: the WebAssembly.Memory or its buffer. */
-export function attachGuestMemory(source: WebAssembly.Memory): SharedGuestMemory;
+export function attachGuestMemory(source: WasmMemory): SharedGuestMemory;
 export function attachGuestMemory(source: ArrayBufferLike): GuestMemory;
-export function attachGuestMemory(source: WebAssembly.Memory | ArrayBufferLike): GuestMemory {
-  return source instanceof WebAssembly.Memory
-    ? new SharedGuestMemory(source)
-    : new GuestMemory(source);
+export function attachGuestMemory(source: WasmMemory | ArrayBufferLike): GuestMemory {
+  return "buffer" in source ? new SharedGuestMemory(source) : new GuestMemory(source);
 }

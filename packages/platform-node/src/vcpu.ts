@@ -11,14 +11,18 @@ import { CpuLink } from "./cpu-link.js";
 import { Doorbell, DoorbellCause } from "./doorbell.js";
 import { importDriver } from "./driver-file.js";
 import type { PumpKind } from "./pump.js";
-import { attachGuestMemory, type SharedGuestMemory } from "./shared-guest-memory.js";
+import {
+  attachGuestMemory,
+  type SharedGuestMemory,
+  type WasmMemory,
+} from "./shared-guest-memory.js";
 import { runWorker, type WorkerContext } from "./worker-body.js";
 
 /** What a virtual processor is given when its worker starts; plain data. */
 export interface VcpuData<Program = unknown> {
   /** Its number, 0 for the boot processor. */
   readonly index: number;
-  readonly memory: WebAssembly.Memory;
+  readonly memory: WasmMemory;
   /** The guest pages that belong to this processor, in bytes, whole pages. */
   readonly arenaAddress: number;
   readonly arenaBytes: number;

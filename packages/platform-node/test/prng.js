@@ -1,4 +1,7 @@
-/** A deterministic generator of 32-bit numbers: its state is one integer. */
+/**
+ * A deterministic generator of 32-bit numbers (the mulberry32 step) with one integer of state. Workers draw
+ * from it between two looks, where it must cost nothing, and load it as it is: so it is this small, and JavaScript.
+ */
 export class Prng {
   #state;
 

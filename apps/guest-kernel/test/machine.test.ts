@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
-import { boot, type BootDisk, type Machine } from "@hyperv-is/guest-kernel";
+import { boot, type BootDisk, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
 
 const directory = mkdtempSync(join(tmpdir(), "guest-kernel-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -19,290 +19,303 @@ const ram = (megabytes: number): BootDisk => ({
 /** Asserts that the guest kept to the protocol. */
 const noViolations = (machine: Machine): void => expect(machine.host.violations).toEqual([]);
 
-describe("a booted guest", () => {
-  let machine: Machine;
-  const lines: string[] = [];
-  beforeAll(async () => {
-    machine = await boot({ disks: [ram(64), ram(8)], onMessage: (line) => lines.push(line) });
-  });
-  afterAll(async () => {
-    noViolations(machine);
-    await machine.shutdown();
-  });
+const packageOf = (name: string): string =>
+  dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
+const moduleFile = join(packageOf("@hyperv-is/hv-storvsc"), "dist", "hv_storvsc.ko");
 
-  const run = async (line: string, status = 0): Promise<string> => {
-    const result = await machine.exec(line);
-    expect({ line, status: result.status, stderr: result.stderr }).toMatchObject({ line, status });
-    return result.stdout + result.stderr;
-  };
+/** Where the driver comes from, and the files that `kldstat` then lists. */
+const settings: readonly [string, string[], string[]][] = [
+  ["in tree", [], ["kernel"]],
+  ["loaded as a module", [moduleFile], ["kernel", "hv_storvsc.ko"]],
+];
 
-  test("says in FreeBSD's words what it found", () => {
-    const text = lines.join("\n");
-    expect(text).toContain('Hypervisor: Origin = "Microsoft Hv"');
-    expect(text).toContain("vmbus0: <Hyper-V Vmbus> on acpi_syscontainer0\nvmbus0: version ");
-    expect(text).toContain("storvsc0: <Hyper-V SCSI> on vmbus0");
-    expect(text).toContain(
-      "da0 at storvsc0 bus 0 scbus0 target 0 lun 0\n" +
-        "da0: <Msft Virtual Disk 1.0> Fixed Direct Access SPC-3 SCSI device\n" +
-        "da0: 300.000MB/s transfers\nda0: Command Queueing enabled\n" +
-        "da0: 64MB (131072 512 byte sectors)",
-    );
-    expect(machine.disks.map(({ name, sizeBytes }) => [name, sizeBytes])).toEqual([
-      ["da0", 64 * 2 ** 20],
-      ["da1", 8 * 2 ** 20],
-    ]);
-  });
+describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
+  const start = (options: BootOptions): Promise<Machine> => boot({ ...options, modules });
 
-  test("lists its disks, its devices and what the host offers", async () => {
-    expect(await run("camcontrol devlist")).toBe(
-      "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 0 (da0,pass0)\n" +
-        "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 1 (da1,pass1)\n",
-    );
-    expect(await run("camcontrol devlist -b")).toBe(
-      "scbus0 on storvsc0 bus 0\nscbus-1 on xpt0 bus 0\n",
-    );
-    expect(await run("camcontrol tur da1")).toBe("Unit is ready\n");
-    expect(await run("camcontrol readcap da1")).toBe(
-      "Last Block: 16383, Block Length: 512 bytes\n",
-    );
-    expect(await run("camcontrol inquiry da0")).toContain("pass0: <Msft Virtual Disk 1.0> Fixed");
-    expect(await run("devinfo -v | grep storvsc0")).toMatch(
-      /^ +storvsc0 pnpinfo classid=ba6163d9-\S+ deviceid=\S+\n$/,
-    );
-    expect((await run("lsvmbus | wc -l")).trim()).toBe("14");
-    expect(await run("lsvmbus -v | grep -n Rel_ID | head -n 1")).toContain(
-      "Rel_ID=1, target_cpu=0",
-    );
-    expect(await run("diskinfo -v da0")).toContain("\t131072         \t# mediasize in sectors\n");
-  });
-
-  test("shows and guards its sysctl tree", async () => {
-    expect(await run("sysctl -n kern.ostype")).toBe("FreeBSD\n");
-    expect(await run("sysctl dev.storvsc.0.%desc")).toBe("dev.storvsc.0.%desc: Hyper-V SCSI\n");
-    expect(await run("sysctl -d hw.ncpu")).toBe("hw.ncpu: Number of active CPUs\n");
-    expect(await run("sysctl dev.hn.9.caps", 1)).toBe("sysctl: unknown oid 'dev.hn.9.caps'\n");
-    expect(await run("sysctl dev.vmbus.0.version=3.0", 1)).toBe(
-      "sysctl: oid 'dev.vmbus.0.version' is read only\n",
-    );
-    expect(await run("sysctl -n dev.storvsc.0 | grep rindex | head -n 1")).toMatch(
-      /^rindex:(\d+) windex:\1 imask:[01] ravail:0 wavail:258048\n$/,
-    );
-    const before = Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"));
-    await run("dd if=/dev/da0 of=/dev/null bs=4k count=8 status=none");
-    expect(Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"))).toBe(before + 8);
-  });
-
-  test("copies, hashes and compares through the protocol", async () => {
-    await run("dd if=/dev/random of=/dev/da0 bs=1m count=8 status=none");
-    expect(await run("dd if=/dev/da0 of=/dev/da1 bs=128k count=64")).toMatch(
-      /^64\+0 records in\n64\+0 records out\n8388608 bytes transferred in /,
-    );
-    const first = await run("dd if=/dev/da0 bs=1m count=8 status=none | sha256");
-    expect(await run("sha256 -q /dev/da1")).toBe(first);
-    expect(await run("cat /dev/da1 | sha256")).toBe(first);
-    expect((await run("cat /dev/da1 | head -c 1000 | wc -c")).trim()).toBe("1000");
-    await run("dd if=/dev/zero of=/dev/da1 bs=64k count=128 status=none");
-    expect(await run("sha256 -q /dev/da1")).not.toBe(first);
-  });
-
-  test("answers as FreeBSD does when something is not there", async () => {
-    expect(await run("frobnicate", 127)).toBe("sh: frobnicate: not found\n");
-    expect(await run("dd if=/dev/da9 of=/dev/null", 1)).toContain(
-      "dd: /dev/da9: No such file or directory\n",
-    );
-    expect(await run("gpart show da9", 1)).toBe("gpart: No such geom: da9.\n");
-    expect(await run("diskinfo -v da9", 1)).toBe("diskinfo: da9: No such file or directory\n");
-    expect(await run("camcontrol tur da9", 1)).toContain("cam_lookup_pass");
-    expect(await run("kldload hv_storvsc", 1)).toBe(
-      "kldload: can't load hv_storvsc: module already loaded or in kernel\n",
-    );
-    expect(await run("kldload hv_nope", 1)).toBe(
-      "kldload: can't load hv_nope: No such file or directory\n",
-    );
-    expect(await run("dd bs=1m", 1)).toContain("usage: dd");
-    expect(await run("dd if=/dev/zero of=/dev/da1 bs=1000", 1)).toContain("multiple of 512");
-    expect(await run("dd if=/dev/zero of=/dev/da1 bs=1m status=none", 1)).toContain(
-      "dd: /dev/da1: end of device\n",
-    );
-  });
-
-  test("runs pipes, lists and conditions", async () => {
-    const result = await machine.exec("false; true && echo yes; false || echo 'no  no' | wc -w");
-    expect(result.stdout).toBe("yes\n       2\n");
-    expect(result.lists.map(({ status }) => status)).toEqual([1, 0, 0]);
-    expect(await run("echo a | ", 2)).toContain("sh: Syntax error");
-    expect(await run("dmesg | grep -c da0")).toMatch(/^[1-9]\d*\n$/);
-    expect(await run("echo 'f(x)+|' | grep '(x)+[|]'")).toBe("f(x)+|\n");
-    expect(await run("echo abab | grep -q 'c\\|^\\(ab\\)\\{2\\}$'")).toBe("");
-    expect(await run("echo abab | grep -Eq 'c|^(ab){2}$'")).toBe("");
-    expect(await run("echo abab | grep -F '(ab)'", 1)).toBe("");
-  });
-
-  test("stops a command when it is interrupted", async () => {
-    const abort = new AbortController();
-    const running = machine.exec("cat /dev/zero", {
-      signal: abort.signal,
-      onStdout: () => abort.abort(),
+  describe("a booted guest", () => {
+    let machine: Machine;
+    const lines: string[] = [];
+    beforeAll(async () => {
+      machine = await start({ disks: [ram(64), ram(8)], onMessage: (line) => lines.push(line) });
     });
-    expect((await running).status).toBe(130);
-    for (const line of ["sha256 /dev/zero", "dd if=/dev/zero of=/dev/null bs=64k status=none"]) {
-      const interrupt = new AbortController();
-      const endless = machine.exec(line, { signal: interrupt.signal });
-      // The guest answers another line meanwhile, so the endless one has begun.
-      await run("true");
-      interrupt.abort();
-      expect((await endless).status).toBe(130);
-    }
-    expect(await run("echo still here")).toBe("still here\n");
+    afterAll(async () => {
+      noViolations(machine);
+      await machine.shutdown();
+    });
+
+    const run = async (line: string, status = 0): Promise<string> => {
+      const result = await machine.exec(line);
+      expect({ line, status: result.status, stderr: result.stderr }).toMatchObject({
+        line,
+        status,
+      });
+      return result.stdout + result.stderr;
+    };
+
+    test("says in FreeBSD's words what it found", () => {
+      const text = lines.join("\n");
+      expect(text).toContain('Hypervisor: Origin = "Microsoft Hv"');
+      expect(text).toContain("vmbus0: <Hyper-V Vmbus> on acpi_syscontainer0\nvmbus0: version ");
+      expect(text).toContain("storvsc0: <Hyper-V SCSI> on vmbus0");
+      expect(text).toContain(
+        "da0 at storvsc0 bus 0 scbus0 target 0 lun 0\n" +
+          "da0: <Msft Virtual Disk 1.0> Fixed Direct Access SPC-3 SCSI device\n" +
+          "da0: 300.000MB/s transfers\nda0: Command Queueing enabled\n" +
+          "da0: 64MB (131072 512 byte sectors)",
+      );
+      expect(machine.disks.map(({ name, sizeBytes }) => [name, sizeBytes])).toEqual([
+        ["da0", 64 * 2 ** 20],
+        ["da1", 8 * 2 ** 20],
+      ]);
+    });
+
+    test("lists its disks, its devices and what the host offers", async () => {
+      expect(await run("camcontrol devlist")).toBe(
+        "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 0 (da0,pass0)\n" +
+          "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 1 (da1,pass1)\n",
+      );
+      expect(await run("camcontrol devlist -b")).toBe(
+        "scbus0 on storvsc0 bus 0\nscbus-1 on xpt0 bus 0\n",
+      );
+      expect(await run("camcontrol tur da1")).toBe("Unit is ready\n");
+      expect(await run("camcontrol readcap da1")).toBe(
+        "Last Block: 16383, Block Length: 512 bytes\n",
+      );
+      expect(await run("camcontrol inquiry da0")).toContain("pass0: <Msft Virtual Disk 1.0> Fixed");
+      expect(await run("devinfo -v | grep storvsc0")).toMatch(
+        /^ +storvsc0 pnpinfo classid=ba6163d9-\S+ deviceid=\S+\n$/,
+      );
+      expect((await run("lsvmbus | wc -l")).trim()).toBe("14");
+      expect(await run("lsvmbus -v | grep -n Rel_ID | head -n 1")).toContain(
+        "Rel_ID=1, target_cpu=0",
+      );
+      expect(await run("diskinfo -v da0")).toContain("\t131072         \t# mediasize in sectors\n");
+    });
+
+    test("has its driver where it should come from", async () => {
+      const listed = (await run("kldstat")).trimEnd().split("\n").slice(1);
+      expect(listed.map((line) => line.split(" ").at(-1))).toEqual(files);
+      expect(await run(`kldstat -v -n ${files.at(-1)!}`)).toMatch(/^\t\t +\d+ storvsc$/m);
+    });
+
+    test("shows and guards its sysctl tree", async () => {
+      expect(await run("sysctl -n kern.ostype")).toBe("FreeBSD\n");
+      expect(await run("sysctl dev.storvsc.0.%desc")).toBe("dev.storvsc.0.%desc: Hyper-V SCSI\n");
+      expect(await run("sysctl -d hw.ncpu")).toBe("hw.ncpu: Number of active CPUs\n");
+      expect(await run("sysctl dev.hn.9.caps", 1)).toBe("sysctl: unknown oid 'dev.hn.9.caps'\n");
+      expect(await run("sysctl dev.vmbus.0.version=3.0", 1)).toBe(
+        "sysctl: oid 'dev.vmbus.0.version' is read only\n",
+      );
+      expect(await run("sysctl -n dev.storvsc.0 | grep rindex | head -n 1")).toMatch(
+        /^rindex:(\d+) windex:\1 imask:[01] ravail:0 wavail:258048\n$/,
+      );
+      const before = Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"));
+      await run("dd if=/dev/da0 of=/dev/null bs=4k count=8 status=none");
+      expect(Number(await run("sysctl -n dev.storvsc.0.data_bio_cnt"))).toBe(before + 8);
+    });
+
+    test("copies, hashes and compares through the protocol", async () => {
+      await run("dd if=/dev/random of=/dev/da0 bs=1m count=8 status=none");
+      expect(await run("dd if=/dev/da0 of=/dev/da1 bs=128k count=64")).toMatch(
+        /^64\+0 records in\n64\+0 records out\n8388608 bytes transferred in /,
+      );
+      const first = await run("dd if=/dev/da0 bs=1m count=8 status=none | sha256");
+      expect(await run("sha256 -q /dev/da1")).toBe(first);
+      expect(await run("cat /dev/da1 | sha256")).toBe(first);
+      expect((await run("cat /dev/da1 | head -c 1000 | wc -c")).trim()).toBe("1000");
+      await run("dd if=/dev/zero of=/dev/da1 bs=64k count=128 status=none");
+      expect(await run("sha256 -q /dev/da1")).not.toBe(first);
+    });
+
+    test("answers as FreeBSD does when something is not there", async () => {
+      expect(await run("frobnicate", 127)).toBe("sh: frobnicate: not found\n");
+      expect(await run("dd if=/dev/da9 of=/dev/null", 1)).toContain(
+        "dd: /dev/da9: No such file or directory\n",
+      );
+      expect(await run("gpart show da9", 1)).toBe("gpart: No such geom: da9.\n");
+      expect(await run("diskinfo -v da9", 1)).toBe("diskinfo: da9: No such file or directory\n");
+      expect(await run("camcontrol tur da9", 1)).toContain("cam_lookup_pass");
+      expect(await run("kldload hv_storvsc", 1)).toBe(
+        "kldload: can't load hv_storvsc: module already loaded or in kernel\n",
+      );
+      expect(await run("kldload hv_nope", 1)).toBe(
+        "kldload: can't load hv_nope: No such file or directory\n",
+      );
+      expect(await run("dd bs=1m", 1)).toContain("usage: dd");
+      expect(await run("dd if=/dev/zero of=/dev/da1 bs=1000", 1)).toContain("multiple of 512");
+      expect(await run("dd if=/dev/zero of=/dev/da1 bs=1m status=none", 1)).toContain(
+        "dd: /dev/da1: end of device\n",
+      );
+    });
+
+    test("runs pipes, lists and conditions", async () => {
+      const result = await machine.exec("false; true && echo yes; false || echo 'no  no' | wc -w");
+      expect(result.stdout).toBe("yes\n       2\n");
+      expect(result.lists.map(({ status }) => status)).toEqual([1, 0, 0]);
+      expect(await run("echo a | ", 2)).toContain("sh: Syntax error");
+      expect(await run("dmesg | grep -c da0")).toMatch(/^[1-9]\d*\n$/);
+      expect(await run("echo 'f(x)+|' | grep '(x)+[|]'")).toBe("f(x)+|\n");
+      expect(await run("echo abab | grep -q 'c\\|^\\(ab\\)\\{2\\}$'")).toBe("");
+      expect(await run("echo abab | grep -Eq 'c|^(ab){2}$'")).toBe("");
+      expect(await run("echo abab | grep -F '(ab)'", 1)).toBe("");
+    });
+
+    test("stops a command when it is interrupted", async () => {
+      const abort = new AbortController();
+      const running = machine.exec("cat /dev/zero", {
+        signal: abort.signal,
+        onStdout: () => abort.abort(),
+      });
+      expect((await running).status).toBe(130);
+      for (const line of ["sha256 /dev/zero", "dd if=/dev/zero of=/dev/null bs=64k status=none"]) {
+        const interrupt = new AbortController();
+        const endless = machine.exec(line, { signal: interrupt.signal });
+        // The guest answers another line meanwhile, so the endless one has begun.
+        await run("true");
+        interrupt.abort();
+        expect((await endless).status).toBe(130);
+      }
+      expect(await run("echo still here")).toBe("still here\n");
+    });
+  });
+
+  describe("a guest and its images", () => {
+    test("data written before a shutdown is in the image, which is clean and free", async () => {
+      const path = join(directory, `${setting}.vhdx`);
+      (await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 64 * 2 ** 20 })).close();
+      const machine = await start({ disks: [path] });
+      await machine.exec("dd if=/dev/random of=/dev/da0 bs=1m seek=10 count=5 status=none");
+      const hash = (await machine.exec("sha256 -q /dev/da0")).stdout;
+      const { poweredOff } = await machine.exec("shutdown -p now");
+      expect(poweredOff).toBe(true);
+      noViolations(machine);
+      await expect(machine.exec("true")).rejects.toMatchObject({ code: "ERR_POWERED_OFF" });
+      const again = await start({ disks: [{ kind: "image", path, readOnly: true }] });
+      expect((await again.exec("sha256 -q /dev/da0")).stdout).toBe(hash);
+      const refused = await again.exec("dd if=/dev/zero of=/dev/da0 count=1");
+      expect(refused).toMatchObject({ status: 1 });
+      expect(refused.stderr).toContain("dd: /dev/da0: Read-only file system\n");
+      expect(again.dmesg).toContain("da0: Write Protected");
+      await again.shutdown();
+    });
+  });
+
+  describe("a host that misbehaves", () => {
+    test("late, duplicate and failing completions do not change what is read", async () => {
+      const machine = await start({
+        disks: [ram(4)],
+        faults: {
+          seed: 1,
+          faults: [
+            { kind: "late-completion", operation: "read", probability: 0.2, delayMs: 3 },
+            { kind: "duplicate-completion", operation: "read", probability: 0.2 },
+            { kind: "stalled-ring", probability: 0.05, durationMs: 5, device: "scsi" },
+          ],
+        },
+      });
+      await machine.exec("dd if=/dev/random of=/dev/da0 bs=64k status=none");
+      const first = await machine.exec("sha256 -q /dev/da0");
+      const second = await machine.exec("dd if=/dev/da0 bs=4k status=none | sha256");
+      expect(second.stdout).toBe(first.stdout);
+      noViolations(machine);
+      await machine.shutdown();
+    });
+
+    test("a medium error reaches the command with its sense data", async () => {
+      const machine = await start({
+        disks: [ram(16)],
+        faults: {
+          faults: [
+            {
+              kind: "check-condition",
+              operation: "write",
+              senseKey: 3,
+              additionalCode: 3,
+              additionalQualifier: 0,
+            },
+          ],
+        },
+      });
+      const { status, stderr } = await machine.exec("dd if=/dev/zero of=/dev/da0 count=1");
+      expect(status).toBe(1);
+      expect(stderr).toContain("Input/output error");
+      expect(stderr).toMatch(/medium error/i);
+      await machine.shutdown();
+    });
+
+    test("a controller that is taken away takes its disks along and the guest goes on", async () => {
+      const machine = await start({ disks: [ram(16)] });
+      const [controller] = (await machine.host.stats()).controllers;
+      const copying = machine.exec("dd if=/dev/zero of=/dev/da0 bs=4k status=none");
+      machine.host.rescind(controller!.instanceId);
+      expect((await copying).status).toBe(1);
+      const { stdout } = await machine.exec("camcontrol devlist; echo alive");
+      expect(stdout).toBe("alive\n");
+      expect(machine.dmesg.join("\n")).toContain("(da0:storvsc0:0:0:0): Periph destroyed");
+      noViolations(machine);
+      await machine.shutdown();
+    });
+
+    test("an older host is talked to in its own version", async () => {
+      const machine = await start({
+        disks: [ram(16)],
+        faults: { faults: [{ kind: "refused-version", version: 0x00030000 as never }] },
+      });
+      expect((await machine.exec("sysctl -n dev.vmbus.0.version")).stdout).toBe("2.4\n");
+      expect((await machine.exec("sha256 /dev/da0")).status).toBe(0);
+      noViolations(machine);
+      await machine.shutdown();
+    });
   });
 });
 
-describe("a guest and its images", () => {
-  test("data written before a shutdown is in the image, which is clean and free", async () => {
-    const path = join(directory, "written.vhdx");
-    (await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 64 * 2 ** 20 })).close();
-    const machine = await boot({ disks: [path] });
-    await machine.exec("dd if=/dev/random of=/dev/da0 bs=1m seek=10 count=5 status=none");
-    const hash = (await machine.exec("sha256 -q /dev/da0")).stdout;
-    const { poweredOff } = await machine.exec("shutdown -p now");
-    expect(poweredOff).toBe(true);
-    noViolations(machine);
-    await expect(machine.exec("true")).rejects.toMatchObject({ code: "ERR_POWERED_OFF" });
-    const again = await boot({ disks: [{ kind: "image", path, readOnly: true }] });
-    expect((await again.exec("sha256 -q /dev/da0")).stdout).toBe(hash);
-    const refused = await again.exec("dd if=/dev/zero of=/dev/da0 count=1");
-    expect(refused).toMatchObject({ status: 1 });
-    expect(refused.stderr).toContain("dd: /dev/da0: Read-only file system\n");
-    expect(again.dmesg).toContain("da0: Write Protected");
-    await again.shutdown();
+test("an image that is in use, missing, foreign or damaged is refused with its reason", async () => {
+  const path = join(directory, "locked.vhdx");
+  const image = await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 });
+  await expect(boot({ disks: [path] })).rejects.toMatchObject({
+    code: "ERR_IMAGE_LOCKED",
+    path,
   });
-
-  test("an image that is in use, missing, foreign or damaged is refused with its reason", async () => {
-    const path = join(directory, "locked.vhdx");
-    const image = await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 });
-    await expect(boot({ disks: [path] })).rejects.toMatchObject({ code: "ERR_IMAGE_LOCKED", path });
-    image.close();
-    await expect(boot({ disks: [join(directory, "none.vhdx")] })).rejects.toMatchObject({
-      code: "ERR_IMAGE_FILE",
-    });
-    const raw = join(directory, "raw.img");
-    writeFileSync(raw, new Uint8Array(2 ** 20));
-    await expect(boot({ disks: [raw] })).rejects.toMatchObject({ code: "ERR_IMAGE_FOREIGN" });
-    const damaged = join(directory, "damaged.vhdx");
-    const bytes = readFileSync(path);
-    bytes.fill(0xff, 192 * 1024, 320 * 1024);
-    writeFileSync(damaged, bytes);
-    await expect(boot({ disks: [damaged] })).rejects.toThrow(
-      /region table.*offset|offset.*region table/is,
-    );
-    // Nothing of a failed boot keeps the good one.
-    (await openImageFile(path)).close();
+  image.close();
+  await expect(boot({ disks: [join(directory, "none.vhdx")] })).rejects.toMatchObject({
+    code: "ERR_IMAGE_FILE",
   });
+  const raw = join(directory, "raw.img");
+  writeFileSync(raw, new Uint8Array(2 ** 20));
+  await expect(boot({ disks: [raw] })).rejects.toMatchObject({ code: "ERR_IMAGE_FOREIGN" });
+  const damaged = join(directory, "damaged.vhdx");
+  const bytes = readFileSync(path);
+  bytes.fill(0xff, 192 * 1024, 320 * 1024);
+  writeFileSync(damaged, bytes);
+  await expect(boot({ disks: [damaged] })).rejects.toThrow(
+    /region table.*offset|offset.*region table/is,
+  );
+  // Nothing of a failed boot keeps the good one.
+  (await openImageFile(path)).close();
+});
 
-  test("machines that cannot be are refused", async () => {
-    await expect(boot({ cpus: 0 })).rejects.toMatchObject({ code: "ERR_CPUS" });
-    await expect(boot({ cpus: 2 })).rejects.toMatchObject({ code: "ERR_CPUS" });
-    await expect(boot({ memoryBytes: 1000 })).rejects.toMatchObject({ code: "ERR_MEMORY" });
-    await expect(boot({ modules: ["/nowhere.ko"] })).rejects.toMatchObject({
-      code: "ERR_MODULE_FILE",
-    });
+test("machines that cannot be are refused", async () => {
+  await expect(boot({ cpus: 0 })).rejects.toMatchObject({ code: "ERR_CPUS" });
+  await expect(boot({ cpus: 2 })).rejects.toMatchObject({ code: "ERR_CPUS" });
+  await expect(boot({ memoryBytes: 1000 })).rejects.toMatchObject({ code: "ERR_MEMORY" });
+  await expect(boot({ modules: ["/nowhere.ko"] })).rejects.toMatchObject({
+    code: "ERR_MODULE_FILE",
   });
 });
 
 describe("a driver module", () => {
-  const packageOf = (name: string): string =>
-    dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
-  const module = join(packageOf("@hyperv-is/hv-storvsc"), "dist", "hv_storvsc.ko");
-
-  test("serves in place of the driver in tree", async () => {
-    const machine = await boot({ disks: [ram(16)], modules: [module] });
-    const { stdout } = await machine.exec("kldstat; sysctl -n dev.storvsc.0.%desc");
-    expect(stdout).toMatch(/ 2 {4}1 0x[\da-f]{16} +[\da-f]+ hv_storvsc\.ko\nHyper-V SCSI\n$/);
-    const copied = await machine.exec(
-      "dd if=/dev/random of=/dev/da0 bs=64k count=4 status=none && camcontrol tur da0 && sha256 /dev/da0",
-    );
-    expect(copied.status).toBe(0);
-    noViolations(machine);
-    await machine.shutdown();
-  });
-
   test("of another kernel interface is refused", async () => {
     const other = join(directory, "other.ko");
     writeFileSync(
       other,
-      readFileSync(module, "utf8").replace(/(KERNEL_INTERFACE = )1;/, (_, start) => `${start}99;`),
+      readFileSync(moduleFile, "utf8").replace(
+        /(KERNEL_INTERFACE = )1;/,
+        (_, start) => `${start}99;`,
+      ),
     );
     await expect(boot({ modules: [other] })).rejects.toThrow("kernel interface 99");
     const nonsense = join(directory, "nonsense.ko");
     writeFileSync(nonsense, "export const name = 'nonsense';\n");
     await expect(boot({ modules: [nonsense] })).rejects.toThrow("not a driver module");
-  });
-});
-
-describe("a host that misbehaves", () => {
-  test("late, duplicate and failing completions do not change what is read", async () => {
-    const machine = await boot({
-      disks: [ram(16)],
-      faults: {
-        seed: 1,
-        faults: [
-          { kind: "late-completion", operation: "read", probability: 0.2, delayMs: 3 },
-          { kind: "duplicate-completion", operation: "read", probability: 0.2 },
-          { kind: "stalled-ring", probability: 0.05, durationMs: 5, device: "scsi" },
-        ],
-      },
-    });
-    await machine.exec("dd if=/dev/random of=/dev/da0 bs=64k status=none");
-    const first = await machine.exec("sha256 -q /dev/da0");
-    const second = await machine.exec("dd if=/dev/da0 bs=4k status=none | sha256");
-    expect(second.stdout).toBe(first.stdout);
-    noViolations(machine);
-    await machine.shutdown();
-  });
-
-  test("a medium error reaches the command with its sense data", async () => {
-    const machine = await boot({
-      disks: [ram(16)],
-      faults: {
-        faults: [
-          {
-            kind: "check-condition",
-            operation: "write",
-            senseKey: 3,
-            additionalCode: 3,
-            additionalQualifier: 0,
-          },
-        ],
-      },
-    });
-    const { status, stderr } = await machine.exec("dd if=/dev/zero of=/dev/da0 count=1");
-    expect(status).toBe(1);
-    expect(stderr).toContain("Input/output error");
-    expect(stderr).toMatch(/medium error/i);
-    await machine.shutdown();
-  });
-
-  test("a controller that is taken away takes its disks along and the guest goes on", async () => {
-    const machine = await boot({ disks: [ram(16)] });
-    const [controller] = (await machine.host.stats()).controllers;
-    const copying = machine.exec("dd if=/dev/zero of=/dev/da0 bs=4k status=none");
-    machine.host.rescind(controller!.instanceId);
-    expect((await copying).status).toBe(1);
-    const { stdout } = await machine.exec("camcontrol devlist; echo alive");
-    expect(stdout).toBe("alive\n");
-    expect(machine.dmesg.join("\n")).toContain("(da0:storvsc0:0:0:0): Periph destroyed");
-    noViolations(machine);
-    await machine.shutdown();
-  });
-
-  test("an older host is talked to in its own version", async () => {
-    const machine = await boot({
-      disks: [ram(16)],
-      faults: { faults: [{ kind: "refused-version", version: 0x00030000 as never }] },
-    });
-    expect((await machine.exec("sysctl -n dev.vmbus.0.version")).stdout).toBe("2.4\n");
-    expect((await machine.exec("sha256 /dev/da0")).status).toBe(0);
-    noViolations(machine);
-    await machine.shutdown();
   });
 });

@@ -10,7 +10,8 @@ export { Outcome, outcomeOf } from "./outcome.js";
 export type { UnitCommand } from "./logical-unit.js";
 export type { BlockTransfer, ScsiResult } from "./command-executor.js";
 export type { FoundUnit } from "./scan.js";
-export { StorvscQueue, type StorvscQueueCounters } from "./storvsc-queue.js";
+export { StorvscQueue, type StorvscQueueEvents } from "./storvsc-queue.js";
+export type { StorvscQueueCounters } from "./queue-counters.js";
 export type { StorvscQueueDescription } from "./queue-description.js";
 export {
   Negotiation,

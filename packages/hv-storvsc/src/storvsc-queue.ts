@@ -33,7 +33,9 @@ import {
   VstorOperation,
   VstorPacket,
 } from "./protocol/index.js";
+import { newQueueCounters } from "./queue-counters.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
+import { ReplyPacket } from "./reply-packet.js";
 import { RequestPackets } from "./request-packets.js";
 import { NO_BUFFER, RequestTable, SlotState, type SlotOwner } from "./request-table.js";
 
@@ -43,30 +45,6 @@ export interface StorvscQueueEvents {
   busChanged(operation: number): void;
   /** The channel closed; every request has been answered. */
   closed(reason: ChannelClosedReason): void;
-}
-
-/** Running totals of a queue; the first four have FreeBSD's names. */
-export interface StorvscQueueCounters {
-  /** Transfers of blocks in one run of memory. */
-  data_bio_cnt: number;
-  /** Commands with a buffer. */
-  data_vaddr_cnt: number;
-  /** Transfers of blocks in a scatter list. */
-  data_sg_cnt: number;
-  /** Requests put into the ring. */
-  send_req: number;
-  /** Transfers that were copied, because no single range describes their memory. */
-  bounced: number;
-  /** Times that a request had to wait for room in the ring. */
-  ring_full: number;
-  /** Completions with an id that nothing waits for: late, double, or invented. */
-  unknown_id: number;
-  /** Completions too short, or of another operation. */
-  malformed: number;
-  /** Unsolicited packets that mean nothing. */
-  dropped: number;
-  /** ENUMERATE_BUS and REMOVE_DEVICE. */
-  bus_changed: number;
 }
 
 /** The control half's own slot: transaction id 1. */
@@ -82,26 +60,14 @@ export class StorvscQueue implements ChannelHandler {
   readonly memory: GuestMemory;
   /** Arena of the queue's CPU: for memory that its users share with the host. */
   readonly allocator: PageAllocator;
-  readonly counters: StorvscQueueCounters = {
-    data_bio_cnt: 0,
-    data_vaddr_cnt: 0,
-    data_sg_cnt: 0,
-    send_req: 0,
-    bounced: 0,
-    ring_full: 0,
-    unknown_id: 0,
-    malformed: 0,
-    dropped: 0,
-    bus_changed: 0,
-  };
+  readonly counters = newQueueCounters();
   /** Set by the control half. */
   events: StorvscQueueEvents | undefined;
   readonly #context: QueueContext;
   readonly #channel: Channel;
   readonly #table: RequestTable;
   readonly #packets: RequestPackets;
-  readonly #reply = new Int32Array(SrbPacket.reserve / 4);
-  readonly #replyBytes = new Uint8Array(this.#reply.buffer);
+  readonly #reply = new ReplyPacket();
   #parameters: StorvscParameters | undefined;
   #packetBytes: number = VSTOR_PACKET_BYTES_LEGACY;
   #controlBytes = 0;
@@ -411,20 +377,16 @@ export class StorvscQueue implements ChannelHandler {
       this.counters.malformed++;
       return;
     }
-    const words = this.#reply;
-    ring.readWords(ring.headerBytes, words, 0, words.length);
-    if (words[VstorPacket.operation / 4] !== VstorOperation.completeIo) {
+    const reply = this.#reply;
+    if (!reply.read(ring)) {
       this.counters.malformed++;
       return;
     }
-    const srbStatus = this.#replyBytes[SrbPacket.srbStatus]!;
-    const scsiStatus = this.#replyBytes[SrbPacket.scsiStatus]!;
-    const returned = words[SrbPacket.dataTransferLength / 4]! >>> 0;
-    const transferred = transferredBytes(srbStatus, returned, this.#packets.lengthBytes(slot));
-    if (autosenseValid(srbStatus, scsiStatus)) {
-      const length = this.#replyBytes[SrbPacket.senseInfoLength]!;
-      table.keepSense(slot, this.#replyBytes, SrbPacket.sense, length);
-    }
+    const { srbStatus, scsiStatus } = reply;
+    const requested = this.#packets.lengthBytes(slot);
+    const transferred = transferredBytes(srbStatus, reply.returnedBytes, requested);
+    if (autosenseValid(srbStatus, scsiStatus))
+      table.keepSense(slot, reply.bytes, SrbPacket.sense, reply.senseBytes);
     const buffer = table.buffer[slot]!;
     if (buffer !== NO_BUFFER) {
       if (this.#packets.direction(slot) === DataDirection.fromDevice)

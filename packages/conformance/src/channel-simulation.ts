@@ -14,6 +14,7 @@ import {
   PAGE_SIZE,
   PacketType,
 } from "@hyperv-is/vmbus-core/protocol";
+import { ChannelPeerHandler } from "./channel-peers.js";
 import { InterleavedEventFlags } from "./interleaving.js";
 import { LateClearedEventFlags, MutantRingControl, type RingMutant } from "./mutants.js";
 import { Simulation, SimulationError, type Actor } from "./simulation.js";
@@ -54,11 +55,6 @@ class Cpu implements Actor {
     if (this.#flags instanceof LateClearedEventFlags) this.#flags.clearLate();
     return more;
   }
-}
-
-function putWords(channel: Channel, id: number, payloadBytes: number): void {
-  for (let at = 0; at < payloadBytes; at += 4) channel.outgoing.putU32(id + at);
-  channel.outgoing.end();
 }
 
 /** Sends a burst of requests for every batch of completions and every bit of room, and checks the completions. */
@@ -111,50 +107,25 @@ class Requester implements ChannelHandler {
       const result = channel.begin(PacketType.inBand, flags, 16, 16 + payload, id, 0);
       if (result === SendResult.Ready) {
         this.#sent = id;
-        putWords(channel, id, payload);
+        for (let at = 0; at < payload; at += 4) channel.outgoing.putU32(id + at);
+        channel.outgoing.end();
       } else if (!channel.waitForSpace(16 + payload)) this.#waiting = true;
     }
     channel.flush();
   }
 }
 
-/** Completes every request with its own payload, in order, waiting for room when it must. */
-class Completer implements ChannelHandler {
+/** Completes every request with the payload that came. */
+class Completer extends ChannelPeerHandler {
   readonly #seed: number;
-  readonly #open: { id: number; payload: number }[] = [];
-  #waiting = false;
 
-  constructor(seed: number) {
+  constructor(memory: GuestMemory, seed: number) {
+    super("echo", memory);
     this.#seed = seed;
   }
 
-  packet(channel: Channel): void {
-    const { incoming } = channel;
-    this.#open.push({ id: incoming.idLow, payload: incoming.payloadBytes });
-  }
-
-  batchEnd(channel: Channel): void {
-    this.#answer(channel);
-  }
-
-  spaceArrived(channel: Channel): void {
-    this.#waiting = false;
-    this.#answer(channel);
-  }
-
-  closed(): void {
+  override closed(): void {
     throw new SimulationError(this.#seed, "the channel closed");
-  }
-
-  #answer(channel: Channel): void {
-    for (let next = this.#open[0]; !this.#waiting && next !== undefined; next = this.#open[0]) {
-      const result = channel.begin(PacketType.completion, 0, 16, 16 + next.payload, next.id, 0);
-      if (result === SendResult.Ready) {
-        putWords(channel, next.id, next.payload);
-        this.#open.shift();
-      } else if (!channel.waitForSpace(16 + next.payload)) this.#waiting = true;
-    }
-    channel.flush();
   }
 }
 
@@ -197,7 +168,7 @@ export function simulateChannel(options: ChannelSimulationOptions): ChannelSimul
     new IncomingRing(toRight, control),
     new OutgoingRing(toLeft, control),
     bell(leftFlags, left),
-    new Completer(options.seed),
+    new Completer(memory, options.seed),
   );
   left.dispatcher.bind(FLAG, leftChannel);
   right.dispatcher.bind(FLAG, rightChannel);

@@ -9,7 +9,12 @@ describe(`channel ends under seeded schedules, from seed ${first}`, () => {
   test("nothing is lost, doubled or changed, and nobody oversleeps", () => {
     let full = 0;
     for (let seed = first; seed < first + count; seed++)
-      full += simulateChannel({ seed }).fullRings;
+      try {
+        full += simulateChannel({ seed }).fullRings;
+      } catch (cause) {
+        const replay = `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance channel-simulation`;
+        throw new Error(`replay with: ${replay}`, { cause });
+      }
     expect(full).toBeGreaterThan(0);
   });
 

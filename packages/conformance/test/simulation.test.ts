@@ -85,3 +85,18 @@ test("a story that waits for nothing that can come fails with the seed", async (
     message: expect.stringContaining("a wake-up was lost") as string,
   });
 });
+
+test("a machine that never comes to rest fails with the seed, after the steps it was given", async () => {
+  const simulation = new Simulation(6);
+  const restless: Actor = { name: "restless", step: () => true };
+  simulation.wake(restless);
+  expect(() => simulation.run(100)).toThrow(
+    expect.objectContaining({ seed: 6, message: "no rest after 100 steps (seed 6)" }) as Error,
+  );
+  expect(simulation.steps).toBe(100);
+  await expect(simulation.complete(new Promise(() => undefined), 50)).rejects.toMatchObject({
+    seed: 6,
+    message: "no end after 50 steps (seed 6)",
+  });
+  expect(simulation.steps).toBe(150);
+});

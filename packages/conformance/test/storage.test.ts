@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { RingMutant } from "@hyperv-is/conformance";
+import { ringMutants } from "@hyperv-is/conformance";
 import seeds from "./seeds.json" with { type: "json" };
 import { describeSchedule, runSchedule } from "./storage-campaign.js";
 import type { PlantedMutant } from "./storage-machine.js";
@@ -62,14 +62,7 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
  * shares with the guest.
  */
 const mutants: readonly PlantedMutant[] = [
-  ...(
-    [
-      "no-recheck-after-unmask",
-      "mask-read-before-publish",
-      "event-flag-cleared-late",
-      "pending-size-not-rechecked",
-    ] satisfies RingMutant[]
-  ).map((mutant) => ({ side: "guest" as const, mutant })),
+  ...ringMutants.map((mutant) => ({ side: "guest" as const, mutant })),
   { side: "host", mutant: "no-recheck-after-unmask" },
   { side: "host", mutant: "mask-read-before-publish" },
 ];

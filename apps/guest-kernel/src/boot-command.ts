@@ -1,6 +1,8 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "@hyperv-is/hyperv-host";
+import type { TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import { TraceError, parseTraceChannels } from "@hyperv-is/hyperv-host/trace";
 import { runTerminal, writeTo } from "./console/terminal.js";
 import type { ListResult } from "./console/shell.js";
 import { junitReport } from "./junit.js";
@@ -21,6 +23,9 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --memory SIZE        guest memory, 32M to 4G (256M)
   --module FILE        load a driver module instead of the driver in tree
   --faults FILE        a fault plan: how the host is to misbehave (JSON)
+  --trace FILE         record what host and guest exchange; 'hyperv-host trace FILE' decodes it
+  --trace-channels LIST  packets of these channels only: relids, instance ids, classes (scsi), or none
+  --trace-data BYTES   record so much of each request's data as well (0)
   --violations fail    exit with status 3 if the guest broke a rule of the protocol
   --exec 'CMD; CMD'    run commands, power off, exit non-zero if one failed; may be repeated
   --report junit=FILE  write a JUnit report of the commands
@@ -34,6 +39,7 @@ interface BootArguments {
   readonly memoryBytes: number;
   readonly modules: string[];
   readonly faults: FaultPlanData | undefined;
+  readonly trace: TraceFileOptions | undefined;
   readonly failOnViolations: boolean;
   readonly lines: string[];
   readonly report: string | undefined;
@@ -61,6 +67,32 @@ function readFaults(path: string): FaultPlanData {
   }
 }
 
+interface TraceValues {
+  readonly trace?: string | undefined;
+  readonly "trace-channels"?: string | undefined;
+  readonly "trace-data"?: string | undefined;
+}
+
+function parseTrace(values: TraceValues): TraceFileOptions | undefined {
+  const { trace: path, "trace-channels": channels, "trace-data": data = "0" } = values;
+  if (path === undefined) {
+    if (channels === undefined && values["trace-data"] === undefined) return undefined;
+    throw new UsageMistake("--trace-channels and --trace-data say what --trace FILE records");
+  }
+  if (!/^\d{1,9}$/.test(data))
+    throw new UsageMistake(`--trace-data ${data}: a number of bytes, please`);
+  try {
+    return {
+      path,
+      dataLimitBytes: Number(data),
+      ...(channels !== undefined && { channels: parseTraceChannels(channels) }),
+    };
+  } catch (error) {
+    if (!(error instanceof TraceError)) throw error;
+    throw new UsageMistake(`--trace-channels: ${error.message}`);
+  }
+}
+
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
     disk: { type: "string", multiple: true },
@@ -68,6 +100,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     memory: { type: "string" },
     module: { type: "string", multiple: true },
     faults: { type: "string" },
+    trace: { type: "string" },
+    "trace-channels": { type: "string" },
+    "trace-data": { type: "string" },
     violations: { type: "string" },
     exec: { type: "string", multiple: true },
     report: { type: "string" },
@@ -101,6 +136,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     memoryBytes: parseMemory(values.memory ?? "256M"),
     modules: values.module ?? [],
     faults: values.faults === undefined ? undefined : readFaults(values.faults),
+    trace: parseTrace(values),
     failOnViolations: values.violations === "fail",
     lines: values.exec ?? [],
     report,
@@ -152,6 +188,7 @@ export async function bootCommand(args: readonly string[]): Promise<number> {
     memoryBytes: parsed.memoryBytes,
     modules: parsed.modules,
     ...(parsed.faults && { faults: parsed.faults }),
+    ...(parsed.trace && { trace: parsed.trace }),
     onMessage: (line) => {
       if (showMessages) process.stdout.write(`${line}\n`);
     },

@@ -6,7 +6,7 @@ import {
   type FaultPlanData,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { NodeHost, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
+import { NodeHost, type NodeHostStats, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
   startWorker,
@@ -36,6 +36,8 @@ export interface BootOptions {
   readonly modules?: readonly string[];
   /** How the host is to misbehave. */
   readonly faults?: FaultPlanData;
+  /** Records what host and guest exchange into a file, for `hyperv-host trace`. */
+  readonly trace?: TraceFileOptions;
   /** Gets each line of dmesg as it is printed. */
   readonly onMessage?: (line: string) => void;
 }
@@ -191,6 +193,7 @@ export class Machine implements AsyncDisposable {
       vps: cpus,
       controllers,
       ...(options.faults && { faults: options.faults }),
+      ...(options.trace && { trace: options.trace }),
       onFailure: (error) => failed(error),
     });
     const half = memoryBytes / 2;
@@ -378,8 +381,8 @@ function concat(chunks: readonly Uint8Array[]): Uint8Array {
  * const { stdout } = await machine.exec("gpart show da0");
  * ```
  *
- * Rejects with `BootError`, with `DiskError` when an image cannot be attached, or with what the guest's
- * kernel failed with. `await using`, or `shutdown`, ends it in good order.
+ * Rejects with `BootError`, with `DiskError` when an image cannot be attached, with `TraceError` when the
+ * trace cannot be made, or with what the guest's kernel failed with. `await using`, or `shutdown`, ends it in good order.
  */
 export function boot(options: BootOptions = {}): Promise<Machine> {
   return Machine.start(options);

@@ -22,6 +22,8 @@ import type { HostService, ServiceMatch } from "./host-service.js";
 import type { Bells } from "./hypervisor/bells.js";
 import type { HypervisorState } from "./hypervisor/hypervisor-state.js";
 import { SyntheticInterrupts } from "./hypervisor/synic.js";
+import { TracedIncomingRing, TracedOutgoingRing } from "./trace/traced-rings.js";
+import type { TraceRecorder } from "./trace/trace-recorder.js";
 import { WorkerChannel, type WorkerChannelOwner } from "./worker-channel.js";
 import type { ChannelOpening, WorkerReply, WorkerRequest } from "./vmbus/worker-link.js";
 
@@ -36,6 +38,8 @@ export interface HostWorkerOptions {
   /** Sends a plain message to the control thread. */
   readonly reply: (reply: WorkerReply) => void;
   readonly faults?: FaultPlan;
+  /** Records the packets of channels; those it leaves out cost nothing. */
+  readonly trace?: TraceRecorder;
   /** Packets that one channel may handle before the others get their turn. */
   readonly budget?: number;
   /** Access to shared words; the simulation has its own. */
@@ -63,6 +67,7 @@ export class HostWorker {
   readonly #timers: Timers;
   readonly #bells: Bells;
   readonly #reply: (reply: WorkerReply) => void;
+  readonly #trace: TraceRecorder | undefined;
   readonly #makeRingControl: RingControlFactory;
   readonly #makeEventFlags: EventFlagsFactory;
   readonly #interrupts: SyntheticInterrupts;
@@ -83,6 +88,7 @@ export class HostWorker {
     this.#timers = timers;
     this.#bells = bells;
     this.#reply = options.reply;
+    this.#trace = options.trace;
     this.#makeRingControl = options.makeRingControl ?? ringControl;
     this.#makeEventFlags = options.makeEventFlags ?? ((...area) => EventFlags.at(...area));
     this.#interrupts = new SyntheticInterrupts(state, memory, bells, this.#makeEventFlags);
@@ -187,19 +193,22 @@ export class HostWorker {
 
   #connect(opening: ChannelOpening): WorkerChannel | NtStatus {
     const { ringPages, downstreamPageOffset } = opening;
+    const trace = this.#trace?.channel(opening, this.#memory);
     let rings: { readonly incoming: IncomingRing; readonly outgoing: OutgoingRing };
     try {
-      const area = (pages: readonly number[]): RingArea => new RingArea(this.#memory, pages);
-      rings = {
-        incoming: new IncomingRing(
-          area(ringPages.slice(0, downstreamPageOffset)),
-          this.#makeRingControl,
-        ),
-        outgoing: new OutgoingRing(
-          area(ringPages.slice(downstreamPageOffset)),
-          this.#makeRingControl,
-        ),
-      };
+      const incoming = new RingArea(this.#memory, ringPages.slice(0, downstreamPageOffset));
+      const outgoing = new RingArea(this.#memory, ringPages.slice(downstreamPageOffset));
+      const makeControl = this.#makeRingControl;
+      rings =
+        trace === undefined
+          ? {
+              incoming: new IncomingRing(incoming, makeControl),
+              outgoing: new OutgoingRing(outgoing, makeControl),
+            }
+          : {
+              incoming: new TracedIncomingRing(incoming, makeControl, trace),
+              outgoing: new TracedOutgoingRing(outgoing, makeControl, trace),
+            };
     } catch (error) {
       if (!(error instanceof RangeError)) throw error;
       this.#violation(opening.key, "ring-not-initialized", error.message);
@@ -211,7 +220,8 @@ export class HostWorker {
     const channel = new WorkerChannel(this.#owner, opening);
     const handler = service.open(opening, channel);
     if (typeof handler === "number") return handler;
-    channel.connect(rings.incoming, rings.outgoing, this.#signalOf(opening), handler);
+    channel.connect(rings.incoming, rings.outgoing, this.#signalOf(opening), handler, trace);
+    trace?.opened();
     return channel;
   }
 
@@ -248,9 +258,11 @@ export class HostWorker {
   }
 
   #modify(key: number, targetVp: number): void {
-    const signal = this.#channels.get(key)?.signal;
+    const channel = this.#channels.get(key);
+    const signal = channel?.signal;
     const movable = signal instanceof GuestSignal;
     if (movable) signal.retarget(targetVp);
+    if (movable) channel?.trace?.retarget(targetVp);
     const status = movable ? NtStatus.success : NtStatus.unsuccessful;
     this.#reply({ kind: "modified", key, status });
   }

@@ -13,6 +13,7 @@ import type { Bells } from "./hypervisor/bells.js";
 import { HypervisorState } from "./hypervisor/hypervisor-state.js";
 import type { HostMessageSlotFactory } from "./hypervisor/message-slots.js";
 import { VirtualProcessor } from "./hypervisor/virtual-processor.js";
+import type { TraceRecorder } from "./trace/trace-recorder.js";
 import type { Violations } from "./violations.js";
 import type { BusOptions } from "./vmbus/connection.js";
 import type { DeviceOffer } from "./vmbus/offers.js";
@@ -36,6 +37,8 @@ export interface PartitionOptions {
   readonly workers?: number;
   readonly bus?: BusOptions;
   readonly faults?: FaultPlanData;
+  /** Records what host and guest exchange, from the start; its owner flushes it. */
+  readonly trace?: TraceRecorder;
   /** Posted messages that may wait for the host. */
   readonly queueEntries?: number;
   readonly writeHypercallPage?: (memory: GuestMemory, address: number) => void;
@@ -99,6 +102,7 @@ export class Partition {
     this.#workerLinks = links.map((link) => link.right);
     const { state } = this;
     const faults = options.faults ?? { faults: [] };
+    options.trace?.start(memory, vps);
     this.server = new VmbusServer({
       state,
       memory,
@@ -107,6 +111,7 @@ export class Partition {
       workers: this.#links,
       faults: new FaultPlan(faults, timers),
       ...(options.bus && { bus: options.bus }),
+      ...(options.trace && { trace: options.trace }),
       ...(options.makeEventFlags && { makeEventFlags: options.makeEventFlags }),
       ...(options.makeMessageSlot && { makeMessageSlot: options.makeMessageSlot }),
     });
@@ -121,6 +126,7 @@ export class Partition {
           timers,
           reply: (reply) => link.send(reply),
           faults: new FaultPlan(faults, timers),
+          ...(options.trace && { trace: options.trace }),
           ...(budget !== undefined && { budget }),
           ...(makeRingControl && { makeRingControl }),
           ...(makeEventFlags && { makeEventFlags }),

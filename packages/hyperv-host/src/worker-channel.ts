@@ -11,6 +11,7 @@ import type { GpaRange } from "@hyperv-is/vmbus-core/protocol";
 import type { FaultContext, FaultPlan } from "./faults.js";
 import { noSignal } from "./guest-signal.js";
 import type { HostChannelHandler, ServiceContext } from "./host-service.js";
+import type { ChannelTrace } from "./trace/channel-trace.js";
 import type { ChannelOpening, WorkerReply } from "./vmbus/worker-link.js";
 
 /** What a channel needs of its host worker. */
@@ -36,6 +37,8 @@ export class WorkerChannel implements ServiceContext {
   readonly faults: FaultPlan;
   /** How the guest is signalled. */
   signal: Signal = noSignal;
+  /** Where its packets are recorded. */
+  trace: ChannelTrace | undefined;
   readonly #owner: WorkerChannelOwner;
   readonly #context: FaultContext;
   #channel: Channel | undefined;
@@ -71,8 +74,10 @@ export class WorkerChannel implements ServiceContext {
     outgoing: OutgoingRing,
     signal: Signal,
     handler: HostChannelHandler,
+    trace?: ChannelTrace,
   ): void {
     this.#handler = handler;
+    this.trace = trace;
     this.signal = signal;
     this.#channel = new Channel(incoming, outgoing, signal, {
       packet: (channel) => handler.packet(channel),
@@ -83,6 +88,7 @@ export class WorkerChannel implements ServiceContext {
       spaceArrived: (channel) => handler.spaceArrived(channel),
       closed: (channel, reason) => {
         if (reason === "corrupt") this.#reportCorruption(channel);
+        this.trace?.closed(reason);
         handler.closed(channel, reason);
       },
     });

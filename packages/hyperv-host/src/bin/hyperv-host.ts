@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
 import { deviceClasses, formatVersion, protocolVersions } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../../package.json" with { type: "json" };
 import { standardDevices } from "../device-set.js";
@@ -10,11 +11,14 @@ import {
   faultPoints,
   parseFaultPlan,
 } from "../faults.js";
+import { traceCommand } from "./trace-command.js";
 
 const usage = `usage: hyperv-host offers [--json]        list what the host offers to every machine
        hyperv-host versions [--json]      list the protocol versions it speaks
        hyperv-host faults [--json]        list the faults it can be told to make
        hyperv-host faults check FILE      check a fault plan
+       hyperv-host trace FILE [--json] [--channel N]
+                                          decode a trace, one line a message; only channel N (a relid)
        hyperv-host --version
 
 The host itself runs inside a machine: 'guest-kernel boot' starts both.
@@ -86,7 +90,24 @@ function faults(json: boolean): number {
   return 0;
 }
 
-function main(args: readonly string[]): number {
+function trace(args: readonly string[], json: boolean): Promise<number> {
+  const options = { channel: { type: "string" } } as const;
+  const { values, positionals } = (() => {
+    try {
+      return parseArgs({ args: [...args], options, allowPositionals: true });
+    } catch (error) {
+      throw new UsageMistake(`${(error as Error).message}\n`);
+    }
+  })();
+  const [path, ...rest] = positionals;
+  if (path === undefined || rest.length > 0) throw new UsageMistake("trace: one FILE, please\n");
+  const { channel } = values;
+  if (channel !== undefined && !/^\d+$/.test(channel))
+    throw new UsageMistake(`--channel ${channel}: a relid is a number\n`);
+  return traceCommand({ path, json, ...(channel !== undefined && { relid: Number(channel) }) });
+}
+
+function main(args: readonly string[]): number | Promise<number> {
   const json = args.includes("--json");
   const [verb, ...rest] = args.filter((arg) => arg !== "--json");
   const plain = rest.length === 0;
@@ -94,6 +115,7 @@ function main(args: readonly string[]): number {
   if (verb === "versions" && plain) return versions(json);
   if (verb === "faults" && plain) return faults(json);
   if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
+  if (verb === "trace") return trace(rest, json);
   if (verb === "--version") {
     process.stdout.write(`hyperv-host ${manifest.version}\n`);
     return 0;
@@ -106,7 +128,7 @@ function main(args: readonly string[]): number {
 }
 
 try {
-  process.exitCode = main(process.argv.slice(2));
+  process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   if (!(error instanceof UsageMistake)) throw error;
   process.stderr.write(`${error.message === "" ? "" : `hyperv-host: ${error.message}`}${usage}`);

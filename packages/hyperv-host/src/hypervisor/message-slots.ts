@@ -71,6 +71,8 @@ export interface MessageSlotsOptions {
   readonly interrupts: SyntheticInterrupts;
   /** Is told of each message to a SINT that takes none: it is lost, as on Hyper-V. */
   readonly dropped: (vp: number, sint: number) => void;
+  /** Is told of each message when it is in its slot, or lost. */
+  readonly delivered?: (vp: number, sint: number, bytes: Uint8Array, isLost: boolean) => void;
   readonly makeSlot?: HostMessageSlotFactory;
 }
 
@@ -86,15 +88,24 @@ export class MessageSlots {
   readonly #memory: GuestMemory;
   readonly #interrupts: SyntheticInterrupts;
   readonly #dropped: (vp: number, sint: number) => void;
+  readonly #delivered: MessageSlotsOptions["delivered"];
   readonly #makeSlot: HostMessageSlotFactory;
   readonly #targets = new Map<number, Target>();
   #backlog = 0;
 
-  constructor({ state, memory, interrupts, dropped, makeSlot }: MessageSlotsOptions) {
+  constructor({
+    state,
+    memory,
+    interrupts,
+    dropped,
+    delivered,
+    makeSlot,
+  }: MessageSlotsOptions) {
     this.#state = state;
     this.#memory = memory;
     this.#interrupts = interrupts;
     this.#dropped = dropped;
+    this.#delivered = delivered;
     this.#makeSlot = makeSlot ?? ((...slot) => new HostMessageSlot(...slot));
   }
 
@@ -146,6 +157,7 @@ export class MessageSlots {
       }
       waiting.shift();
       this.#backlog--;
+      this.#delivered?.(vp, sint, next, address === undefined);
       if (address === undefined) this.#dropped(vp, sint);
       else this.#interrupts.raise(vp, sint);
     }

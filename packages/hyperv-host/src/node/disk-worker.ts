@@ -18,6 +18,7 @@ import { ScsiDisk } from "../storvsp/scsi-disk.js";
 import { StorvspController } from "../storvsp/storvsp-controller.js";
 import type { WorkerReply, WorkerRequest } from "../vmbus/worker-link.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
+import { TraceFile, type JoinTraceOptions } from "./trace-file.js";
 
 /** What a disk worker is told when it starts. */
 export interface DiskWorkerData extends HostWorkerData {
@@ -26,6 +27,8 @@ export interface DiskWorkerData extends HostWorkerData {
   readonly state: ArrayBufferLike;
   readonly controllers: readonly ControllerConfig[];
   readonly faults: FaultPlanData;
+  /** The trace to take part in. */
+  readonly trace?: JoinTraceOptions;
 }
 
 /** What the machine asks of a disk worker, beside the server's requests. */
@@ -60,7 +63,18 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
   const bells = new DoorbellBells(state);
   const reply = (message: DiskWorkerReply): void => starter.send(message);
   const faults = new FaultPlan(data.faults, timers);
-  const worker = new HostWorker({ index: data.index, state, memory, bells, timers, reply, faults });
+  const trace = data.trace && TraceFile.join(data.trace, timers);
+  trace?.follow(timers);
+  const worker = new HostWorker({
+    index: data.index,
+    state,
+    memory,
+    bells,
+    timers,
+    reply,
+    faults,
+    ...(trace && { trace: trace.recorder }),
+  });
   const images: VirtualDisk[] = [];
   const controllers = new Map<Guid, StorvspController>();
 
@@ -118,6 +132,12 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
         reply({ kind: "stats", id: request.id, controllers: stats });
       } else worker.receive(request);
     },
-    stopped: closeImages,
+    stopped() {
+      try {
+        closeImages();
+      } finally {
+        trace?.close();
+      }
+    },
   };
 });

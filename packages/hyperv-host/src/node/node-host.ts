@@ -18,6 +18,7 @@ import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer, type VmbusServerStats } from "../vmbus/server.js";
 import type { DiskWorkerData, DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
+import { TraceFile, type TraceFileOptions } from "./trace-file.js";
 
 export interface NodeHostOptions {
   readonly memory: SharedGuestMemory;
@@ -26,6 +27,8 @@ export interface NodeHostOptions {
   readonly controllers: readonly ControllerConfig[];
   readonly bus?: BusOptions;
   readonly faults?: FaultPlanData;
+  /** Records what host and guest exchange into a file. */
+  readonly trace?: TraceFileOptions;
   /** A thread of the host failed: the machine cannot go on. */
   readonly onFailure?: (error: Error) => void;
 }
@@ -57,6 +60,7 @@ export class NodeHost {
   readonly #server: VmbusServer;
   readonly #pump: Pump;
   readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
+  readonly #trace: TraceFile | undefined;
   readonly #pending = new Map<number, (controllers: readonly ControllerStats[]) => void>();
   #nextRequest = 1;
   #running: Promise<void> = Promise.resolve();
@@ -66,16 +70,19 @@ export class NodeHost {
     server: VmbusServer,
     pump: Pump,
     disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>,
+    trace: TraceFile | undefined,
   ) {
     this.state = state;
     this.#server = server;
     this.#pump = pump;
     this.#disks = disks;
+    this.#trace = trace;
   }
 
   /**
    * Starts the host: opens the images and offers the devices.
-   * Rejects with `DiskError` when an image cannot be opened; nothing is left behind then.
+   * Rejects with `DiskError` when an image cannot be opened, with `TraceError` when the trace cannot be
+   * made; no thread is left behind then.
    */
   static async start(options: NodeHostOptions): Promise<NodeHost> {
     const { memory, vps, controllers } = options;
@@ -84,12 +91,16 @@ export class NodeHost {
     const faults = options.faults ?? { faults: [] };
     const control = new Doorbell(state.words, state.controlDoorbell);
     const pump = new Pump("async", control, { spinLimitUs: 0, clock: new NodeClock() });
+    const trace = options.trace && TraceFile.create(options.trace, pump.timers);
+    trace?.recorder.start(memory, vps);
+    trace?.follow(pump.timers);
     const data: DiskWorkerData = {
       memory: memory.wasm,
       index: DISK_WORKER,
       state: state.buffer,
       controllers,
       faults,
+      ...(trace && { trace: { ...options.trace, originMs: trace.recorder.originMs } }),
     };
     const disks = startWorker<DiskWorkerRequest, DiskWorkerReply>({
       entry: "@hyperv-is/hyperv-host/node/disk-worker",
@@ -108,8 +119,9 @@ export class NodeHost {
       workers: [{ send: (message) => disks.post(message) }],
       faults: new FaultPlan(faults, pump.timers),
       ...(options.bus && { bus: options.bus }),
+      ...(trace && { trace: trace.recorder }),
     });
-    const host = new NodeHost(state, server, pump, disks);
+    const host = new NodeHost(state, server, pump, disks, trace);
     await host.#begin(controllers);
     return host;
   }
@@ -147,6 +159,12 @@ export class NodeHost {
     await this.#running;
     for (const resolve of this.#pending.values()) resolve([]);
     const { error } = await this.#disks.exited;
+    // The trace is closed in any case; the first error counts.
+    try {
+      this.#trace?.close();
+    } catch (failure) {
+      throw error ?? failure;
+    }
     if (error !== undefined) throw error;
   }
 

@@ -7,6 +7,7 @@ import type { HypervisorState } from "../hypervisor/hypervisor-state.js";
 import { MessageSlots, type HostMessageSlotFactory } from "../hypervisor/message-slots.js";
 import { NO_PORT, portOf } from "../hypervisor/signal-ports.js";
 import { SyntheticInterrupts } from "../hypervisor/synic.js";
+import type { TraceRecorder } from "../trace/trace-recorder.js";
 import { Violations } from "../violations.js";
 import { Bus, type BusState } from "./bus.js";
 import type { ChannelSummary } from "./channel.js";
@@ -34,6 +35,8 @@ export interface VmbusServerOptions {
   readonly workers: readonly HostWorkerLink[];
   readonly bus?: BusOptions;
   readonly faults?: FaultPlan;
+  /** Records the messages of both sides. */
+  readonly trace?: TraceRecorder;
   /** Accesses to shared memory; the simulation has its own. */
   readonly makeEventFlags?: EventFlagsFactory;
   readonly makeMessageSlot?: HostMessageSlotFactory;
@@ -63,6 +66,7 @@ export class VmbusServer {
   readonly #violations: Violations;
   readonly #state: HypervisorState;
   readonly #timers: Timers;
+  readonly #trace: TraceRecorder | undefined;
   readonly #workers: readonly HostWorkerLink[];
   readonly #bus: Bus;
   readonly #slots: MessageSlots;
@@ -73,10 +77,11 @@ export class VmbusServer {
   #messagesOut = 0;
 
   constructor(options: VmbusServerOptions) {
-    const { state, memory, bells, timers } = options;
+    const { state, memory, bells, timers, trace } = options;
     const faults = options.faults ?? FaultPlan.none(timers);
     this.#state = state;
     this.#timers = timers;
+    this.#trace = trace;
     this.#workers = options.workers;
     this.#violations = new Violations(timers);
     this.#signals = new HostSignals(state, memory, bells);
@@ -88,6 +93,9 @@ export class VmbusServer {
         const detail = `processor ${vp} takes no messages at SINT ${sint}: one was lost`;
         this.#violations.record("message-to-masked-sint", detail);
       },
+      ...(trace && {
+        delivered: (vp, sint, bytes, isLost) => trace.delivered(vp, sint, bytes, isLost, state),
+      }),
       ...(options.makeMessageSlot && { makeSlot: options.makeMessageSlot }),
     });
     this.#bus = new Bus({
@@ -157,6 +165,7 @@ export class VmbusServer {
       const message = this.#state.messages.take();
       if (message === undefined) return false;
       this.#messagesIn++;
+      this.#trace?.posted(message, this.#state);
       if (message.type === SynicMessageType.channel) this.#bus.message(message);
       else this.#violations.record("message-type", `type 0x${message.type.toString(16)}`);
       this.#carryOut();

@@ -5,6 +5,13 @@ import { basename, join } from "node:path";
 import { BootError } from "./boot-error.js";
 import type { ModuleFile } from "./smp/vcpu.js";
 
+/** Why a file cannot be read, in a user's words. */
+const reasons: Readonly<Record<string, string | undefined>> = {
+  ENOENT: "no such file",
+  EISDIR: "it is a directory, not a module",
+  EACCES: "permission denied",
+};
+
 /** Where modules are kept under names that Node can import; one file per content. */
 function cacheDirectory(): string {
   const base = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
@@ -20,9 +27,10 @@ export async function cacheModule(path: string): Promise<ModuleFile> {
   try {
     content = await readFile(path);
   } catch (error) {
-    const reason =
-      (error as NodeJS.ErrnoException).code === "ENOENT" ? "No such file" : String(error);
-    throw new BootError("ERR_MODULE_FILE", `${path}: ${reason}`, { cause: error });
+    const { code = "", message } = error as NodeJS.ErrnoException;
+    throw new BootError("ERR_MODULE_FILE", `${path}: ${reasons[code] ?? message}`, {
+      cause: error,
+    });
   }
   const hash = createHash("sha256").update(content).digest("hex");
   const directory = cacheDirectory();

@@ -298,9 +298,6 @@ test("machines that cannot be are refused", async () => {
   await expect(boot({ cpus: 0 })).rejects.toMatchObject({ code: "ERR_CPUS" });
   await expect(boot({ cpus: 2 })).rejects.toMatchObject({ code: "ERR_CPUS" });
   await expect(boot({ memoryBytes: 1000 })).rejects.toMatchObject({ code: "ERR_MEMORY" });
-  await expect(boot({ modules: ["/nowhere.ko"] })).rejects.toMatchObject({
-    code: "ERR_MODULE_FILE",
-  });
 });
 
 describe("a driver module", () => {
@@ -313,9 +310,26 @@ describe("a driver module", () => {
         (_, start) => `${start}99;`,
       ),
     );
-    await expect(boot({ modules: [other] })).rejects.toThrow("kernel interface 99");
-    const nonsense = join(directory, "nonsense.ko");
-    writeFileSync(nonsense, "export const name = 'nonsense';\n");
-    await expect(boot({ modules: [nonsense] })).rejects.toThrow("not a driver module");
+    await expect(boot({ modules: [other] })).rejects.toThrow(
+      `${other} is built for kernel interface 99, this kernel has 1`,
+    );
+  });
+
+  test.each([
+    ["that is none", "export const name = 'nonsense';\n", "is not a driver module"],
+    ["that is empty", "", "is not a driver module"],
+    ["that is no JavaScript", "\u007fELF", "cannot be loaded: SyntaxError"],
+    ["that fails", "throw new Error('boom');\n", "cannot be loaded: Error: boom"],
+  ])("%s is refused by its name", async (_, content, reason) => {
+    const path = join(directory, "nonsense.ko");
+    writeFileSync(path, content);
+    const loading = boot({ modules: [path] });
+    await expect(loading).rejects.toMatchObject({ code: "ERR_BAD_MODULE" });
+    await expect(loading).rejects.toThrow(`${path} ${reason}`);
+  });
+
+  test("is loaded once, from a file", async () => {
+    for (const modules of [[moduleFile, moduleFile], [directory], ["/nowhere.ko"]])
+      await expect(boot({ modules })).rejects.toMatchObject({ code: "ERR_MODULE_FILE" });
   });
 });

@@ -6,14 +6,15 @@ import { PlatformError } from "./errors.js";
  * Imports a driver module from its file, on the thread that calls. The file is one self-contained ES
  * module whose exports are those of `DriverModule`; importing it twice gives the same module.
  *
+ * @param shownAs - How errors name the file: what the user called it, where `file` is a copy.
  * @throws PlatformError `ERR_BAD_MODULE`, with the cause if the file cannot be imported.
  */
-export async function importDriver(file: string): Promise<DriverModule> {
+export async function importDriver(file: string, shownAs = file): Promise<DriverModule> {
   let found: Partial<Record<keyof DriverModule, unknown>>;
   try {
     found = (await import(pathToFileURL(file).href)) as typeof found;
   } catch (cause) {
-    throw new PlatformError("ERR_BAD_MODULE", `${file} cannot be loaded: ${String(cause)}`, {
+    throw new PlatformError("ERR_BAD_MODULE", `${shownAs} cannot be loaded: ${String(cause)}`, {
       cause,
     });
   }
@@ -21,7 +22,7 @@ export async function importDriver(file: string): Promise<DriverModule> {
   if (typeof kernelInterface === "number" && kernelInterface !== KERNEL_INTERFACE)
     throw new PlatformError(
       "ERR_BAD_MODULE",
-      `${file} is built for kernel interface ${kernelInterface}, this kernel has ${KERNEL_INTERFACE}`,
+      `${shownAs} is built for kernel interface ${kernelInterface}, this kernel has ${KERNEL_INTERFACE}`,
     );
   if (
     typeof name !== "string" ||
@@ -32,6 +33,6 @@ export async function importDriver(file: string): Promise<DriverModule> {
     typeof control !== "function" ||
     typeof queue !== "function"
   )
-    throw new PlatformError("ERR_BAD_MODULE", `${file} is not a driver module`);
+    throw new PlatformError("ERR_BAD_MODULE", `${shownAs} is not a driver module`);
   return found as DriverModule;
 }

@@ -68,8 +68,8 @@ export interface Vcpu<Program = unknown> extends WorkerContext<VcpuData<Program>
   readonly cpu: GuestCpu;
   /** Driver modules that are loaded on this processor, by name. */
   readonly drivers: ReadonlyMap<string, DriverModule>;
-  /** Loads a driver module from its file on this processor. Rejects with PlatformError `ERR_BAD_MODULE`. */
-  loadDriver(file: string): Promise<DriverModule>;
+  /** Loads a driver module from its file on this processor. Rejects as `importDriver` does, whose parameters these are. */
+  loadDriver(file: string, shownAs?: string): Promise<DriverModule>;
   /** Makes the queue half of a driver on this processor from the description that its control half published. */
   startQueue(driver: string, description: unknown): unknown;
   /** The line to another processor; undefined if there is none. */
@@ -134,8 +134,8 @@ export async function runVcpu<Program = unknown>(
         hypervisor,
         cpu,
         drivers: loaded,
-        async loadDriver(file) {
-          const driver = await context.during(importDriver(file));
+        async loadDriver(file, shownAs) {
+          const driver = await context.during(importDriver(file, shownAs));
           loaded.set(driver.name, driver);
           return driver;
         },

@@ -6,6 +6,7 @@ import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
 import { PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
+import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
 import { Kernel, type KernelDriver } from "../kernel/kernel.js";
@@ -112,8 +113,12 @@ await runVcpu<VcpuProgramData>(inTree, {
   },
   async main(vcpu) {
     const loaded: KernelDriver[] = [];
-    for (const { path, importable, sizeBytes } of vcpu.data.program.modules)
-      loaded.push({ module: await vcpu.loadDriver(importable), file: { path, sizeBytes } });
+    for (const { path, importable, sizeBytes } of vcpu.data.program.modules) {
+      const module = await vcpu.loadDriver(importable, path);
+      if (loaded.some((other) => other.module.name === module.name))
+        throw new BootError("ERR_MODULE_FILE", `${path}: ${module.name} is loaded already`);
+      loaded.push({ module, file: { path, sizeBytes } });
+    }
     guest = new Guest(vcpu, loaded);
     await guest.boot();
     await guest.ended;

@@ -18,11 +18,16 @@ describe("command lines", () => {
       { when: "||", pipeline: [["g"]] },
     ]);
     expect(parseLine("  ")).toEqual([]);
+    const quoted = `it\\'s "a 'b' \\"c" 'd "e' # isn't`;
+    expect(parseLine(quoted)[0]!.pipeline).toEqual([["it's", `a 'b' "c`, 'd "e']]);
   });
 
-  test.each(["| a", "a |", "a && ", "; a", "a > b", "a & b"])("%s is refused", (line) => {
-    expect(() => parseLine(line)).toThrow(/Syntax error|not supported/);
-  });
+  test.each(["| a", "a |", "a && ", "; a", "a > b", "a & b", "a 'b", 'a "b\\"', "a \\"])(
+    "%s is refused",
+    (line) => {
+      expect(() => parseLine(line)).toThrow(/Syntax error|not supported/);
+    },
+  );
 
   test("never fail but with a message of the shell", () => {
     fc.assert(

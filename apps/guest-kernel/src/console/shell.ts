@@ -29,12 +29,28 @@ export interface ListResult {
 const NOT_FOUND = 127;
 const INTERRUPTED = 130;
 
+/** A word of a line: quoted parts, escaped characters and others. What begins with # ends the line. */
+const WORD = /(?:"(?:\\[^]|[^"\\])*"|'[^']*'|\\[^]|[^\s"'\\])+/y;
+
+/** Refuses a quote that is not closed, which the library would take for a character. */
+function checkQuotes(line: string): void {
+  let at = 0;
+  for (;;) {
+    while (/\s/.test(line.charAt(at))) at++;
+    if (at === line.length || line.charAt(at) === "#") return;
+    WORD.lastIndex = at;
+    if (!WORD.test(line)) throw new CommandError("Syntax error: Unterminated quoted string", 2);
+    at = WORD.lastIndex;
+  }
+}
+
 /** Splits a command line; throws `CommandError` with sh's words for what this shell does not have. */
 export function parseLine(line: string): Step[] {
   const steps: Step[] = [];
   let words: string[] = [];
   let pipeline: string[][] = [];
   let when: Step["when"] = ";";
+  checkQuotes(line);
   const endCommand = (operator: string): void => {
     if (words.length === 0) throw new CommandError(`Syntax error: "${operator}" unexpected`, 2);
     pipeline.push(words);

@@ -4,6 +4,9 @@ import {
   GpaRanges,
   GpaRangesResult,
   GuestMemory,
+  gpaDirectHeaderBytes,
+  type OutgoingRing,
+  putGpaRange,
   putSingleRange,
   ReceiveResult,
   SendResult,
@@ -23,12 +26,15 @@ const listOf = (...runs: readonly Run[]): GpaRuns => ({
   runLength: (index) => runs[index]![1],
 });
 
-/** Sends the list as one range through a ring; the peer's ring end and the header it got. */
-function send(list: GpaRuns): { incoming: ReturnType<typeof pairOfEnds>["incoming"] } {
+/** Sends the list as one range through a ring; the peer's ring end with the packet. */
+function send(
+  list: GpaRuns,
+  put: (ring: OutgoingRing) => void = (ring) => putSingleRange(ring, list),
+): { incoming: ReturnType<typeof pairOfEnds>["incoming"] } {
   const { out, incoming } = pairOfEnds(9);
   const header = singleRangeHeaderBytes(singleRangePages(list));
   expect(out.begin(PacketType.gpaDirect, 1, header, header + 8, 1, 0)).toBe(SendResult.Ready);
-  putSingleRange(out, list);
+  put(out);
   out.putU32(0x11);
   out.putU32(0x22);
   out.end();
@@ -119,11 +125,15 @@ describe("a scatter list as one range", () => {
     expect(flat(ranges)).toBe(flat(list));
   });
 
-  test("33 pages, and page numbers above 32 bits", () => {
+  test.each([
+    ["a list", (ring: OutgoingRing, run: Run) => putSingleRange(ring, listOf(run))],
+    ["a range", (ring: OutgoingRing, run: Run) => putGpaRange(ring, ...run)],
+  ])("33 pages, and page numbers above 32 bits, of %s", (_, put) => {
     const above16Tib = 2 ** 45 + 5 * PAGE_SIZE;
-    const list = listOf([above16Tib + 512, 128 * 1024]);
-    expect(singleRangePages(list)).toBe(33);
-    const { incoming } = send(list);
+    const run: Run = [above16Tib + 512, 128 * 1024];
+    expect(singleRangePages(listOf(run))).toBe(33);
+    expect(gpaDirectHeaderBytes(...run)).toBe(singleRangeHeaderBytes(33));
+    const { incoming } = send(listOf(run), (ring) => put(ring, run));
     expect(incoming.u32(GpaDirect.ranges)).toBe(128 * 1024);
     expect(incoming.u32(GpaDirect.ranges + 4)).toBe(512);
     for (let page = 0; page < 33; page++) {

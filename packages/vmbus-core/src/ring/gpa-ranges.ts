@@ -147,16 +147,8 @@ export function gpaDirectHeaderBytes(address: number, lengthBytes: number): numb
  * put with `gpaDirectHeaderBytes`.
  */
 export function putGpaRange(ring: OutgoingRing, address: number, lengthBytes: number): void {
-  const offset = address % PAGE_SIZE;
-  let page = (address - offset) / PAGE_SIZE;
-  ring.putU32(0);
-  ring.putU32(1);
-  ring.putU32(lengthBytes);
-  ring.putU32(offset);
-  for (let rest = offset + lengthBytes; rest > 0; rest -= PAGE_SIZE) {
-    ring.putU32(page++);
-    ring.putU32(0);
-  }
+  putRangeHeader(ring, address, lengthBytes);
+  putPages(ring, Math.floor(address / PAGE_SIZE), address + lengthBytes);
 }
 
 /**
@@ -189,11 +181,7 @@ export function singleRangeHeaderBytes(pages: number): number {
  * `singleRangeHeaderBytes`; `singleRangePages` has said that one range describes it.
  */
 export function putSingleRange(ring: OutgoingRing, list: GpaRuns): void {
-  const first = list.runAddress(0);
-  ring.putU32(0);
-  ring.putU32(1);
-  ring.putU32(list.lengthBytes);
-  ring.putU32(first & (PAGE_SIZE - 1));
+  putRangeHeader(ring, list.runAddress(0), list.lengthBytes);
   let end = 0;
   for (let run = 0; run < list.runs; run++) {
     const address = list.runAddress(run);
@@ -201,9 +189,22 @@ export function putSingleRange(ring: OutgoingRing, list: GpaRuns): void {
     // Runs that touch inside a page share it.
     if (run > 0 && address === end && address % PAGE_SIZE !== 0) page++;
     end = address + list.runLength(run);
-    for (; page * PAGE_SIZE < end; page++) {
-      ring.putU32(page);
-      ring.putU32(page > 0xffff_ffff ? Math.floor(page / 0x1_0000_0000) : 0);
-    }
+    putPages(ring, page, end);
+  }
+}
+
+/** Puts what precedes the page numbers of a single range that starts at `address`. */
+function putRangeHeader(ring: OutgoingRing, address: number, lengthBytes: number): void {
+  ring.putU32(0);
+  ring.putU32(1);
+  ring.putU32(lengthBytes);
+  ring.putU32(address & (PAGE_SIZE - 1));
+}
+
+/** Puts the numbers of the pages from `page` on that begin below the address `end`. */
+function putPages(ring: OutgoingRing, page: number, end: number): void {
+  for (; page * PAGE_SIZE < end; page++) {
+    ring.putU32(page);
+    ring.putU32(page > 0xffff_ffff ? Math.floor(page / 0x1_0000_0000) : 0);
   }
 }

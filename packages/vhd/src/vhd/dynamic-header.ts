@@ -1,4 +1,6 @@
-import { emitText, NO_OFFSET, readText, VHD_VERSION, vhdChecksum } from "./footer.js";
+import { isPowerOfTwo } from "../power-of-two.js";
+import { emitText, hasText } from "../text-field.js";
+import { NO_OFFSET, VHD_VERSION, vhdChecksum } from "./footer.js";
 
 /** Byte offsets in the 1024-byte header of dynamic and differencing disks. All fields big-endian. */
 export const DynamicHeaderLayout = {
@@ -35,14 +37,9 @@ export function sectorBitmapBytes(blockBytes: number): number {
   return Math.ceil(blockBytes / 512 / 8 / 512) * 512;
 }
 
-/** Of a u32. */
-export function isPowerOfTwo(value: number): boolean {
-  return value > 0 && (value & (value - 1)) === 0;
-}
-
 /** Parses 1024 bytes; a string says which rule they break. */
 export function parseDynamicHeader(bytes: Uint8Array): DynamicHeader | string {
-  if (readText(bytes, DynamicHeaderLayout.cookie, 8) !== "cxsparse")
+  if (!hasText(bytes, DynamicHeaderLayout.cookie, "cxsparse"))
     return "the cookie 'cxsparse' is missing";
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const checksum = view.getUint32(DynamicHeaderLayout.checksum);

@@ -1,3 +1,4 @@
+import { emitText, hasText, readText } from "../text-field.js";
 import { type Geometry } from "./geometry.js";
 
 /** Byte offsets in the 512-byte footer (and its copy at file offset 0). All fields big-endian. */
@@ -67,19 +68,9 @@ export function vhdChecksum(bytes: Uint8Array, checksumOffset: number): number {
   return ~sum >>> 0;
 }
 
-/** Characters of a fixed-width ASCII field. */
-export function readText(bytes: Uint8Array, offset: number, length: number): string {
-  return String.fromCharCode(...bytes.subarray(offset, offset + length));
-}
-
-/** Writes the characters of a fixed-width ASCII field. */
-export function emitText(bytes: Uint8Array, offset: number, text: string): void {
-  for (let index = 0; index < text.length; index++) bytes[offset + index] = text.charCodeAt(index);
-}
-
 /** Whether a footer seems to have been at this place at all, sound or not. */
 export function hasFooterCookie(bytes: Uint8Array): boolean {
-  return readText(bytes, FooterLayout.cookie, 8) === "conectix";
+  return hasText(bytes, FooterLayout.cookie, "conectix");
 }
 
 /** Parses 512 bytes; a string says which rule they break. */

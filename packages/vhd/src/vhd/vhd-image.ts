@@ -1,11 +1,12 @@
 import { assert } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
+import { isPowerOfTwo } from "../power-of-two.js";
 import { type Random } from "../random.js";
 import { refusing } from "../reporter.js";
 import { type VirtualDisk } from "../virtual-disk.js";
 import { type BlockTable, MAX_BLOCKS, nextBlockOffset } from "./block-table.js";
-import { DynamicHeaderLayout, emitDynamicHeader, isPowerOfTwo } from "./dynamic-header.js";
+import { DynamicHeaderLayout, emitDynamicHeader } from "./dynamic-header.js";
 import { DynamicVhd } from "./dynamic-vhd.js";
 import { FixedVhd } from "./fixed-vhd.js";
 import {

@@ -1,15 +1,15 @@
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
 import { emitGuid, randomGuid } from "../guid.js";
+import { isPowerOfTwo } from "../power-of-two.js";
 import { type Random } from "../random.js";
+import { emitText } from "../text-field.js";
 import { batBytes, batGeometry, BlockMap, BlockState, blockWord } from "./block-map.js";
 import { HeaderSlots, newHeader } from "./header.js";
 import {
-  emitText,
   FileMap,
   IDENTIFIER_SIGNATURE,
   IdentifierLayout,
-  isPowerOfTwo,
   Limit,
   MIB,
   PAGE_BYTES,

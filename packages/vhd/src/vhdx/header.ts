@@ -3,18 +3,8 @@ import { crc32cWithoutField } from "../crc32c.js";
 import { ImageError } from "../errors.js";
 import { emitGuid, readGuid, ZERO_GUID } from "../guid.js";
 import { type Reporter } from "../reporter.js";
-import {
-  emitText,
-  emitU64,
-  FileMap,
-  hasText,
-  Limit,
-  MIB,
-  PAGE_BYTES,
-  readU64,
-  sameBytes,
-  viewOf,
-} from "./layout.js";
+import { emitText, hasText } from "../text-field.js";
+import { emitU64, FileMap, Limit, MIB, PAGE_BYTES, readU64, sameBytes, viewOf } from "./layout.js";
 
 /** Byte offsets in a header; the CRC covers all 4096 bytes. Little-endian. */
 export const HeaderLayout = {

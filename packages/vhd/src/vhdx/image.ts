@@ -1,18 +1,11 @@
 import { type BlockFile } from "../block-file.js";
 import { ZERO_GUID } from "../guid.js";
 import { type Reporter } from "../reporter.js";
+import { hasText } from "../text-field.js";
 import { BlockMap } from "./block-map.js";
 import { FileSpace } from "./file-space.js";
 import { type HeaderSlots, readHeaders } from "./header.js";
-import {
-  FileMap,
-  hasText,
-  IDENTIFIER_SIGNATURE,
-  IdentifierLayout,
-  Limit,
-  MIB,
-  viewOf,
-} from "./layout.js";
+import { FileMap, IDENTIFIER_SIGNATURE, IdentifierLayout, Limit, MIB, viewOf } from "./layout.js";
 import { type ActiveLog, LogReader } from "./log-reader.js";
 import { type DiskParameters, readMetadata } from "./metadata.js";
 import { readRegionTable, type RegionTable } from "./region-table.js";

@@ -42,10 +42,6 @@ export function roundUp(value: number, unit: number): number {
   return Math.ceil(value / unit) * unit;
 }
 
-export function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isInteger(Math.log2(value));
-}
-
 /**
  * A little-endian u64 as a number. Values from 2^53 on lose low bits but stay above every limit, so
  * compare before use.
@@ -58,18 +54,6 @@ export function readU64(view: DataView, offset: number): number {
 export function emitU64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset, value % 2 ** 32, true);
   view.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
-}
-
-/** Whether the characters of `text` stand at `offset`. */
-export function hasText(bytes: Uint8Array, offset: number, text: string): boolean {
-  for (let index = 0; index < text.length; index++)
-    if (bytes[offset + index] !== text.charCodeAt(index)) return false;
-  return true;
-}
-
-/** Writes the characters of a fixed-width ASCII field. */
-export function emitText(bytes: Uint8Array, offset: number, text: string): void {
-  for (let index = 0; index < text.length; index++) bytes[offset + index] = text.charCodeAt(index);
 }
 
 export function sameBytes(one: Uint8Array, other: Uint8Array): boolean {

@@ -1,6 +1,7 @@
 import { crc32c } from "../crc32c.js";
 import { emitGuid, readGuid } from "../guid.js";
-import { emitText, emitU64, hasText, PAGE_BYTES, readU64, roundUp, viewOf } from "./layout.js";
+import { emitText, hasText } from "../text-field.js";
+import { emitU64, PAGE_BYTES, readU64, roundUp, viewOf } from "./layout.js";
 
 /** Byte offsets in the header of a log entry. Little-endian; the CRC covers the whole entry. */
 export const LogEntryLayout = {

@@ -2,8 +2,9 @@ import { type BlockFile } from "../block-file.js";
 import { crc32c, crc32cWithoutField } from "../crc32c.js";
 import { ZERO_GUID } from "../guid.js";
 import { type Reporter } from "../reporter.js";
+import { hasText } from "../text-field.js";
 import { type Header } from "./header.js";
-import { FileMap, hasText, Limit, MIB, PAGE_BYTES, readU64, viewOf } from "./layout.js";
+import { FileMap, Limit, MIB, PAGE_BYTES, readU64, viewOf } from "./layout.js";
 import {
   DataDescriptorLayout,
   DataSectorLayout,

@@ -1,7 +1,9 @@
 import { type BlockFile } from "../block-file.js";
 import { emitGuid, readGuid, ZERO_GUID } from "../guid.js";
+import { isPowerOfTwo } from "../power-of-two.js";
 import { type Reporter } from "../reporter.js";
-import { emitText, emitU64, hasText, isPowerOfTwo, Limit, readU64, viewOf } from "./layout.js";
+import { emitText, hasText } from "../text-field.js";
+import { emitU64, Limit, readU64, viewOf } from "./layout.js";
 import { type Region } from "./region-table.js";
 
 /** Byte offsets in the metadata table, the first 64 KiB of the metadata region. Little-endian, no CRC. */

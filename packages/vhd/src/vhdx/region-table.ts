@@ -2,17 +2,8 @@ import { type BlockFile } from "../block-file.js";
 import { crc32cWithoutField } from "../crc32c.js";
 import { emitGuid, readGuid } from "../guid.js";
 import { type Reporter } from "../reporter.js";
-import {
-  emitText,
-  emitU64,
-  FileMap,
-  hasText,
-  Limit,
-  MIB,
-  readU64,
-  sameBytes,
-  viewOf,
-} from "./layout.js";
+import { emitText, hasText } from "../text-field.js";
+import { emitU64, FileMap, Limit, MIB, readU64, sameBytes, viewOf } from "./layout.js";
 
 /** Byte offsets in a region table; the CRC covers all 64 KiB. Little-endian. */
 export const RegionTableLayout = {

@@ -1,4 +1,10 @@
-import { DeviceClass, OfferFlag, type DeviceClassRow } from "@hyperv-is/vmbus-core/protocol";
+import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
+import {
+  DeviceClass,
+  OfferFlag,
+  type DeviceClassRow,
+  type Guid,
+} from "@hyperv-is/vmbus-core/protocol";
 import {
   INTEGRATION_COMPONENT_FLAGS,
   messagePipeUserData,
@@ -73,4 +79,17 @@ export function standardDevices(
         worker,
       })),
     );
+}
+
+/** The offers of SCSI controllers. @param worker - index of the host worker that has their disks. */
+export function controllerOffers(
+  controllers: readonly { readonly instanceId: Guid }[],
+  worker: number,
+): DeviceOffer[] {
+  return controllers.map(({ instanceId }) => ({
+    classId: StorageClassId.scsi,
+    instanceId,
+    flags: OfferFlag.enumerateDeviceInterface,
+    worker,
+  }));
 }

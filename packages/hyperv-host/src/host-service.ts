@@ -34,6 +34,11 @@ export interface ServiceContext {
   readonly memory: GuestMemory;
   readonly timers: Timers;
   readonly faults: FaultPlan;
+  /**
+   * Is told of data that the service has put into the guest's memory, rings apart; undefined where nobody
+   * needs to know. A processor that keeps translated code forgets it then.
+   */
+  readonly dataWritten?: ((address: number, lengthBytes: number) => void) | undefined;
   /** The ranges of a GPADL that the guest made on this channel, every page checked; undefined if there is none. */
   gpadl(gpadlId: number): readonly GpaRange[] | undefined;
   /** Puts the channel on the list of those to poll, and wakes the worker's thread if it sleeps. */

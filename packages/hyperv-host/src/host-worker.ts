@@ -38,6 +38,8 @@ export interface HostWorkerOptions {
   /** Sends a plain message to the control thread. */
   readonly reply: (reply: WorkerReply) => void;
   readonly faults?: FaultPlan;
+  /** See `ServiceContext`. */
+  readonly dataWritten?: (address: number, lengthBytes: number) => void;
   /** Records the packets of channels; those it leaves out cost nothing. */
   readonly trace?: TraceRecorder;
   /** Packets that one channel may handle before the others get their turn. */
@@ -98,6 +100,7 @@ export class HostWorker {
       memory,
       timers,
       faults: options.faults ?? FaultPlan.none(timers),
+      dataWritten: options.dataWritten,
       tell: options.reply,
       gpadl: (key, gpadlId) => this.#gpadls.get(key)?.get(gpadlId),
       schedule: (channel) => {

@@ -1,3 +1,5 @@
+export { GuestMemory, type Clock, type Timer, type Timers } from "@hyperv-is/vmbus-core";
+export type { Guid } from "@hyperv-is/vmbus-core/protocol";
 export type { Bells } from "./hypervisor/bells.js";
 export {
   FaultCounters,
@@ -53,7 +55,7 @@ export {
   type PartitionOptions,
   type PartitionStats,
 } from "./partition.js";
-export { standardDevices } from "./device-set.js";
+export { controllerOffers, standardDevices } from "./device-set.js";
 export type {
   HostChannelHandler,
   HostService,

@@ -6,7 +6,7 @@ import {
   type RingControlFactory,
   type Timers,
 } from "@hyperv-is/vmbus-core";
-import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import { Sint, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import { FaultPlan, type FaultPlanData } from "./faults.js";
 import { HostWorker, type WorkerChannelStats } from "./host-worker.js";
 import type { Bells } from "./hypervisor/bells.js";
@@ -42,6 +42,8 @@ export interface PartitionOptions {
   /** Posted messages that may wait for the host. */
   readonly queueEntries?: number;
   readonly writeHypercallPage?: (memory: GuestMemory, address: number) => void;
+  /** Is told of data that a device has put into the guest's memory; see `ServiceContext`. */
+  readonly dataWritten?: (address: number, lengthBytes: number) => void;
   /** Packets that one channel may handle before the others of its worker get their turn. */
   readonly budget?: number;
   /** Accesses to shared memory; the simulation has its own. */
@@ -115,7 +117,7 @@ export class Partition {
       ...(options.makeEventFlags && { makeEventFlags: options.makeEventFlags }),
       ...(options.makeMessageSlot && { makeMessageSlot: options.makeMessageSlot }),
     });
-    const { budget, makeRingControl, makeEventFlags, writeHypercallPage } = options;
+    const { budget, makeRingControl, makeEventFlags, writeHypercallPage, dataWritten } = options;
     this.workers = this.#workerLinks.map(
       (link, index) =>
         new HostWorker({
@@ -128,6 +130,7 @@ export class Partition {
           faults: new FaultPlan(faults, timers),
           ...(options.trace && { trace: options.trace }),
           ...(budget !== undefined && { budget }),
+          ...(dataWritten && { dataWritten }),
           ...(makeRingControl && { makeRingControl }),
           ...(makeEventFlags && { makeEventFlags }),
         }),
@@ -149,6 +152,11 @@ export class Partition {
   /** What the guest did wrong. */
   get violations(): Violations {
     return this.server.violations;
+  }
+
+  /** True if interrupts of this SINT end by themselves, without an EOI of the guest. */
+  isAutoEoi(vp: number, sint: number): boolean {
+    return (this.state.sint(vp, sint) & Number(Sint.autoEoi)) !== 0;
   }
 
   /** Offers a device; its service is registered with its worker. */

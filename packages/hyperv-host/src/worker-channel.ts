@@ -19,6 +19,7 @@ export interface WorkerChannelOwner {
   readonly memory: GuestMemory;
   readonly timers: Timers;
   readonly faults: FaultPlan;
+  readonly dataWritten: ((address: number, lengthBytes: number) => void) | undefined;
   /** Sends a message to the control thread. */
   tell(reply: WorkerReply): void;
   /** The ranges of a GPADL of a channel; undefined if there is none. */
@@ -35,6 +36,7 @@ export class WorkerChannel implements ServiceContext {
   readonly memory: GuestMemory;
   readonly timers: Timers;
   readonly faults: FaultPlan;
+  readonly dataWritten: ((address: number, lengthBytes: number) => void) | undefined;
   /** How the guest is signalled. */
   signal: Signal = noSignal;
   /** Where its packets are recorded. */
@@ -54,6 +56,7 @@ export class WorkerChannel implements ServiceContext {
     this.memory = owner.memory;
     this.timers = owner.timers;
     this.faults = owner.faults;
+    this.dataWritten = owner.dataWritten;
     this.#context = { classId: opening.classId, instanceId: opening.instanceId };
   }
 

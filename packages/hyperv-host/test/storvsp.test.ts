@@ -67,6 +67,7 @@ class Rig {
   readonly timers = new ManualTimers();
   readonly replies: Reply[] = [];
   readonly violations: string[] = [];
+  readonly written: [address: number, lengthBytes: number][] = [];
   readonly memory = new GuestMemory(new ArrayBuffer(64 * PAGE_SIZE));
   readonly controller: StorvspController;
   readonly pair: ConnectedChannels;
@@ -101,6 +102,7 @@ class Rig {
       memory: this.memory,
       timers: this.timers,
       faults: new FaultPlan({ faults }, this.timers),
+      dataWritten: (...range: [number, number]) => void this.written.push(range),
       gpadl: () => undefined,
       schedule: () => void this.pair.right.poll(1000),
       offerSubChannels: (count: number) => (this.subChannels += count),
@@ -274,6 +276,14 @@ describe("the storage provider", () => {
     expect([...new Set(rig.memory.copyOut(DATA, 1024))]).toEqual([0x5a]);
     expect(rig.memory.bytes[DATA + 1024]).toBe(0);
     expect(rig.violations).toEqual([]);
+  });
+
+  test("tells where it has put data, and nothing of data that it took", () => {
+    rig.initialize();
+    rig.request(write(4, 2), { direction: 0, length: 1024 });
+    expect(rig.written).toEqual([]);
+    rig.request(read(4, 2), { length: 1024 });
+    expect(rig.written).toEqual([[DATA, 1024]]);
   });
 
   test("lists the LUNs that are there, and answers for one that is not", () => {

@@ -321,6 +321,12 @@ describe("hypercall input", () => {
     expect(rung).toEqual([]);
   });
 
+  test("a high half of the control word, which only repetitions use", () => {
+    const { processor, faults } = identified();
+    expect(processor.hypercall(postMessage, INPUT, 0, 1)).toBe(invalidHypercallInput);
+    expect(faults()).toEqual(["hypercall-control x1"]);
+  });
+
   test("before GUEST_OS_ID nothing is accepted", () => {
     const { processor, faults } = machine();
     expect(processor.hypercall(signalEvent, INPUT, 0)).toBe(HypercallStatus.accessDenied);

@@ -206,13 +206,15 @@ export class VirtualProcessor implements HypervisorPort {
     state.storeRegister(register, value);
   }
 
-  hypercall(control: number, inputLow: number, inputHigh: number): number {
+  /** @param controlHigh - high half of the control word, of which a hypercall without repetitions uses nothing. */
+  hypercall(control: number, inputLow: number, inputHigh: number, controlHigh = 0): number {
     if (!this.#identified) {
       this.#count("hypercall-without-guest-os-id", control);
       return HypercallStatus.accessDenied;
     }
     const fast = (control & HYPERCALL_FAST) !== 0;
-    const reserved = (control & ~(HYPERCALL_CODE_MASK | HYPERCALL_FAST)) !== 0;
+    const reserved =
+      (control & ~(HYPERCALL_CODE_MASK | HYPERCALL_FAST)) !== 0 || controlHigh !== 0;
     switch (control & HYPERCALL_CODE_MASK) {
       case HypercallCode.signalEvent: {
         if (reserved) break;
@@ -231,7 +233,7 @@ export class VirtualProcessor implements HypervisorPort {
         this.#count("hypercall-code", control);
         return HypercallStatus.invalidHypercallCode;
     }
-    this.#count("hypercall-control", control);
+    this.#count("hypercall-control", controlHigh !== 0 ? controlHigh : control);
     return HypercallStatus.invalidHypercallInput;
   }
 

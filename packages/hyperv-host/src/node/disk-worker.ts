@@ -1,22 +1,11 @@
 // Entry of a host worker that owns SCSI controllers: the only writer of their images.
-import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
 import { runHostWorker, type HostWorkerData } from "@hyperv-is/platform-node";
-import type { VirtualDisk } from "@hyperv-is/vhd";
-import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import { openImageFile } from "@hyperv-is/vhd/node";
 import { FaultPlan, type FaultPlanData } from "../faults.js";
 import { HostWorker } from "../host-worker.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
-import type {
-  ControllerConfig,
-  ControllerStats,
-  DiskSource,
-} from "../storvsp/controller-config.js";
-import type { DiskBackend } from "../storvsp/disk-backend.js";
-import { RamDisk } from "../storvsp/ram-disk.js";
-import { ScsiDisk } from "../storvsp/scsi-disk.js";
-import { StorvspController } from "../storvsp/storvsp-controller.js";
+import type { ControllerConfig, ControllerStats } from "../storvsp/controller-config.js";
 import type { WorkerReply, WorkerRequest } from "../vmbus/worker-link.js";
+import { DiskError, DiskSet } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
 import { TraceFile, type JoinTraceOptions } from "./trace-file.js";
 
@@ -43,20 +32,10 @@ export type DiskWorkerReply =
   | {
       readonly kind: "failed";
       readonly path: string;
-      readonly code: string | undefined;
+      readonly code: string;
       readonly message: string;
     }
   | { readonly kind: "stats"; readonly id: number; readonly controllers: ControllerStats[] };
-
-/** An image that could not be opened. */
-class OpenFailure extends Error {
-  readonly path: string;
-
-  constructor(path: string, cause: unknown) {
-    super(cause instanceof Error ? cause.message : String(cause), { cause });
-    this.path = path;
-  }
-}
 
 await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) => {
   const state = new HypervisorState(data.state);
@@ -75,48 +54,14 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
     faults,
     ...(trace && { trace: trace.recorder }),
   });
-  const images: VirtualDisk[] = [];
-  const controllers = new Map<Guid, StorvspController>();
-
-  async function open(source: DiskSource): Promise<DiskBackend> {
-    if (source.kind === "ram") return new RamDisk(source);
-    const { path, readOnly = false } = source;
-    try {
-      const image = await openImageFile(path, { readOnly });
-      images.push(image);
-      return image;
-    } catch (error) {
-      throw new OpenFailure(path, error);
-    }
-  }
-
-  /** Closes every image; throws the first error after all were tried. */
-  function closeImages(): void {
-    const errors: unknown[] = [];
-    for (const image of images.splice(0)) {
-      try {
-        image.close();
-      } catch (error) {
-        errors.push(error);
-      }
-    }
-    if (errors.length > 0) throw errors[0];
-  }
-
+  let disks: DiskSet | undefined;
   try {
-    for (const { instanceId, disks, ...options } of data.controllers) {
-      const controller = new StorvspController(options);
-      for (const { source, ...address } of disks)
-        controller.attach(address, new ScsiDisk(await open(source)));
-      controllers.set(instanceId, controller);
-      worker.serve({ classId: StorageClassId.scsi, instanceId }, controller);
-    }
+    disks = await DiskSet.open(data.controllers);
+    disks.serve(worker);
     reply({ kind: "ready" });
   } catch (error) {
-    closeImages();
-    if (!(error instanceof OpenFailure)) throw error;
-    const { cause, message, path } = error;
-    const code = (cause as { readonly code?: string }).code;
+    if (!(error instanceof DiskError)) throw error;
+    const { code, message, path } = error;
     reply({ kind: "failed", path, code, message });
   }
 
@@ -128,13 +73,12 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
     message(message) {
       const request = message as DiskWorkerRequest;
       if (request.kind === "stats") {
-        const stats = Array.from(controllers, ([id, controller]) => controller.stats(id));
-        reply({ kind: "stats", id: request.id, controllers: stats });
+        reply({ kind: "stats", id: request.id, controllers: disks?.stats() ?? [] });
       } else worker.receive(request);
     },
     stopped() {
       try {
-        closeImages();
+        disks?.close();
       } finally {
         trace?.close();
       }

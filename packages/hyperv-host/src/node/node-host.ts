@@ -1,4 +1,3 @@
-import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
 import {
   Doorbell,
   NodeClock,
@@ -7,9 +6,8 @@ import {
   type SharedGuestMemory,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
-import { VmbusError } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import { standardDevices } from "../device-set.js";
+import { controllerOffers, standardDevices } from "../device-set.js";
 import { FaultPlan, type FaultPlanData } from "../faults.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
 import type { ControllerConfig, ControllerStats } from "../storvsp/controller-config.js";
@@ -17,6 +15,7 @@ import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer, type VmbusServerStats } from "../vmbus/server.js";
 import type { DiskWorkerData, DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
+import { DiskError } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";
 
@@ -36,16 +35,6 @@ export interface NodeHostOptions {
 /** The host as an administrator sees it. */
 export interface NodeHostStats extends VmbusServerStats {
   readonly controllers: readonly ControllerStats[];
-}
-
-/** A disk image that could not be attached. */
-export class DiskError extends VmbusError {
-  readonly path: string;
-
-  constructor(path: string, code: string, message: string) {
-    super(code, message);
-    this.path = path;
-  }
 }
 
 /** Storage is served by the first worker of the host, and so far by no other. */
@@ -191,13 +180,7 @@ export class NodeHost {
       throw error;
     }
     for (const device of standardDevices(DISK_WORKER)) this.#server.offer(device);
-    for (const { instanceId } of controllers)
-      this.#server.offer({
-        classId: StorageClassId.scsi,
-        instanceId,
-        flags: 1,
-        worker: DISK_WORKER,
-      });
+    for (const device of controllerOffers(controllers, DISK_WORKER)) this.#server.offer(device);
   }
 
   #receive(reply: DiskWorkerReply, ready: () => void, failed: (error: Error) => void): void {
@@ -206,7 +189,7 @@ export class NodeHost {
         ready();
         return;
       case "failed":
-        failed(new DiskError(reply.path, reply.code ?? "ERR_DISK", reply.message));
+        failed(new DiskError(reply.path, reply.code, reply.message));
         return;
       case "stats":
         this.#pending.get(reply.id)?.(reply.controllers);

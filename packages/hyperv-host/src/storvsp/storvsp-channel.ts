@@ -324,6 +324,16 @@ export class StorvspChannel implements HostChannelHandler {
     }
     luns.execute(path, target, lun, cdb, direction, ranges, this.#result);
     if (this.#result.dataTransferLength > mostBytes) this.#result.dataTransferLength = mostBytes;
+    if (direction === DataDirection.fromDevice) this.#tellOfData();
+  }
+
+  /** Says where the result of a command was put; after an error perhaps more than that was touched. */
+  #tellOfData(): void {
+    const { dataWritten } = this.#context;
+    if (dataWritten === undefined) return;
+    const ranges = this.#ranges;
+    for (let run = 0; run < ranges.runs; run++)
+      dataWritten(ranges.runAddress(run), ranges.runLength(run));
   }
 
   /** Turns the packet into the completion of the request in it, and sends it, as the fault plan lets it. */

@@ -1,10 +1,12 @@
-import { readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "@hyperv-is/hyperv-host";
-import type { TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import type { NodeHostStats, TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import { TraceError, parseTraceChannels } from "@hyperv-is/hyperv-host/trace";
 import { runTerminal, writeTo } from "./console/terminal.js";
 import type { ListResult } from "./console/shell.js";
+import { Interruption } from "./interruption.js";
 import { junitReport } from "./junit.js";
 import { boot, type BootDisk, type Machine } from "./machine.js";
 
@@ -55,7 +57,23 @@ function parseMemory(text: string): number {
 
 function parseDisk(text: string): BootDisk {
   const readOnly = text.endsWith(",ro");
-  return { kind: "image", path: readOnly ? text.slice(0, -3) : text, readOnly };
+  const path = readOnly ? text.slice(0, -3) : text;
+  if (path === "")
+    throw new UsageMistake("--disk: name a file, with ,ro behind it for reading only");
+  return { kind: "image", path, readOnly };
+}
+
+/** Whether a report can be written is asked before the work, not after it. */
+function parseReport(text: string): string {
+  const path = /^junit=(.+)$/.exec(text)?.[1];
+  if (path === undefined) throw new UsageMistake(`--report ${text}: write it as junit=FILE`);
+  const directory = dirname(path);
+  try {
+    accessSync(directory, constants.W_OK);
+  } catch (error) {
+    throw new UsageMistake(`--report: ${directory}: ${(error as Error).message}`);
+  }
+  return path;
 }
 
 function readFaults(path: string): FaultPlanData {
@@ -121,15 +139,14 @@ function parseBootArguments(args: readonly string[]): BootArguments {
       `${positionals[0]!}: this program boots its own guest kernel, not the system on a disk.\n` +
         `To attach the image as a disk of that guest: guest-kernel boot --disk ${positionals[0]!}`,
     );
-  const cpus = Number(values.cpus ?? "1");
-  if (!Number.isInteger(cpus) || cpus < 1)
-    throw new UsageMistake(`--cpus ${values.cpus}: at least 1`);
+  const cpusText = values.cpus ?? "1";
+  if (!/^\d+$/.test(cpusText))
+    throw new UsageMistake(`${`--cpus ${cpusText}`.trim()}: write a number, at least 1`);
+  const cpus = Number(cpusText);
+  if (cpus < 1) throw new UsageMistake(`--cpus ${cpus}: at least 1`);
   if (cpus > 1) throw new UsageMistake(`--cpus ${cpus}: this release has one CPU`);
   if (values.violations !== undefined && values.violations !== "fail")
     throw new UsageMistake(`--violations ${values.violations}: only "fail" is known`);
-  const report = values.report === undefined ? undefined : /^junit=(.+)$/.exec(values.report)?.[1];
-  if (values.report !== undefined && report === undefined)
-    throw new UsageMistake(`--report ${values.report}: write it as junit=FILE`);
   return {
     disks: (values.disk ?? []).map(parseDisk),
     cpus,
@@ -139,7 +156,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     trace: parseTrace(values),
     failOnViolations: values.violations === "fail",
     lines: values.exec ?? [],
-    report,
+    report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
     quiet: values.quiet ?? false,
   };
@@ -152,17 +169,20 @@ interface ExecutedLine {
   readonly poweredOff: boolean;
 }
 
-async function execute(machine: Machine, line: string, capture: boolean): Promise<ExecutedLine> {
+async function execute(
+  machine: Machine,
+  line: string,
+  signal: AbortSignal,
+  capture: boolean,
+): Promise<ExecutedLine> {
   const started = performance.now();
-  const result = await machine.exec(
-    line,
-    capture
-      ? {}
-      : {
-          onStdout: (chunk) => writeTo(process.stdout, chunk),
-          onStderr: (text) => void process.stderr.write(text),
-        },
-  );
+  const result = await machine.exec(line, {
+    signal,
+    ...(!capture && {
+      onStdout: (chunk) => writeTo(process.stdout, chunk),
+      onStderr: (text) => void process.stderr.write(text),
+    }),
+  });
   const seconds = (performance.now() - started) / 1000 / Math.max(1, result.lists.length);
   return { ...result, lists: result.lists.map((list) => ({ ...list, seconds })) };
 }
@@ -177,9 +197,29 @@ function noteFreebsd(machine: Machine): void {
       );
 }
 
+/** Tells why the host could not do what the guest asked for: the guest has only heard that it could not. */
+function noteHostErrors(stats: NodeHostStats | undefined): void {
+  for (const { disks } of stats?.controllers ?? [])
+    for (const { lun, errors, lastError } of disks)
+      if (errors > 0)
+        process.stderr.write(
+          `The host failed ${errors} commands to its disk at LUN ${lun}, the last of them with:\n  ${String(lastError)}\n`,
+        );
+}
+
 /** Runs `guest-kernel boot`. @returns Exit status. */
 export async function bootCommand(args: readonly string[]): Promise<number> {
   const parsed = parseBootArguments(args);
+  const interruption = new Interruption();
+  try {
+    return await runMachine(parsed, interruption);
+  } finally {
+    interruption.stop();
+  }
+}
+
+async function runMachine(parsed: BootArguments, interruption: Interruption): Promise<number> {
+  const { signal } = interruption;
   const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
   const showMessages = !parsed.quiet && !parsed.json && parsed.lines.length === 0;
   const machine = await boot({
@@ -193,19 +233,14 @@ export async function bootCommand(args: readonly string[]): Promise<number> {
       if (showMessages) process.stdout.write(`${line}\n`);
     },
   });
-  const interrupted = new Promise<number>((resolve) => {
-    for (const [signal, status] of [
-      ["SIGINT", 130],
-      ["SIGTERM", 143],
-    ] as const)
-      process.once(signal, () => resolve(status));
-  });
   const executed: ExecutedLine[] = [];
   const work = async (): Promise<number> => {
     if (!parsed.json) noteFreebsd(machine);
-    if (interactive) return runTerminal(machine);
+    if (interactive) return runTerminal(machine, signal);
     for (const line of parsed.lines) {
-      const result = await execute(machine, line, parsed.json || parsed.report !== undefined);
+      if (signal.aborted) break;
+      const capture = parsed.json || parsed.report !== undefined;
+      const result = await execute(machine, line, signal, capture);
       executed.push(result);
       if (!parsed.json && parsed.report !== undefined) {
         process.stdout.write(result.stdout);
@@ -215,10 +250,10 @@ export async function bootCommand(args: readonly string[]): Promise<number> {
     }
     return executed.flatMap(({ lists }) => lists).find(({ status }) => status !== 0)?.status ?? 0;
   };
-  let status: number;
-  let stats: unknown;
+  let status: number | undefined;
+  let stats: NodeHostStats | undefined;
   try {
-    status = await Promise.race([work(), interrupted]);
+    status = await interruption.during(work());
     stats = executed.some(({ poweredOff }) => poweredOff)
       ? undefined
       : await machine.host.stats().catch(() => undefined);
@@ -226,15 +261,18 @@ export async function bootCommand(args: readonly string[]): Promise<number> {
     await machine.shutdown();
   }
   const { violations } = machine.host;
-  if (parsed.report !== undefined)
-    writeFileSync(parsed.report, junitReport(executed, violations, parsed.failOnViolations));
   if (parsed.json)
     process.stdout.write(
       `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, commands: executed, violations, stats }, null, 2)}\n`,
     );
+  if (parsed.report !== undefined)
+    writeFileSync(parsed.report, junitReport(executed, violations, parsed.failOnViolations));
+  if (!parsed.json) noteHostErrors(stats);
   if (violations.length > 0 && !parsed.json) {
     process.stderr.write(`The guest broke ${violations.length} rules of the protocol:\n`);
     for (const { rule, detail } of violations) process.stderr.write(`  ${rule}: ${detail}\n`);
   }
-  return parsed.failOnViolations && violations.length > 0 ? STATUS_VIOLATIONS : status;
+  return parsed.failOnViolations && violations.length > 0
+    ? STATUS_VIOLATIONS
+    : (interruption.status ?? status ?? 0);
 }

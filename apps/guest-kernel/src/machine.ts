@@ -183,7 +183,10 @@ export class Machine implements AsyncDisposable {
       );
     const fits = memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES;
     if (!fits || memoryBytes % MEGABYTE !== 0)
-      throw new BootError("ERR_MEMORY", "memory must be whole MiB, from 32M to 4096M");
+      throw new BootError(
+        "ERR_MEMORY",
+        `${memoryBytes} bytes of memory: it must be whole MiB, from 32M to 4096M`,
+      );
     const controllers = controllersOf(disks);
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);

@@ -1,10 +1,11 @@
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { createRequire } from "node:module";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createImageFile } from "@hyperv-is/vhd/node";
+import { checkImageFile, createImageFile } from "@hyperv-is/vhd/node";
 
 const root = dirname(
   createRequire(import.meta.url).resolve("@hyperv-is/guest-kernel/package.json"),
@@ -25,6 +26,14 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
     [["frob"], "unknown command 'frob'; 'guest-kernel --help' lists them"],
     [["boot", "--cpus", "0"], "--cpus 0: at least 1"],
     [["boot", "--cpus", "4"], "this release has one CPU"],
+    [["boot", "--cpus", "two"], "--cpus two: write a number"],
+    [["boot", "--cpus="], "--cpus: write a number"],
+    [
+      ["boot", "--memory", "1M"],
+      "1048576 bytes of memory: it must be whole MiB, from 32M to 4096M",
+    ],
+    [["boot", "--disk", ",ro"], "--disk: name a file"],
+    [["boot", "--report", "junit=/nowhere/x.xml"], "--report: /nowhere"],
     [["boot", "--memory", "lots"], "write it as 256M or 1G"],
     [["boot", "--report", "x.xml"], "write it as junit=FILE"],
     [["boot", "--violations", "ignore"], 'only "fail" is known'],
@@ -53,6 +62,60 @@ test("help and version go to standard output", () => {
   expect(run("--help").stdout).toContain("usage: guest-kernel boot [options]");
   expect(run("boot", "--help").stdout).toContain("--violations fail");
   expect(run("--version").stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
+});
+
+describe("a signal", () => {
+  /** Runs the program and sends it a signal when it has printed something. */
+  const interrupt = async (
+    signal: NodeJS.Signals,
+    ...args: string[]
+  ): Promise<{ status: number | null; stdout: string }> => {
+    const child = spawn(process.execPath, [program, "boot", ...args], {
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let stdout = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+    child.stdout.once("data", () => child.kill(signal));
+    const [status] = (await once(child, "close")) as [number | null];
+    return { status, stdout };
+  };
+
+  test("while a command runs ends that line, and then the guest in good order", async () => {
+    const copy = "dd if=/dev/random of=/dev/da0 bs=512 status=none";
+    const endless = "dd if=/dev/zero of=/dev/null bs=64k status=none";
+    const line = `echo begun; ${copy}; ${endless}; echo after`;
+    const result = await interrupt("SIGINT", "--disk", disk, "--exec", line, "--exec", "echo next");
+    expect(result).toEqual({ status: 130, stdout: "begun\n" });
+    expect(await checkImageFile(disk)).toEqual([]);
+  });
+
+  test("while the guest boots lets it boot and ends it in good order", async () => {
+    const plan = join(directory, "slow.json");
+    writeFileSync(plan, '{ "faults": [{ "kind": "late-completion", "delayMs": 20 }] }');
+    const { status, stdout } = await interrupt("SIGTERM", "--disk", disk, "--faults", plan);
+    expect(status).toBe(143);
+    expect(stdout).toMatch(/^FreeBSD .*All buffers synced\.\n.*Periph destroyed\n$/s);
+  });
+
+  test("leaves a report of what was done", async () => {
+    const report = join(directory, "interrupted.xml");
+    const line = "echo begun; dd if=/dev/zero of=/dev/null bs=64k; echo after";
+    const args = ["--report", `junit=${report}`, "--quiet", "--exec", "echo x", "--exec", line];
+    const { status } = await interrupt("SIGTERM", ...args);
+    expect(status).toBe(143);
+    const xml = readFileSync(report, "utf8");
+    expect(xml).toContain("exit status 130");
+  });
+});
+
+test("with --json a failure is an object too", () => {
+  const path = join(directory, "none.vhdx");
+  const { status, stdout, stderr } = run("boot", "--json", "--disk", path);
+  expect(status).toBe(1);
+  expect(JSON.parse(stdout)).toEqual({
+    error: { code: "ERR_IMAGE_FILE", message: expect.stringContaining(path) as unknown },
+  });
+  expect(stderr).toContain(path);
 });
 
 test("an image that cannot be attached ends with status 1 and its reason", () => {

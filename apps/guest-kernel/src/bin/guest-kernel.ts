@@ -59,10 +59,18 @@ async function main([command, ...args]: readonly string[]): Promise<number> {
   }
 }
 
+/** Codes of machines that nobody can have asked for on purpose. */
+const usageCodes: ReadonlySet<unknown> = new Set(["ERR_MEMORY", "ERR_CPUS", "ERR_TOO_MANY_DISKS"]);
+
+const argv = process.argv.slice(2);
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  process.exitCode = await main(argv);
 } catch (error) {
-  const message = error instanceof Error ? error.message : String(error);
+  const { code, message }: NodeJS.ErrnoException =
+    error instanceof Error ? error : new Error(String(error));
+  const mistaken = error instanceof UsageMistake || usageCodes.has(code);
+  if (!mistaken && argv.includes("--json"))
+    process.stdout.write(`${JSON.stringify({ error: { code, message } }, null, 2)}\n`);
   process.stderr.write(`guest-kernel: ${message.split("\n").join("\nguest-kernel: ")}\n`);
-  process.exitCode = error instanceof UsageMistake ? 2 : 1;
+  process.exitCode = mistaken ? 2 : 1;
 }

@@ -40,9 +40,9 @@ export function writeTo(stream: NodeJS.WritableStream, chunk: Uint8Array | strin
 
 /**
  * The guest's console on a terminal: history, completion, Ctrl-C interrupts a command. Resolves with the
- * status of the last command when the guest was shut down, or on Ctrl-D or `exit`.
+ * status of the last command when the guest was shut down, on Ctrl-D or `exit`, or when `end` fires.
  */
-export async function runTerminal(machine: Machine): Promise<number> {
+export async function runTerminal(machine: Machine, end: AbortSignal): Promise<number> {
   const terminal = createInterface({
     input: process.stdin,
     output: process.stdout,
@@ -69,6 +69,10 @@ export async function runTerminal(machine: Machine): Promise<number> {
       terminal.prompt();
     }
   });
+  end.addEventListener("abort", () => {
+    running?.abort();
+    terminal.close();
+  });
   let status = 0;
   try {
     terminal.prompt();
@@ -87,6 +91,7 @@ export async function runTerminal(machine: Machine): Promise<number> {
         ({ status } = result);
         if (result.poweredOff) break;
       }
+      if (end.aborted) break;
       terminal.prompt();
     }
   } finally {

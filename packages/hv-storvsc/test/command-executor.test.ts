@@ -198,7 +198,7 @@ describe("time", () => {
     rig.host.answer(requests[0]!, good());
     rig.run();
     await result;
-    expect(rig.timers.next).toBe(Infinity);
+    expect(rig.timers.nextMs).toBe(Infinity);
   });
 });
 
@@ -225,7 +225,7 @@ describe("the end of the channel", () => {
     expect(rig.allocator.leakedPages).toBe(9 * 64);
     // The first buffers of the executor and of the queue counted as taken before.
     expect(rig.allocator.freePages).toBe(free + 2 * 64 - 9 * 64);
-    expect(rig.timers.next).toBe(Infinity);
+    expect(rig.timers.nextMs).toBe(Infinity);
     expect(await codeOf(executor.execute(testUnitReady))).toBe("ERR_RESCINDED");
   });
 
@@ -252,7 +252,7 @@ describe("the end of the channel", () => {
     rig.host.answer(requests[0]!, good());
     rig.run();
     expect((await old).outcome).toBe(Outcome.ok);
-    expect([requests.length, rig.timers.next]).toEqual([1, Infinity]);
+    expect([requests.length, rig.timers.nextMs]).toEqual([1, Infinity]);
   });
 
   test("the end wakes those who pause", async () => {
@@ -261,7 +261,7 @@ describe("the end of the channel", () => {
     rig.queue.stop();
     executor.close();
     await pause;
-    expect(rig.timers.next).toBe(Infinity);
+    expect(rig.timers.nextMs).toBe(Infinity);
   });
 
   test("what the host never saw is not leaked", async () => {

@@ -285,7 +285,7 @@ describe("the host goes away", () => {
     expect(await code).toBe("ERR_RESCINDED");
     await rig.rest();
     expect(rig.timers.now()).toBe(0);
-    expect(rig.timers.next).toBe(Infinity);
+    expect(rig.timers.nextMs).toBe(Infinity);
   });
 
   test("a corrupt ring ends everything, and is logged", async () => {

@@ -6,14 +6,17 @@ import {
   type SubChannel,
 } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
-import { connectedChannels, type ConnectedChannels } from "@hyperv-is/vmbus-core/testing";
+import {
+  connectedChannels,
+  type ConnectedChannels,
+  VirtualTimers,
+} from "@hyperv-is/vmbus-core/testing";
 import { attachStorvsc, type StorvscController, type StorvscOptions } from "../src/index.js";
 import type { StorvscContext } from "../src/storvsc-context.js";
 import * as driver from "../src/module.js";
 import { StorageClassId } from "../src/protocol/index.js";
 import { RamTarget } from "./ram-target.js";
 import { ScriptedHost } from "./scripted-host.js";
-import { VirtualTimers } from "./virtual-timers.js";
 
 export interface RigOptions {
   readonly ringPages?: number;
@@ -141,8 +144,8 @@ export class Rig {
       if (settled as boolean) return promise;
       if (this.host.requests.length !== before) idle = 0;
       else if (++idle > 2) {
-        const wait = this.timers.next - this.timers.now();
-        if (this.timers.next > limit) throw new Error("the promise does not settle");
+        const wait = this.timers.nextMs - this.timers.now();
+        if (this.timers.nextMs > limit) throw new Error("the promise does not settle");
         this.timers.advance(wait);
         idle = 0;
       }

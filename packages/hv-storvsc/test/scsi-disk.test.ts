@@ -453,7 +453,7 @@ describe("unit attentions", () => {
     await rig.settle(controller.detach());
     rig.timers.advance(50_000);
     await rig.rest();
-    expect(rig.timers.next).toBe(Infinity);
+    expect(rig.timers.nextMs).toBe(Infinity);
     expect(rig.host.opcodes).toEqual([Opcode.testUnitReady]);
   });
 });

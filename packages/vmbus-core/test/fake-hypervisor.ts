@@ -26,7 +26,7 @@ import {
   SynicMessageType,
   VMBUS_SINT,
 } from "@hyperv-is/vmbus-core/protocol";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 export const MEMORY_PAGES = 64;
 export const VP_INDEX = 5;

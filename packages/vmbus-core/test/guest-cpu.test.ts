@@ -28,9 +28,9 @@ import {
   VMBUS_SINT,
 } from "@hyperv-is/vmbus-core/protocol";
 import { OutgoingRing, RingArea, SendResult } from "@hyperv-is/vmbus-core";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { putInBand } from "./ring-ends.js";
 import { FakeHypervisor, VP_INDEX, runCpu, startCpu, type TestCpu } from "./fake-hypervisor.js";
-import { VirtualTimers } from "./virtual-timers.js";
 
 const SINT2 = Msr.sint0 + VMBUS_SINT;
 const RING_PAGES = 2;

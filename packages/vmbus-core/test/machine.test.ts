@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { Machine, step, type Step, type Tick } from "../src/bus/machine.js";
-import { VirtualTimers } from "./virtual-timers.js";
 
 interface Counter {
   readonly name: string;

@@ -7,8 +7,8 @@ import {
   ProtocolVersion,
   RelidReleased,
 } from "@hyperv-is/vmbus-core/protocol";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { PostQueue, type PostFailure } from "../src/bus/post-queue.js";
-import { VirtualTimers } from "./virtual-timers.js";
 
 const message = (relid: number): Uint8Array => RelidReleased.emit({ relid });
 

@@ -236,7 +236,7 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
   const executed: ExecutedLine[] = [];
   const work = async (): Promise<number> => {
     if (!parsed.json) noteFreebsd(machine);
-    if (interactive) return runTerminal(machine, signal);
+    if (interactive && !signal.aborted) return runTerminal(machine, signal);
     for (const line of parsed.lines) {
       if (signal.aborted) break;
       const capture = parsed.json || parsed.report !== undefined;

@@ -108,6 +108,17 @@ describe("a signal", () => {
   });
 });
 
+test("output that nobody reads any more ends the guest in good order", async () => {
+  const args = [program, "boot", "--disk", disk, "--exec", "cat /dev/zero"];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  child.stdout.once("data", () => child.stdout.destroy());
+  const [status] = (await once(child, "close")) as [number | null];
+  expect([status, stderr]).toEqual([141, ""]);
+  expect(await checkImageFile(disk)).toEqual([]);
+});
+
 test("with --json a failure is an object too", () => {
   const path = join(directory, "none.vhdx");
   const { status, stdout, stderr } = run("boot", "--json", "--disk", path);

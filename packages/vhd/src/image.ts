@@ -2,6 +2,7 @@ import { type BlockFile } from "./block-file.js";
 import { ImageError } from "./errors.js";
 import { type Finding } from "./finding.js";
 import { type Random } from "./random.js";
+import { hasText } from "./text-field.js";
 import {
   checkVhd,
   createVhd,
@@ -119,7 +120,7 @@ function vhdKind(format: ImageFormat | undefined): VhdKind | undefined {
 function containerOf(file: BlockFile, format: ImageFormat | undefined): "vhd" | "vhdx" {
   if (format !== undefined) return vhdKind(format) === undefined ? "vhdx" : "vhd";
   const { head, tail, tailOffset } = readFooterPlaces(file);
-  const isVhdx = hasMagic(head, 0, "vhdxfile");
+  const isVhdx = hasText(head, 0, "vhdxfile");
   if (isVhdx && isExactFixedFooter(parseFooter(tail), tailOffset))
     throw new ImageError("ERR_IMAGE_UNSUPPORTED", {
       structure: "footer",
@@ -159,11 +160,5 @@ const foreignMagics: readonly (readonly [offset: number, magic: string, name: st
 export function foreignFormat(file: BlockFile): string | undefined {
   const head = new Uint8Array(512);
   file.read(0, head, 0, head.byteLength);
-  return foreignMagics.find(([offset, magic]) => hasMagic(head, offset, magic))?.[2];
-}
-
-function hasMagic(bytes: Uint8Array, offset: number, magic: string): boolean {
-  return Array.from(magic, (character) => character.charCodeAt(0)).every(
-    (code, index) => bytes[offset + index] === code,
-  );
+  return foreignMagics.find(([offset, magic]) => hasText(head, offset, magic))?.[2];
 }

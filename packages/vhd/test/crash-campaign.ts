@@ -1,5 +1,11 @@
 import { checkVhdx, createVhdx, openVhdx, type VhdxDisk } from "../src/vhdx/index.js";
-import { apply, crashImage, type FileOperation, MemoryFile, randomFates } from "./memory-file.js";
+import {
+  crashImage,
+  type FileOperation,
+  MemoryFile,
+  powerLosses,
+  randomFates,
+} from "./memory-file.js";
 import { Prng } from "./prng.js";
 import { SectorHistory } from "./sector-history.js";
 
@@ -123,16 +129,7 @@ class Round {
     depth: number,
   ): void {
     const prng = this.#prng;
-    const durable = start.clone();
-    let flushed = 0;
-    for (let cut = 0; cut <= trace.length; cut++) {
-      const unflushed = trace.slice(flushed, cut);
-      const last = unflushed.at(-1);
-      if (last?.kind === "flush") {
-        for (const operation of unflushed) apply(durable, operation);
-        flushed = cut;
-        continue;
-      }
+    for (const { cut, durable, unflushed } of powerLosses(start, trace)) {
       // Deeper sweeps only sample, or the images would multiply.
       if (depth > 0 && !prng.chance(30)) continue;
       const whole = crashImage(durable, unflushed, 4096, () => true);

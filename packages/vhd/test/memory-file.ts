@@ -168,6 +168,33 @@ export function apply(file: MemoryFile, operation: FileOperation): void {
   else if (operation.kind === "truncate") file.truncate(operation.sizeBytes);
 }
 
+/** A moment at which the power may go: what is durable by then, and what was done since the last flush. */
+export interface PowerLoss {
+  /** Operations done. */
+  readonly cut: number;
+  readonly durable: MemoryFile;
+  readonly unflushed: readonly FileOperation[];
+}
+
+/**
+ * The moments at which the power can go while `trace` is done to a file that was durable as `start`: before
+ * the first operation, and after each but a flush, which leaves nothing open. `durable` goes on to the next moment.
+ */
+export function* powerLosses(
+  start: MemoryFile,
+  trace: readonly FileOperation[],
+): Generator<PowerLoss, void> {
+  const durable = start.clone();
+  let flushed = 0;
+  for (let cut = 0; cut <= trace.length; cut++) {
+    const unflushed = trace.slice(flushed, cut);
+    if (unflushed.at(-1)?.kind === "flush") {
+      for (const operation of unflushed) apply(durable, operation);
+      flushed = cut;
+    } else yield { cut, durable, unflushed };
+  }
+}
+
 /**
  * The file after a loss of power: what had been flushed, and of the operations since then those that
  * `survives` picks. It is asked once per truncation and once per `sectorBytes` of every write, because

@@ -5,7 +5,7 @@ import { surveyVhd } from "../src/vhd/survey.js";
 import { refusing } from "../src/reporter.js";
 import { type VirtualDisk } from "../src/virtual-disk.js";
 import { type CampaignOptions } from "./crash-campaign.js";
-import { apply, crashImage, type FileOperation, MemoryFile } from "./memory-file.js";
+import { crashImage, type FileOperation, MemoryFile, powerLosses } from "./memory-file.js";
 import { Prng } from "./prng.js";
 import { SectorHistory } from "./sector-history.js";
 
@@ -146,15 +146,7 @@ class Round {
     examine: (image: MemoryFile, cut: number) => void = (image, cut) => this.#examine(image, cut),
   ): void {
     const prng = this.#prng;
-    const durable = start.clone();
-    let flushed = 0;
-    for (let cut = 0; cut <= trace.length; cut++) {
-      const unflushed = trace.slice(flushed, cut);
-      if (unflushed.at(-1)?.kind === "flush") {
-        for (const operation of unflushed) apply(durable, operation);
-        flushed = cut;
-        continue;
-      }
+    for (const { cut, durable, unflushed } of powerLosses(start, trace)) {
       examine(
         crashImage(durable, unflushed, SECTOR, () => true),
         cut,

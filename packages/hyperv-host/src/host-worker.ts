@@ -14,7 +14,7 @@ import {
   type Signal,
   type Timers,
 } from "@hyperv-is/vmbus-core";
-import { NtStatus, type GpaRange, type Guid } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, NtStatus, type GpaRange, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import { absentService } from "./absent-service.js";
 import { FaultPlan } from "./faults.js";
 import { GuestSignal, InterruptPageSignal, noSignal } from "./guest-signal.js";
@@ -22,6 +22,7 @@ import type { HostService, ServiceMatch } from "./host-service.js";
 import type { Bells } from "./hypervisor/bells.js";
 import type { HypervisorState } from "./hypervisor/hypervisor-state.js";
 import { SyntheticInterrupts } from "./hypervisor/synic.js";
+import { keyboardService } from "./keyboard/keyboard-channel.js";
 import { TracedIncomingRing, TracedOutgoingRing } from "./trace/traced-rings.js";
 import type { TraceRecorder } from "./trace/trace-recorder.js";
 import { WorkerChannel, type WorkerChannelOwner } from "./worker-channel.js";
@@ -48,6 +49,11 @@ export interface HostWorkerOptions {
   readonly makeRingControl?: RingControlFactory;
   readonly makeEventFlags?: EventFlagsFactory;
 }
+
+/** Services that every worker has without being told, by class. */
+const standardServices: ReadonlyMap<Guid, HostService> = new Map([
+  [DeviceClass.keyboard.classId, keyboardService],
+]);
 
 /** Counters of one open channel. */
 export interface WorkerChannelStats extends Readonly<ChannelCounters> {
@@ -232,7 +238,7 @@ export class HostWorker {
     const matches = this.#services.filter((candidate) => candidate.classId === classId);
     const own = matches.find((candidate) => candidate.instanceId === instanceId);
     const ofClass = matches.find((candidate) => candidate.instanceId === undefined);
-    return (own ?? ofClass)?.service ?? absentService;
+    return (own ?? ofClass)?.service ?? standardServices.get(classId) ?? absentService;
   }
 
   #signalOf({ interrupt }: ChannelOpening): Signal {

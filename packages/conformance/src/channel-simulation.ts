@@ -19,6 +19,7 @@ import { InterleavedEventFlags } from "./interleaving.js";
 import { LateClearedEventFlags, MutantRingControl, type RingMutant } from "./mutants.js";
 import { Simulation, SimulationError, type Actor } from "./simulation.js";
 
+/** Which schedule to run, of what. */
 export interface ChannelSimulationOptions {
   readonly seed: number;
   /** Requests that the left end sends; each must be completed once, with its payload. */

@@ -12,6 +12,7 @@ export type RingMutant =
   | "event-flag-cleared-late"
   | "pending-size-not-rechecked";
 
+/** Every mutant: a campaign plants each in turn. */
 export const ringMutants: readonly RingMutant[] = [
   "no-recheck-after-unmask",
   "mask-read-before-publish",

@@ -31,6 +31,7 @@ export interface StorvscParameters {
   readonly subChannelCountMax: number;
 }
 
+/** What can be chosen about the dialogue. */
 export interface NegotiationOptions {
   /** Versions to propose, in this order; newest first unless told. */
   readonly versions?: readonly number[] | undefined;
@@ -46,6 +47,7 @@ export interface NegotiationOptions {
 export type NegotiationState =
   "idle" | "begin" | "version" | "properties" | "end" | "ready" | "failed";
 
+/** What the dialogue reacts to. */
 export type NegotiationInput =
   /** The primary channel is open. */
   | { readonly kind: "opened" }
@@ -57,6 +59,7 @@ export type NegotiationInput =
   /** The channel closed for any other reason. */
   | { readonly kind: "closed" };
 
+/** What its owner has to do then. */
 export type NegotiationEffect =
   | { readonly kind: "send"; readonly packet: Uint8Array }
   | { readonly kind: "ready"; readonly parameters: StorvscParameters }

@@ -12,6 +12,7 @@ export type RetryDecision =
   | { readonly kind: "attention"; readonly additionalSense: AdditionalSense }
   | { readonly kind: "fail"; readonly code: ScsiErrorCode };
 
+/** What makes a difference to whether a command is sent again. */
 export interface RetryOptions {
   /** A command that changes the disk: a medium error is final. */
   readonly write?: boolean | undefined;

@@ -25,6 +25,7 @@ export interface ScannedUnit {
 /** A unit that answered. */
 export type FoundUnit = ScannedUnit & { readonly inquiry: StandardInquiry };
 
+/** Where to look. */
 export interface ScanOptions {
   /** Targets of the bus, from 0 on; FreeBSD has 2. */
   readonly targets: number;

@@ -24,6 +24,7 @@ export interface BusLayout {
   readonly only: { readonly target: number; readonly lun: number } | undefined;
 }
 
+/** What a controller is told by the half that attaches it. */
 export interface ControllerOptions {
   readonly layout: BusLayout;
   /** How long `detach` waits for requests in flight. */

@@ -16,6 +16,7 @@ export interface Pumped {
  */
 export type PumpKind = "async" | "blocking";
 
+/** How long a pump does what before it does the next. */
 export interface PumpOptions {
   /** Longest spin before a sleep, in microseconds; `spinLimitUs()` unless told. */
   readonly spinLimitUs?: number;

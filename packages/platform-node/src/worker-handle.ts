@@ -14,6 +14,7 @@ import { createDoorbells, type Doorbell } from "./doorbell.js";
 import { PlatformError } from "./errors.js";
 import type { WorkerStart } from "./worker-body.js";
 
+/** The worker to start, and who hears of it. */
 export interface StartWorkerOptions<Received> {
   /** The built entry file: a URL, a path, or a package's subpath that is resolved from `from`. */
   readonly entry: URL | string;

@@ -56,6 +56,7 @@ export interface SubChannel extends OfferedChannel {
   readonly index: number;
 }
 
+/** The rings that a channel is to get, and where it is to run. */
 export interface PrepareChannelOptions {
   /** Pages of each ring, control page included. */
   readonly outgoingPages: number;

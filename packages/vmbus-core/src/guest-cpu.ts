@@ -52,6 +52,7 @@ export type EventFlagsFactory = (
   lengthBytes: number,
 ) => EventFlags;
 
+/** What a CPU works on; the factories make the accesses to words that the host shares. */
 export interface GuestCpuOptions {
   readonly memory: GuestMemory;
   /** The CPU's own arena. */

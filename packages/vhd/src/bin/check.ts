@@ -1,6 +1,7 @@
 import { checkImageFile } from "../node/open.js";
 import { choiceOption, type Command, imageFormats, onePath, printJson } from "./command.js";
 
+/** `vhd check`. */
 export const check: Command = {
   summary: "look for damage",
   help: `Usage: vhd check [--json] [--format FORMAT] FILE

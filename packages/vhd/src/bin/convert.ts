@@ -25,6 +25,7 @@ type Format = ImageFormat | "raw";
 type Source = Pick<VirtualDisk, "sizeBytes" | "logicalSectorBytes" | "read" | "nextData"> &
   Partial<Pick<VirtualDisk, "physicalSectorBytes">>;
 
+/** `vhd convert`. */
 export const convert: Command = {
   summary: "copy a disk into another format",
   help: `Usage: vhd convert [--from FORMAT] [--to FORMAT] [options] SOURCE TARGET

@@ -12,6 +12,7 @@ import {
 import { printDescription } from "./info.js";
 import { makeTarget } from "./target-file.js";
 
+/** `vhd create`. */
 export const create: Command = {
   summary: "make an empty image",
   help: `Usage: vhd create --size SIZE [options] FILE

@@ -3,6 +3,7 @@ import { type ImageFormat } from "../virtual-disk.js";
 import { choiceOption, type Command, imageFormats, onePath, printJson } from "./command.js";
 import { formatSize } from "./sizes.js";
 
+/** `vhd info`. */
 export const info: Command = {
   summary: "say what an image is",
   help: `Usage: vhd info [--json] [--format FORMAT] FILE

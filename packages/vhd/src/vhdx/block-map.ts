@@ -33,6 +33,7 @@ export interface BatGeometry {
   readonly entries: number;
 }
 
+/** The geometry of the BAT of a disk. */
 export function batGeometry(
   disk: Pick<DiskParameters, "blockBytes" | "hasParent" | "logicalSectorBytes" | "sizeBytes">,
 ): BatGeometry {

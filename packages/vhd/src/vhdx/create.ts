@@ -30,6 +30,7 @@ const METADATA_REGION_BYTES = MIB;
 /** BAT regions are made for a disk this many times as large, so that the disk can grow in place. */
 const BAT_SLACK = 2;
 
+/** What a new VHDX is to be. */
 export interface CreateVhdxOptions {
   /** A multiple of the logical sector size, up to 64 TiB. */
   readonly sizeBytes: number;

@@ -21,6 +21,7 @@ export const HeaderLayout = {
   SIZE: PAGE_BYTES, // the rest is reserved
 } as const;
 
+/** How a header starts. */
 export const HEADER_SIGNATURE = "head";
 const VERSION = 1;
 const LOG_VERSION = 0;

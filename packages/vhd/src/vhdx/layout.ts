@@ -20,6 +20,7 @@ export const IdentifierLayout = {
   creator: 8, // 512 bytes, UTF-16LE
   SIZE: 64 * 1024,
 } as const;
+/** How the file starts. */
 export const IDENTIFIER_SIGNATURE = "vhdxfile";
 
 /** Bounds that are checked before anything is allocated or walked. */
@@ -56,12 +57,14 @@ export function emitU64(view: DataView, offset: number, value: number): void {
   view.setUint32(offset + 4, Math.floor(value / 2 ** 32), true);
 }
 
+/** Whether two arrays have the same length and content. */
 export function sameBytes(one: Uint8Array, other: Uint8Array): boolean {
   if (one.byteLength !== other.byteLength) return false;
   for (let at = 0; at < one.byteLength; at++) if (one[at] !== other[at]) return false;
   return true;
 }
 
+/** A view of exactly the array's bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -44,6 +44,7 @@ export const DataSectorLayout = {
   sequenceLow: 4092, // u32
 } as const;
 
+/** How the parts of the log start. */
 export const LogSignature = { Entry: "loge", Zero: "zero", Data: "desc", Sector: "data" } as const;
 
 const BODY_END = DataSectorLayout.sequenceLow;

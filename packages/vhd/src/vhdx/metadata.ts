@@ -23,10 +23,13 @@ export const MetadataEntryLayout = {
   SIZE: 32,
 } as const;
 
+/** How the metadata table starts. */
 export const METADATA_SIGNATURE = "metadata";
 
+/** Bits of an entry's flags. */
 export const MetadataFlag = { User: 1, VirtualDisk: 2, Required: 4 } as const;
 
+/** The items that the format knows. */
 export const MetadataId = {
   FileParameters: "caa16737-fa36-4d43-b3b6-33f0aa44e76b",
   VirtualDiskSize: "2fa54224-cd1b-4876-b211-5dbed83bf4b8",

@@ -7,6 +7,7 @@ import { readBody, readHead } from "./image.js";
 import { OverlayFile } from "./overlay-file.js";
 import { WriteSession } from "./write-session.js";
 
+/** How to open a VHDX. */
 export interface OpenVhdxOptions {
   /** Source of the GUIDs that a session writes; not used when reading only. */
   readonly random: Random;

@@ -23,7 +23,9 @@ export const RegionEntryLayout = {
   SIZE: 32,
 } as const;
 
+/** How a region table starts. */
 export const REGION_SIGNATURE = "regi";
+/** The regions that the format knows. */
 export const RegionId = {
   Bat: "2dc27766-f623-4200-9d64-115e9bfd4a08",
   Metadata: "8b7ca206-4790-4b9a-b8fe-575f050f886e",

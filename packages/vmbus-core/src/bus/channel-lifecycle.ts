@@ -18,6 +18,7 @@ export type ChannelState =
   | { readonly name: "stuck" }
   | { readonly name: "gone"; readonly code: "ERR_RESCINDED" | "ERR_UNLOADED" };
 
+/** What a channel reacts to. */
 export type ChannelInput =
   | { readonly kind: "open" }
   /** OPENCHANNEL_RESULT. */
@@ -36,6 +37,7 @@ export type ChannelInput =
     }
   | Tick;
 
+/** What its owner has to do then, in order. */
 export type ChannelEffect =
   | { readonly kind: "send-open" }
   | { readonly kind: "send-close" }
@@ -55,7 +57,11 @@ const CLOSED: ChannelState = { name: "closed" };
 const SEND_CLOSE: ChannelEffect = { kind: "send-close" };
 const DONE: ChannelEffect = { kind: "closed" };
 
-/** @param timeoutMs - How long the host may take for each answer. */
+/**
+ * What the channel becomes by an input at the time `now`, and what has to be done.
+ *
+ * @param timeoutMs - How long the host may take for each answer.
+ */
 export function stepChannel(
   state: ChannelState,
   input: ChannelInput,

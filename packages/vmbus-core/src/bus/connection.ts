@@ -41,6 +41,7 @@ export type Connection =
       readonly deadline: number;
     };
 
+/** What a connection reacts to. */
 export type ConnectionInput =
   /** `versions`: newest first, at least one. */
   | { readonly kind: "connect"; readonly versions: readonly ProtocolVersion[] }
@@ -59,6 +60,7 @@ export type ConnectionInput =
   | { readonly kind: "post-failed"; readonly status: number }
   | Tick;
 
+/** What its owner has to do then, in order. */
 export type ConnectionEffect =
   /** Send INITIATE_CONTACT. */
   | { readonly kind: "contact"; readonly version: ProtocolVersion }
@@ -94,6 +96,7 @@ export function hasMessage({ version, features }: Negotiated, type: MessageType)
   );
 }
 
+/** What the connection becomes by an input at the time `now`, and what has to be done. */
 export function stepConnection(
   state: Connection,
   input: ConnectionInput,

@@ -21,6 +21,7 @@ export type GpadlState =
   | { readonly name: "freed" }
   | { readonly name: "leaked" };
 
+/** What shared memory reacts to. */
 export type GpadlInput =
   /** GPADL_CREATED. */
   | { readonly kind: "created"; readonly status: number }
@@ -40,6 +41,7 @@ export type GpadlInput =
   | { readonly kind: "unloaded"; readonly confirmed: boolean }
   | Tick;
 
+/** What its owner has to do then, in order. */
 export type GpadlEffect =
   /** The creation succeeded. */
   | { readonly kind: "established" }
@@ -66,7 +68,11 @@ export function creatingGpadl(now: number, timeoutMs: number): GpadlState {
   return { name: "creating", deadline: now + timeoutMs };
 }
 
-/** @param timeoutMs - How long the host may take for each answer. */
+/**
+ * What the shared memory becomes by an input at the time `now`, and what has to be done.
+ *
+ * @param timeoutMs - How long the host may take for each answer.
+ */
 export function stepGpadl(
   state: GpadlState,
   input: GpadlInput,

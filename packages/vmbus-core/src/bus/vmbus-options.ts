@@ -31,6 +31,7 @@ export const KNOWN_FEATURES =
   Feature.clientId |
   Feature.hostMonitorPages;
 
+/** Where the bus runs, and what it asks the host for. */
 export interface VmbusOptions {
   /** The boot processor, started. Gets the host's messages; its memory, arena and timers are the bus's. */
   readonly cpu: GuestCpu;
@@ -50,7 +51,9 @@ export interface VmbusOptions {
   readonly vpIndexes?: readonly number[];
   /** How channels are spread over CPUs; as FreeBSD 11 and later do it unless told. */
   readonly bindingEra?: BindingEra;
+  /** What to do when the hypervisor does not take a message; see `linuxPostRetries`, the default, and `freebsdPostRetries`. */
   readonly postRetries?: PostRetryPolicy;
   readonly timeouts?: Partial<VmbusTimeouts>;
+  /** What the guest calls itself in its MSR; `FREEBSD_OS_ID` unless told. */
   readonly guestOsId?: bigint;
 }

@@ -7,6 +7,7 @@ import { OutgoingRing } from "../ring/outgoing-ring.js";
 import { RingArea } from "../ring/ring-area.js";
 import { ringControl, type RingControlFactory } from "../ring/ring-control.js";
 
+/** The two ends, and the memory between them. */
 export interface ConnectOptions {
   /** What handles the packets that arrive at each end. */
   readonly left: ChannelHandler;

@@ -1,8 +1,10 @@
 // Runs one of the root's scripts on a machine that has only Node and npm: installs the workspace when
 // the lock file asks for it, builds what is stale, then hands over to the program.
 // Standard output belongs to the program; installing and building speak on standard error.
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
+import { constants } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -26,6 +28,23 @@ function run(command, argv, stdio = "inherit", cwd = root) {
   const { status, signal, error } = spawnSync(command, argv, { stdio, cwd });
   if (error) throw error;
   return signal ? 128 : (status ?? 1);
+}
+
+/**
+ * Runs a program that may take a while to end in good order when it is interrupted, and waits for that.
+ * What a terminal sends reaches the program anyway; what is sent to this process alone is passed on.
+ *
+ * @param {readonly string[]} argv
+ * @param {string} cwd
+ */
+async function runProgram(argv, cwd = root) {
+  const program = spawn("node", argv, { stdio: "inherit", cwd });
+  for (const signal of ["SIGINT", "SIGHUP"]) process.on(signal, () => undefined);
+  process.on("SIGTERM", () => program.kill("SIGTERM"));
+  const [status, signal] = /** @type {[number | null, NodeJS.Signals | null]} */ (
+    await once(program, "exit")
+  );
+  return signal ? 128 + constants.signals[signal] : (status ?? 1);
 }
 
 function install() {
@@ -62,14 +81,15 @@ function build(program) {
 const programs = {
   "guest-kernel": "apps/guest-kernel/dist/bin/guest-kernel.js",
   "hyperv-host": "packages/hyperv-host/dist/bin/hyperv-host.js",
+  "hyperv-pc": "packages/hyperv-pc/dist/bin/hyperv-pc.js",
   vhd: "packages/vhd/dist/bin/vhd.js",
   bench: "apps/bench/dist/index.js",
 };
 
-/** @type {Record<string, () => number>} */
+/** @type {Record<string, () => number | Promise<number>>} */
 const commands = {
   build: () => 0,
-  start: () => run("node", [programs["guest-kernel"], "demo", ...args]),
+  start: () => runProgram([programs["guest-kernel"], "demo", ...args]),
   test: () => run("vitest", ["run", ...args]),
   soak: () => run("node", ["tools/soak.mjs", ...args]),
   typecheck: () => run("tsc", ["-p", "tsconfig.json", ...args]),
@@ -80,7 +100,7 @@ const commands = {
 
 for (const [program, file] of Object.entries(programs)) {
   commands[program] = () =>
-    run("node", [join(root, file), ...args], "inherit", process.env["INIT_CWD"] ?? root);
+    runProgram([join(root, file), ...args], process.env["INIT_CWD"] ?? root);
 }
 
 const command = commands[name];
@@ -92,4 +112,4 @@ install();
 const program = name === "start" ? "guest-kernel" : name;
 if (!["lint", "format", "typecheck"].includes(name))
   build(program in programs ? program : undefined);
-process.exit(command());
+process.exit(await command());

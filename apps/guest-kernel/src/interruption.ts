@@ -1,4 +1,4 @@
-const statuses = { SIGINT: 130, SIGTERM: 143 } as const;
+const statuses = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 type InterruptingSignal = keyof typeof statuses;
 
 /** What a shell says of a program that wrote to a pipe which nobody reads any more. */
@@ -8,7 +8,7 @@ const BROKEN_PIPE_STATUS = 141;
 const GRACE_MS = 1000;
 
 /**
- * SIGINT and SIGTERM while a machine runs. The first of them asks for the end in good order; another ends
+ * SIGINT, SIGTERM and SIGHUP while a machine runs. The first of them asks for the end in good order; another ends
  * the program at once, as if nobody listened. Standard output that takes no more asks for the end too.
  */
 export class Interruption {

@@ -88,6 +88,12 @@ export type {
   DiskSource,
   StorvspControllerOptions,
 } from "./storvsp/controller-config.js";
+export {
+  CONTROLLERS_MAX,
+  placeDisks,
+  scsiControllerId,
+  type DiskPlacement,
+} from "./disk-placement.js";
 export type { DataBuffer } from "./storvsp/data-buffer.js";
 export type { DiskBackend } from "./storvsp/disk-backend.js";
 export type { DiskCharacteristics } from "./storvsp/disk-characteristics.js";

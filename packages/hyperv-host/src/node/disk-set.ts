@@ -1,7 +1,6 @@
 import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
 import { VmbusError } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import type { VirtualDisk } from "@hyperv-is/vhd";
 import { openImageFile } from "@hyperv-is/vhd/node";
 import type { HostWorker } from "../host-worker.js";
 import type {
@@ -30,16 +29,16 @@ export class DiskError extends VmbusError {
  */
 export class DiskSet {
   readonly controllers: ReadonlyMap<Guid, StorvspController>;
-  readonly #images: VirtualDisk[];
+  readonly #images: OpenDiskImage[];
 
-  private constructor(controllers: ReadonlyMap<Guid, StorvspController>, images: VirtualDisk[]) {
+  private constructor(controllers: ReadonlyMap<Guid, StorvspController>, images: OpenDiskImage[]) {
     this.controllers = controllers;
     this.#images = images;
   }
 
   /** Opens every image. Rejects with `DiskError` when one cannot be opened; none stays open then. */
   static async open(configs: readonly ControllerConfig[]): Promise<DiskSet> {
-    const images: VirtualDisk[] = [];
+    const images: OpenDiskImage[] = [];
     const controllers = new Map<Guid, StorvspController>();
     const set = new DiskSet(controllers, images);
     try {
@@ -81,13 +80,20 @@ export class DiskSet {
 }
 
 /** @param images - gets what must be closed later. */
-async function openBackend(source: DiskSource, images: VirtualDisk[]): Promise<DiskBackend> {
+async function openBackend(source: DiskSource, images: OpenDiskImage[]): Promise<DiskBackend> {
   if (source.kind === "ram") return new RamDisk(source);
-  const { path, readOnly = false } = source;
+  const image = await openDiskImage(source.path, source.readOnly);
+  images.push(image);
+  return image;
+}
+
+/** A disk image as a backend, which its owner closes. */
+export type OpenDiskImage = DiskBackend & { close(): void };
+
+/** Opens a VHD or VHDX file. Rejects with `DiskError`, whose code is that of the image's error. */
+export async function openDiskImage(path: string, readOnly = false): Promise<OpenDiskImage> {
   try {
-    const image = await openImageFile(path, { readOnly });
-    images.push(image);
-    return image;
+    return await openImageFile(path, { readOnly });
   } catch (cause) {
     const code = (cause as { readonly code?: string }).code ?? "ERR_DISK";
     throw new DiskError(path, code, cause instanceof Error ? cause.message : String(cause), {

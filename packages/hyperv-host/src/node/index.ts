@@ -1,5 +1,14 @@
 export { DoorbellBells, HostCause } from "./doorbell-bells.js";
-export { DiskError, DiskSet } from "./disk-set.js";
+export { DiskError, DiskSet, openDiskImage, type OpenDiskImage } from "./disk-set.js";
+export {
+  HostOptionError,
+  hostOptions,
+  hostOptionsUsage,
+  parseHostOptions,
+  parseMemorySize,
+  type HostOptions,
+  type HostOptionValues,
+} from "./host-options.js";
 export { NodeHost, type NodeHostOptions, type NodeHostStats } from "./node-host.js";
 export {
   TraceFile,

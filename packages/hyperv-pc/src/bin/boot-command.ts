@@ -1,0 +1,184 @@
+import { once } from "node:events";
+import { parseArgs } from "node:util";
+import { placeDisks, type Violation } from "@hyperv-is/hyperv-host";
+import {
+  HostOptionError,
+  hostOptions,
+  hostOptionsUsage,
+  parseHostOptions,
+  parseMemorySize,
+} from "@hyperv-is/hyperv-host/node";
+import { bootPc, type PcEnd, type PcMachine, type PcOptions } from "../node/pc-machine.js";
+
+/** What the command line got wrong; exit status 2. */
+export class UsageMistake extends Error {}
+
+/** Exit status when the guest broke a rule and `--violations fail` was given. */
+const STATUS_VIOLATIONS = 3;
+
+/** Ends the program, as in other programs that take the terminal over: Ctrl-]. */
+const ESCAPE = 0x1d;
+
+export const bootUsage = `usage: hyperv-pc boot --kernel FILE [--initrd FILE] [--append TEXT] [options]
+       hyperv-pc boot --cdrom FILE | --boot-disk FILE [options]
+
+Boots an unmodified 32-bit guest, with its own Hyper-V drivers, on the embedded host. Its serial console is
+on the terminal; Ctrl-] ends the machine.
+
+  --kernel FILE            a 32-bit Linux kernel (bzImage)
+  --initrd FILE            its initial file system
+  --append TEXT            its command line; console=ttyS0 is added if there is no console in it
+  --cdrom FILE             a CD-ROM image, to boot from unless there is a kernel
+  --boot-disk FILE         a disk image (raw, VHD, VHDX) to boot from: the PC's own IDE disk, not one of Hyper-V
+  --memory SIZE            guest memory, 64M to 1G (256M)
+  --bios DIRECTORY         SeaBIOS: bios.bin and vgabios-stdvga.bin (/usr/share/seabios)
+${hostOptionsUsage}  --json                   print one JSON object at the end, with the console in it
+`;
+
+interface BootArguments {
+  readonly pc: PcOptions;
+  readonly failOnViolations: boolean;
+  readonly json: boolean;
+}
+
+function parseBootArguments(args: readonly string[]): BootArguments {
+  const options = {
+    ...hostOptions,
+    kernel: { type: "string" },
+    initrd: { type: "string" },
+    append: { type: "string" },
+    cdrom: { type: "string" },
+    "boot-disk": { type: "string" },
+    memory: { type: "string" },
+    bios: { type: "string" },
+    json: { type: "boolean" },
+  } as const;
+  try {
+    const { values } = parseArgs({ args: [...args], options });
+    const { kernel, initrd, append, cdrom, bios, memory = "256M" } = values;
+    const bootDisk = values["boot-disk"];
+    if (kernel === undefined && cdrom === undefined && bootDisk === undefined)
+      throw new UsageMistake("nothing to boot: give --kernel, --cdrom or --boot-disk");
+    const host = parseHostOptions(values);
+    return {
+      pc: {
+        controllers: placeDisks(host.disks),
+        memoryBytes: parseMemorySize("--memory", memory),
+        ...(kernel !== undefined && { kernel }),
+        ...(initrd !== undefined && { initrd }),
+        ...(append !== undefined && { append }),
+        ...(cdrom !== undefined && { cdrom }),
+        ...(bootDisk !== undefined && { bootDisk }),
+        ...(bios !== undefined && { bios }),
+        ...(host.faults && { faults: host.faults }),
+        ...(host.trace && { trace: host.trace }),
+        ...(host.bus && { bus: host.bus }),
+      },
+      failOnViolations: host.failOnViolations,
+      json: values.json ?? false,
+    };
+  } catch (error) {
+    const code = (error as { readonly code?: string }).code ?? "";
+    if (error instanceof HostOptionError || code.startsWith("ERR_PARSE_ARGS"))
+      throw new UsageMistake((error as Error).message);
+    throw error;
+  }
+}
+
+/** Joins the terminal and the guest's console. @returns Takes them apart again. */
+function joinTerminal(machine: PcMachine): () => void {
+  const { stdin } = process;
+  const typed = (bytes: Uint8Array): void => {
+    const escape = stdin.isTTY ? bytes.indexOf(ESCAPE) : -1;
+    machine.serial.write(escape < 0 ? bytes : bytes.subarray(0, escape));
+    if (escape >= 0) void machine.stop();
+  };
+  const unsubscribe = machine.serial.subscribe((bytes) => void process.stdout.write(bytes));
+  if (stdin.isTTY) stdin.setRawMode(true);
+  stdin.on("data", typed);
+  return () => {
+    unsubscribe();
+    stdin.off("data", typed);
+    if (stdin.isTTY) stdin.setRawMode(false);
+    stdin.pause();
+  };
+}
+
+/** Ends the machine on a signal. @returns The status that says so, or undefined, and forgets the signals. */
+function stopOnSignals(machine: PcMachine): () => number | undefined {
+  let status: number | undefined;
+  const handlers = (
+    [
+      ["SIGINT", 130],
+      ["SIGTERM", 143],
+      ["SIGHUP", 129],
+    ] as const
+  ).map(([signal, code]) => {
+    const handler = (): void => {
+      status ??= code;
+      void machine.stop();
+    };
+    process.on(signal, handler);
+    return () => process.off(signal, handler);
+  });
+  return () => {
+    for (const forget of handlers) forget();
+    return status;
+  };
+}
+
+/** What happened, when the machine has ended. */
+interface Outcome {
+  readonly end: PcEnd;
+  readonly resets: number;
+  readonly violations: readonly Violation[];
+  readonly stats: ReturnType<PcMachine["host"]["stats"]>;
+}
+
+/** A few lines about the host, for people. */
+function summary({ end, resets, violations, stats }: Outcome): string {
+  const lines = [
+    `The machine has ended: ${end}${resets > 0 ? ` after ${resets} restarts` : ""}.`,
+    `VMBus ${stats.version ?? "not connected"}: ${stats.messagesIn} messages from the guest, ${stats.messagesOut} to it, ` +
+      `${stats.channels.filter(({ state }) => state === "open").length} channels open.`,
+  ];
+  for (const { disks } of stats.controllers)
+    for (const { lun, reads, readBytes, writes, writtenBytes, errors, lastError } of disks) {
+      lines.push(
+        `Disk at LUN ${lun}: ${reads} reads (${readBytes} bytes), ${writes} writes (${writtenBytes} bytes).`,
+      );
+      if (errors > 0)
+        lines.push(`  The host failed ${errors} commands, the last with: ${String(lastError)}`);
+    }
+  if (violations.length > 0) {
+    lines.push(`The guest broke ${violations.length} rules of the protocol:`);
+    for (const { rule, detail } of violations) lines.push(`  ${rule}: ${detail}`);
+  }
+  return `${lines.join("\n")}\n`;
+}
+
+/** Runs `hyperv-pc boot`. @returns Exit status. */
+export async function bootCommand(args: readonly string[]): Promise<number> {
+  const { pc, failOnViolations, json } = parseBootArguments(args);
+  const machine = await bootPc(pc);
+  const takeApart = json ? () => undefined : joinTerminal(machine);
+  const forgetSignals = stopOnSignals(machine);
+  let end: PcEnd;
+  let signalled: number | undefined;
+  try {
+    end = await machine.ended;
+  } finally {
+    takeApart();
+    signalled = forgetSignals();
+    await machine.stop();
+  }
+  const { host, resets } = machine;
+  const outcome: Outcome = { end, resets, violations: host.violations, stats: host.stats() };
+  if (json) {
+    const report = { ...outcome, console: machine.serial.transcript };
+    if (!process.stdout.write(`${JSON.stringify(report, null, 2)}\n`))
+      await once(process.stdout, "drain");
+  } else process.stderr.write(`\n${summary(outcome)}`);
+  if (signalled !== undefined) return signalled;
+  return failOnViolations && outcome.violations.length > 0 ? STATUS_VIOLATIONS : 0;
+}

@@ -1,0 +1,40 @@
+#!/usr/bin/env node
+import manifest from "../../package.json" with { type: "json" };
+import { UsageMistake, bootCommand, bootUsage } from "./boot-command.js";
+
+const usage = `usage: hyperv-pc boot [options]    boot an unmodified 32-bit guest on the embedded host
+       hyperv-pc --version
+
+'hyperv-pc boot --help' lists the options.
+`;
+
+async function main([command, ...args]: readonly string[]): Promise<number> {
+  switch (command) {
+    case "boot":
+      if (args.includes("--help") || args.includes("-h")) {
+        process.stdout.write(bootUsage);
+        return 0;
+      }
+      return bootCommand(args);
+    case "--version":
+    case "-V":
+      process.stdout.write(`hyperv-pc ${manifest.version}\n`);
+      return 0;
+    case "--help":
+    case "-h":
+    case "help":
+    case undefined:
+      (command === undefined ? process.stderr : process.stdout).write(usage);
+      return command === undefined ? 2 : 0;
+    default:
+      throw new UsageMistake(`unknown command '${command}'; 'hyperv-pc --help' lists them`);
+  }
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const message = error instanceof Error ? error.message : String(error);
+  process.stderr.write(`hyperv-pc: ${message.split("\n").join("\nhyperv-pc: ")}\n`);
+  process.exitCode = error instanceof UsageMistake ? 2 : 1;
+}

@@ -1,0 +1,229 @@
+import {
+  GuestMemory,
+  Partition,
+  type BusOptions,
+  type FaultPlanData,
+  type Timers,
+} from "@hyperv-is/hyperv-host";
+import type { TraceRecorder } from "@hyperv-is/hyperv-host/trace";
+import type { PlacedPart } from "../firmware/linux-image.js";
+import { LINUX_LOAD_PORT } from "../firmware/linux-image.js";
+import { FwCfg, FwCfgPort, type FirmwareFile } from "../firmware/fw-cfg.js";
+import { EmulatorError } from "./emulator-error.js";
+import type { Board, EmulatorHeap } from "./emulator-instance.js";
+import {
+  HYPERCALL_CODE,
+  HYPERCALL_PORT,
+  HypervisorInstructions,
+} from "./hypervisor-instructions.js";
+import { LocalApic } from "./local-apic.js";
+
+/** Timers that their owner runs, instead of an event loop. */
+export interface PolledTimers extends Timers {
+  /** When the next one is due, on their clock; Infinity without any. */
+  readonly nextDeadline: number;
+  /** Calls back what is due. */
+  runDue(): unknown;
+}
+
+/** What a guest does to its machine as a whole. */
+export interface PcEvents {
+  /** Guest memory is there, and the partition: devices may be offered. */
+  built(partition: Partition): void;
+  /** The guest restarts. */
+  reset(): void;
+  /** The guest switched the machine off. */
+  poweredOff(): void;
+  /** The guest halted for ever, with interrupts off. */
+  halted(): void;
+  failed(error: unknown): void;
+}
+
+export interface PcBoardOptions {
+  readonly timers: PolledTimers;
+  readonly events: PcEvents;
+  /** What firmware may read. */
+  readonly firmwareFiles: readonly FirmwareFile[];
+  /** What goes into memory when the boot ROM asks for it. @param memoryBytes - size of guest memory. */
+  readonly system?: (memoryBytes: number) => readonly PlacedPart[];
+  readonly bus?: BusOptions;
+  readonly faults?: FaultPlanData;
+  readonly trace?: TraceRecorder;
+}
+
+/** The register by which a guest puts the machine to sleep, of the power management that SeaBIOS describes. */
+const PM1_CONTROL = 0xb004;
+const SLEEP_ENABLE = 0x2000;
+const SLEEP_TYPE = 0x1c00;
+/** Sleep type of "soft off" in SeaBIOS's tables. */
+const SOFT_OFF = 0;
+
+/** The one virtual processor of a PC. */
+const VP = 0;
+
+/**
+ * The board of an emulated PC: what a Hyper-V machine has and an ordinary PC has not. It holds the
+ * partition, in the emulator's own thread and on the emulator's own memory, and lends it the emulated
+ * processor's instructions and its local APIC.
+ */
+export class PcBoard implements Board {
+  readonly #options: PcBoardOptions;
+  readonly #fwCfg: FwCfg;
+  /** Vectors whose next interrupt ends by itself. */
+  readonly #autoEoi = new Uint8Array(256);
+  #parts: Parts | undefined;
+  #hasStarted = false;
+  #isResetting = false;
+  #hasFailed = false;
+
+  constructor(options: PcBoardOptions) {
+    this.#options = options;
+    this.#fwCfg = new FwCfg(options.firmwareFiles);
+  }
+
+  get isReady(): boolean {
+    return !this.#isResetting && !this.#hasFailed;
+  }
+
+  /** Lets the host look at once, though the guest may be idle. */
+  wake(): void {
+    this.#parts?.heap.wake();
+  }
+
+  powerOn(heap: EmulatorHeap): void {
+    const { timers, bus, faults, trace, events } = this.#options;
+    const memory = new GuestMemory(heap.buffer, heap.memoryOffset, heap.memoryBytes);
+    const apic = new LocalApic(heap.buffer, heap.apicOffset);
+    const partition = new Partition({
+      memory,
+      timers,
+      interrupt: (vp, sint, vector) => {
+        this.#autoEoi[vector] = partition.isAutoEoi(vp, sint) ? 1 : 0;
+        apic.request(vector);
+        heap.wake();
+      },
+      wake: () => heap.wake(),
+      writeHypercallPage: (_, address) => {
+        memory.bytes.set(HYPERCALL_CODE, address);
+        heap.forgetCode(address, address + HYPERCALL_CODE.length);
+      },
+      dataWritten: (address, lengthBytes) => heap.forgetCode(address, address + lengthBytes),
+      ...(bus && { bus }),
+      ...(faults && { faults }),
+      ...(trace && { trace }),
+    });
+    const instructions = new HypervisorInstructions(heap.buffer, partition.processors[VP]!);
+    this.#parts = { heap, memory, apic, partition, instructions };
+    events.built(partition);
+  }
+
+  processorReset(): void {
+    // The first reset is the start of the machine.
+    if (!this.#hasStarted) {
+      this.#hasStarted = true;
+      return;
+    }
+    const { partition } = this.#built;
+    this.#isResetting = true;
+    this.#autoEoi.fill(0);
+    partition.reset(() => {
+      this.#isResetting = false;
+    });
+    partition.run();
+    this.#options.events.reset();
+  }
+
+  writePort8(port: number, value: number): boolean {
+    switch (port) {
+      case HYPERCALL_PORT:
+        this.#built.instructions.hypercall();
+        return true;
+      case LINUX_LOAD_PORT:
+        this.#loadSystem();
+        return true;
+      case FwCfgPort.selector:
+        this.#fwCfg.select(value);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  writePort16(port: number, value: number): boolean {
+    if (port === FwCfgPort.selector) {
+      this.#fwCfg.select(value);
+      return true;
+    }
+    if (port !== PM1_CONTROL || (value & (SLEEP_ENABLE | SLEEP_TYPE)) !== (SLEEP_ENABLE | SOFT_OFF))
+      return false;
+    this.#options.events.poweredOff();
+    return true;
+  }
+
+  readPort8(port: number): number | undefined {
+    return port === FwCfgPort.data ? this.#fwCfg.read() : undefined;
+  }
+
+  poll(): number {
+    const { timers } = this.#options;
+    try {
+      const { heap, partition } = this.#built;
+      if (heap.buffer.byteLength === 0)
+        throw new EmulatorError(
+          "ERR_EMULATOR_MEMORY",
+          "the emulator's heap has grown beyond what was set aside, and moved: the machine cannot go on",
+        );
+      timers.runDue();
+      partition.run();
+    } catch (error) {
+      this.failed(error);
+    }
+    return Math.max(0, timers.nextDeadline - timers.now());
+  }
+
+  deadHalt(): void {
+    this.#options.events.halted();
+  }
+
+  failed(error: unknown): void {
+    if (this.#hasFailed) return;
+    this.#hasFailed = true;
+    this.#options.events.failed(error);
+  }
+
+  hv_instruction(instruction: number): number {
+    return this.#built.instructions.execute(instruction);
+  }
+
+  hv_after_cpuid(leaf: number): void {
+    this.#built.instructions.afterCpuid(leaf);
+  }
+
+  hv_acknowledge(vector: number): void {
+    if (this.#autoEoi[vector] !== 1) return;
+    this.#autoEoi[vector] = 0;
+    this.#built.apic.endService(vector);
+  }
+
+  get #built(): Parts {
+    if (this.#parts === undefined) throw new Error("the emulator has no memory yet");
+    return this.#parts;
+  }
+
+  #loadSystem(): void {
+    const { heap, memory } = this.#built;
+    for (const { address, bytes } of this.#options.system?.(memory.sizeBytes) ?? []) {
+      memory.bytes.set(bytes, address);
+      heap.forgetCode(address, address + bytes.byteLength);
+    }
+  }
+}
+
+/** What there is once the emulator has its memory. */
+interface Parts {
+  readonly heap: EmulatorHeap;
+  readonly memory: GuestMemory;
+  readonly apic: LocalApic;
+  readonly partition: Partition;
+  readonly instructions: HypervisorInstructions;
+}

@@ -11,7 +11,7 @@ import { HypervisorState, SyntheticInterrupts, VirtualProcessor } from "../src/i
 import { VpRegister } from "../src/hypervisor/hypervisor-state.js";
 import { portOf } from "../src/hypervisor/signal-ports.js";
 import { memoryAtOffset } from "./scripted-guest.js";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 const ROUNDS = 100_000;
 

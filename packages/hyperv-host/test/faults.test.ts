@@ -8,7 +8,7 @@ import {
   type Fault,
   type FaultContext,
 } from "../src/index.js";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 const read: FaultContext = {
   classId: DeviceClass.scsi.classId,

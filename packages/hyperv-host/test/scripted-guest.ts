@@ -39,7 +39,7 @@ import {
 } from "@hyperv-is/vmbus-core/protocol";
 import type { VirtualProcessor } from "../src/index.js";
 import { Partition, type PartitionOptions } from "../src/index.js";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 /** A message from the host, parsed. */
 export type HostMessage = { readonly type: MessageType } & Readonly<Record<string, unknown>>;

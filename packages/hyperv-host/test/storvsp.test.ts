@@ -5,10 +5,13 @@ import {
   putGpaRange,
   gpaDirectHeaderBytes,
   type ChannelHandler,
-  type Timers,
 } from "@hyperv-is/vmbus-core";
 import { DeviceClass, PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
-import { connectedChannels, type ConnectedChannels } from "@hyperv-is/vmbus-core/testing";
+import {
+  VirtualTimers,
+  connectedChannels,
+  type ConnectedChannels,
+} from "@hyperv-is/vmbus-core/testing";
 import {
   NtStatus,
   Opcode,
@@ -33,26 +36,6 @@ import {
   type StorvspControllerOptions,
 } from "@hyperv-is/hyperv-host";
 
-/** Time that passes when the test says so. */
-class ManualTimers implements Timers {
-  #now = 0;
-  #alarms: { at: number; run: () => void }[] = [];
-  now(): number {
-    return this.#now;
-  }
-  after(delayMs: number, run: () => void): { cancel(): void } {
-    const alarm = { at: this.#now + delayMs, run };
-    this.#alarms.push(alarm);
-    return { cancel: () => (this.#alarms = this.#alarms.filter((other) => other !== alarm)) };
-  }
-  advance(ms: number): void {
-    this.#now += ms;
-    const due = this.#alarms.filter(({ at }) => at <= this.#now);
-    this.#alarms = this.#alarms.filter(({ at }) => at > this.#now);
-    for (const { run } of due) run();
-  }
-}
-
 interface Reply {
   readonly type: number;
   readonly id: number;
@@ -64,7 +47,7 @@ const DATA = 16 * PAGE_SIZE;
 
 /** A guest made of bytes, in front of the real storage provider. */
 class Rig {
-  readonly timers = new ManualTimers();
+  readonly timers = new VirtualTimers();
   readonly replies: Reply[] = [];
   readonly violations: string[] = [];
   readonly written: [address: number, lengthBytes: number][] = [];

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Violations } from "../src/index.js";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 test("the first violations are kept whole, all are counted", () => {
   const timers = new VirtualTimers();

@@ -15,7 +15,7 @@ import {
 import { GeneralProtectionFault, HypervisorState, VirtualProcessor } from "../src/index.js";
 import { portOf } from "../src/hypervisor/signal-ports.js";
 import { memoryAtOffset } from "./scripted-guest.js";
-import { VirtualTimers } from "./virtual-timers.js";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 const INPUT = 7 * PAGE_SIZE;
 

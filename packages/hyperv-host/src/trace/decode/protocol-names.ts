@@ -19,9 +19,15 @@ export function hex(value: number | bigint): string {
   return `0x${value.toString(16)}`;
 }
 
+const digits: readonly string[] = Array.from({ length: 256 }, (_, byte) =>
+  byte.toString(16).padStart(2, "0"),
+);
+
 /** Bytes as hexadecimal digits, two each. */
 export function hexBytes(bytes: Uint8Array): string {
-  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  let text = "";
+  for (const byte of bytes) text += digits[byte]!;
+  return text;
 }
 
 /** The words of a name in camel case: `readCapacity16` has "read", "Capacity16". */

@@ -1,0 +1,140 @@
+import { spawnSync } from "node:child_process";
+import { test } from "vitest";
+import { bootPc, type PcMachine, type PcOptions } from "../src/node/index.js";
+import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
+
+/** The composed guest, where there is one. */
+export const guest = stockGuest();
+
+/** What a test needs besides the guest: Debian's package by the program that it brings. */
+const peerPackages = {
+  "qemu-img": "qemu-utils",
+  "mkfs.ext4": "e2fsprogs",
+  e2fsck: "e2fsprogs",
+  debugfs: "e2fsprogs",
+} as const;
+
+/**
+ * A test of the stock guest. Where that or a peer is missing it is skipped, and says what to do; in CI it fails.
+ *
+ * @param peers - programs that it runs.
+ */
+export function withGuest(
+  name: string,
+  { timeout, peers = [] }: { timeout: number; peers?: readonly (keyof typeof peerPackages)[] },
+  run: () => Promise<void> | void,
+): void {
+  const missing = peers.filter((peer) => spawnSync(peer, ["-V"]).error !== undefined);
+  const remedies = [
+    ...(guest === undefined ? [composeCommand] : []),
+    ...missing.map((peer) => `apt-get install ${peerPackages[peer]}`),
+  ];
+  if (remedies.length === 0) test(name, { timeout }, run);
+  else if (process.env["CI"]) throw new Error(`'${name}' needs: ${remedies.join("; ")}`);
+  else test.skip(`${name} (needs: ${remedies.join("; ")})`);
+}
+
+/** How a command of the guest ended. */
+export interface CommandResult {
+  readonly output: string;
+  readonly status: number;
+}
+
+/** A device as the guest's bus lists it. */
+export interface LinuxDevice {
+  readonly instanceId: string;
+  readonly classId: string;
+  /** The driver that has taken it. */
+  readonly driver: string | undefined;
+}
+
+/** Ends the output of a command, before its exit status; see tools/stock-guest/init.sh. */
+const OUTPUT_END = "\x1e";
+const commandEnd = new RegExp(`${OUTPUT_END}\\d+\\n`);
+
+/** What a kernel says that has met with an accident. */
+const ACCIDENT =
+  /BUG:|Oops|WARNING:|general protection|blocked for more than|soft lockup|Call Trace/;
+
+/** Leaves out what costs a kernel seconds on an emulated processor, and has nothing to do with its drivers. */
+const APPEND = "nokaslr cryptomgr.notests noisapnp stock.console=commands";
+
+/** A booted stock guest whose console takes commands. */
+export class StockLinux implements AsyncDisposable {
+  readonly pc: PcMachine;
+
+  private constructor(pc: PcMachine) {
+    this.pc = pc;
+  }
+
+  /** Boots the guest; resolves when it takes commands. @param append - more words of its command line. */
+  static async boot({ append = "", ...options }: PcOptions = {}): Promise<StockLinux> {
+    if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
+    const pc = await bootPc({
+      kernel: guest.kernel,
+      initrd: guest.initrd,
+      bios: guest.directory,
+      append: `${APPEND} ${append}`,
+      ...options,
+    });
+    const linux = new StockLinux(pc);
+    await linux.#answer();
+    return linux;
+  }
+
+  /** Runs a command line of the guest's shell. */
+  async run(command: string): Promise<CommandResult> {
+    this.pc.serial.write(`${command}\n`);
+    return this.#answer();
+  }
+
+  /** Runs a command that must succeed. @returns Its output without the last line end. */
+  async output(command: string): Promise<string> {
+    const { output, status } = await this.run(command);
+    if (status !== 0) throw new Error(`'${command}' exits with ${status}: ${output}`);
+    return output.replace(/\n$/, "");
+  }
+
+  /** The kernel's messages since the last call; none of them is of an accident. */
+  async kernelLog(): Promise<string> {
+    const log = await this.output("dmesg -c");
+    const accident = ACCIDENT.exec(log);
+    if (accident !== null) throw new Error(`the guest's kernel had an accident:\n${log}`);
+    return log;
+  }
+
+  /** What it has on the bus, sorted by instance. */
+  async devices(): Promise<LinuxDevice[]> {
+    const listing = await this.output(
+      "cd /sys/bus/vmbus/devices; for d in *; do " +
+        'echo $(cat $d/device_id) $(cat $d/class_id) $(basename "$(readlink $d/driver)"); done',
+    );
+    return listing.split("\n").map((line) => {
+      const [instanceId = "", classId = "", driver] = line.replaceAll(/[{}]/g, "").split(" ");
+      return { instanceId, classId, driver };
+    });
+  }
+
+  /** Restarts the guest by a command that does not return; resolves when it takes commands again. */
+  async restart(command: string): Promise<void> {
+    this.pc.serial.write(`${command}\n`);
+    const { status, output } = await this.#answer();
+    if (!output.includes("Linux version"))
+      throw new Error(`'${command}' exits with ${status}: ${output}`);
+  }
+
+  /** Restarts the guest's machine. */
+  reboot(): Promise<void> {
+    return this.restart("reboot -f");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.pc.stop();
+  }
+
+  async #answer(): Promise<CommandResult> {
+    const text = await this.pc.serial.waitFor(commandEnd);
+    const end = text.lastIndexOf(OUTPUT_END);
+    return { output: text.slice(0, end), status: Number(text.slice(end + 1)) };
+  }
+}

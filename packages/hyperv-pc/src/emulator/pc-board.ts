@@ -74,7 +74,8 @@ export class PcBoard implements Board {
   #parts: Parts | undefined;
   #hasStarted = false;
   #isResetting = false;
-  #hasFailed = false;
+  /** Nothing of the guest is to happen any more. */
+  #isOff = false;
 
   constructor(options: PcBoardOptions) {
     this.#options = options;
@@ -82,7 +83,7 @@ export class PcBoard implements Board {
   }
 
   get isReady(): boolean {
-    return !this.#isResetting && !this.#hasFailed;
+    return !this.#isResetting && !this.#isOff;
   }
 
   /** Lets the host look at once, though the guest may be idle. */
@@ -156,6 +157,7 @@ export class PcBoard implements Board {
     }
     if (port !== PM1_CONTROL || (value & (SLEEP_ENABLE | SLEEP_TYPE)) !== (SLEEP_ENABLE | SOFT_OFF))
       return false;
+    this.#isOff = true;
     this.#options.events.poweredOff();
     return true;
   }
@@ -182,12 +184,14 @@ export class PcBoard implements Board {
   }
 
   deadHalt(): void {
+    if (this.#isOff) return;
+    this.#isOff = true;
     this.#options.events.halted();
   }
 
   failed(error: unknown): void {
-    if (this.#hasFailed) return;
-    this.#hasFailed = true;
+    if (this.#isOff) return;
+    this.#isOff = true;
     this.#options.events.failed(error);
   }
 

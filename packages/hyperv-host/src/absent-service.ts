@@ -25,6 +25,10 @@ class AbsentChannel implements HostChannelHandler {
   release(done: () => void): void {
     done();
   }
+
+  save(): { readonly data: undefined } {
+    return { data: undefined };
+  }
 }
 
 /**

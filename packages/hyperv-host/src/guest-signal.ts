@@ -17,6 +17,11 @@ export class GuestSignal implements Signal {
     this.#flag = flag;
   }
 
+  /** Where the channel's interrupts go. */
+  get vp(): number {
+    return this.#vp;
+  }
+
   /** From now on the channel's interrupts go to this virtual processor, and no other. */
   retarget(vp: number): void {
     this.#vp = vp;

@@ -27,6 +27,14 @@ export interface HostChannelHandler extends ChannelHandler {
    * method uses none but the rings.
    */
   gpadlTeardown?(gpadlId: number, done: () => void): void;
+  /**
+   * What the service must know to go on with this channel in another process: plain data. Undefined while
+   * something is in flight. The rings are empty; counters and settings of the device are no part of it.
+   * A channel whose handler lacks this method cannot be saved.
+   */
+  save?(): { readonly data: unknown } | undefined;
+  /** Goes on from what `save` said of this channel, after `opened`. */
+  restore?(data: unknown): void;
 }
 
 /** What a host worker offers to the service of one channel. */

@@ -25,7 +25,12 @@ import { SyntheticInterrupts } from "./hypervisor/synic.js";
 import { keyboardService } from "./keyboard/keyboard-channel.js";
 import { TracedIncomingRing, TracedOutgoingRing } from "./trace/traced-rings.js";
 import type { TraceRecorder } from "./trace/trace-recorder.js";
-import { WorkerChannel, type WorkerChannelOwner } from "./worker-channel.js";
+import type { SavedGpadl } from "./saved-partition.js";
+import {
+  WorkerChannel,
+  type SavedWorkerChannel,
+  type WorkerChannelOwner,
+} from "./worker-channel.js";
 import type { ChannelOpening, WorkerReply, WorkerRequest } from "./vmbus/worker-link.js";
 
 /** What a host worker needs of its thread. */
@@ -184,6 +189,43 @@ export class HostWorker {
       subChannelIndex: opening.subChannelIndex,
       ...channel.counters,
     }));
+  }
+
+  /**
+   * The channels by their keys, when nothing is in progress; a channel that is in the middle of something is
+   * not among them.
+   */
+  save(): Map<number, SavedWorkerChannel> {
+    const saved = new Map<number, SavedWorkerChannel>();
+    for (const [key, channel] of this.#channels) {
+      const isStalled = this.#stalled.has(channel.channel);
+      const state = isStalled ? undefined : channel.save();
+      if (state !== undefined) saved.set(key, state);
+    }
+    return saved;
+  }
+
+  /**
+   * Goes on with a channel that was saved, whose rings are in the guest's memory as they were.
+   *
+   * @returns False if its device refuses it.
+   */
+  restore(saved: SavedWorkerChannel, gpadls: readonly SavedGpadl[]): boolean {
+    const { opening, service } = saved;
+    this.restoreGpadls(opening.key, gpadls);
+    const channel = this.#connect(opening);
+    if (!(channel instanceof WorkerChannel)) return false;
+    this.#channels.set(opening.key, channel);
+    this.#dispatcher.bind(opening.relid, channel.channel);
+    channel.start();
+    channel.restore(service);
+    return true;
+  }
+
+  /** The GPADLs that a channel has lent; also those of one that is closed. */
+  restoreGpadls(key: number, gpadls: readonly SavedGpadl[]): void {
+    if (gpadls.length > 0)
+      this.#gpadls.set(key, new Map(gpadls.map(({ id, ranges }) => [id, ranges])));
   }
 
   #open(opening: ChannelOpening): void {

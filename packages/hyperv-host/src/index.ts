@@ -63,6 +63,15 @@ export type {
   ServiceMatch,
 } from "./host-service.js";
 export { HostWorker, type HostWorkerOptions, type WorkerChannelStats } from "./host-worker.js";
+export {
+  SavedPartitionError,
+  type SavedBus,
+  type SavedChannel,
+  type SavedGpadl,
+  type SavedOpening,
+  type SavedPartition,
+  type SavedViolations,
+} from "./saved-partition.js";
 export { absentService } from "./absent-service.js";
 export { Violations, type Violation } from "./violations.js";
 export {

@@ -14,7 +14,9 @@ import { HypervisorState } from "./hypervisor/hypervisor-state.js";
 import type { HostMessageSlotFactory } from "./hypervisor/message-slots.js";
 import { VirtualProcessor } from "./hypervisor/virtual-processor.js";
 import type { TraceRecorder } from "./trace/trace-recorder.js";
+import { SavedPartitionError, type SavedPartition } from "./saved-partition.js";
 import type { Violations } from "./violations.js";
+import type { RestoredChannel } from "./vmbus/channel-set.js";
 import type { BusOptions } from "./vmbus/connection.js";
 import type { DeviceOffer } from "./vmbus/offers.js";
 import { VmbusServer, type VmbusServerStats } from "./vmbus/server.js";
@@ -203,6 +205,39 @@ export class Partition {
     } finally {
       this.#isRunning = false;
     }
+  }
+
+  /**
+   * Everything that this host knows of its guest, as plain data; the guest's processors stand still, and its
+   * memory is saved by whoever has it. Clock, fault plan and backends of disks are no part of it.
+   *
+   * @returns Undefined while requests are in flight, a completion is late, or a device is to come back.
+   */
+  save(): SavedPartition | undefined {
+    this.run();
+    const services = new Map(this.workers.flatMap((worker) => Array.from(worker.save())));
+    return this.server.save(services);
+  }
+
+  /**
+   * Goes on from what was saved. To be called once, before any processor of the guest runs, with the memory as
+   * it was then and the same devices offered; devices that the guest does not know yet are offered to it.
+   *
+   * Throws `SavedPartitionError` if the partition or its devices are others.
+   */
+  restore(saved: SavedPartition): void {
+    const order = (channel: RestoredChannel): number => channel.saved.subChannelIndex;
+    const channels = this.server.restore(saved).sort((a, b) => order(a) - order(b));
+    for (const { key, worker, saved: channel } of channels) {
+      const owner = this.workers[worker]!;
+      const { open, gpadls } = channel;
+      if (open === undefined) owner.restoreGpadls(key, gpadls);
+      else if (!owner.restore({ ...open, opening: { ...open.opening, key } }, gpadls))
+        throw new SavedPartitionError(`device ${channel.instanceId} does not take its guest back`);
+      this.#rouse(worker);
+    }
+    this.server.offerNew();
+    this.run();
   }
 
   stats(): PartitionStats {

@@ -1,4 +1,5 @@
 import type { Clock } from "@hyperv-is/vmbus-core";
+import type { SavedViolations } from "./saved-partition.js";
 
 /** A rule of the protocol that the guest broke. */
 export interface Violation {
@@ -57,6 +58,21 @@ export class Violations {
   /** How many there were of each rule. */
   counts(): Readonly<Record<string, number>> {
     return Object.fromEntries(this.#counts);
+  }
+
+  /** All of it, as plain data. */
+  save(): SavedViolations {
+    return { list: this.#list.slice(), counts: this.counts() };
+  }
+
+  /** Goes on from what was saved. */
+  restore({ list, counts }: SavedViolations): void {
+    this.clear();
+    this.#list.push(...list.slice(0, this.#limit));
+    for (const [rule, count] of Object.entries(counts)) {
+      this.#counts.set(rule, count);
+      this.#total += count;
+    }
   }
 
   /** Forgets all, for a new guest. */

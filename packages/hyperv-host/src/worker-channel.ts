@@ -9,7 +9,7 @@ import {
 } from "@hyperv-is/vmbus-core";
 import type { GpaRange } from "@hyperv-is/vmbus-core/protocol";
 import type { FaultContext, FaultPlan } from "./faults.js";
-import { noSignal } from "./guest-signal.js";
+import { GuestSignal, noSignal } from "./guest-signal.js";
 import type { HostChannelHandler, ServiceContext } from "./host-service.js";
 import type { ChannelTrace } from "./trace/channel-trace.js";
 import type { ChannelOpening, WorkerReply } from "./vmbus/worker-link.js";
@@ -28,6 +28,12 @@ export interface WorkerChannelOwner {
   schedule(channel: Channel): void;
   /** Has the ring of a channel left alone for a while, from the end of the current poll on. */
   stall(channel: WorkerChannel, durationMs: number): void;
+}
+
+/** A channel as it goes on elsewhere. */
+export interface SavedWorkerChannel {
+  readonly opening: ChannelOpening;
+  readonly service: unknown;
 }
 
 /** An open channel on its host worker: between the rings and the handler of the device's service. */
@@ -118,6 +124,32 @@ export class WorkerChannel implements ServiceContext {
     if (this.#isReleasing || gpadlId === this.opening.ringGpadlId) this.#released.push(done);
     else if (this.#handler?.gpadlTeardown === undefined) done();
     else this.#handler.gpadlTeardown(gpadlId, done);
+  }
+
+  /** Undefined while the channel, or what its service does with it, is in the middle of something. */
+  save(): SavedWorkerChannel | undefined {
+    const { channel } = this;
+    const isAtRest =
+      !this.#isReleasing &&
+      !channel.isClosed() &&
+      channel.incoming.inspect().readAvailable === 0 &&
+      !channel.outgoing.waiting;
+    const service = isAtRest ? this.#handler?.save?.() : undefined;
+    if (service === undefined) return undefined;
+    const { interrupt } = this.opening;
+    const vp = this.signal instanceof GuestSignal ? this.signal.vp : interrupt?.vp;
+    return {
+      opening: {
+        ...this.opening,
+        interrupt: interrupt && { ...interrupt, vp: vp ?? interrupt.vp },
+      },
+      service: service.data,
+    };
+  }
+
+  /** Tells the service of a channel that was saved what it said then. */
+  restore(service: unknown): void {
+    this.#handler?.restore?.(service);
   }
 
   gpadl(gpadlId: number): readonly GpaRange[] | undefined {

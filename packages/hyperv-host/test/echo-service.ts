@@ -62,6 +62,14 @@ export class EchoChannel implements HostChannelHandler {
     if (this.#service.holdsReleases) this.#service.held.push(done);
     else done();
   }
+
+  save(): { readonly data: number } | undefined {
+    return this.#service.isBusy ? undefined : { data: this.packets };
+  }
+
+  restore(data: unknown): void {
+    this.packets = data as number;
+  }
 }
 
 /** Sends back what it gets. */
@@ -70,6 +78,8 @@ export class EchoService implements HostService {
   /** Releases wait in `held`, as those of a device with requests in flight. */
   holdsReleases = false;
   readonly held: (() => void)[] = [];
+  /** Its channels are in the middle of something, and cannot be saved. */
+  isBusy = false;
   /** Refuses with this status, if it is there. */
   refusal: number | undefined;
 

@@ -107,6 +107,19 @@ export class ScriptedGuest {
     for (const processor of this.partition.processors) this.#startProcessor(processor);
   }
 
+  /**
+   * Takes the place of a guest whose partition was saved: what that knew and what its memory held. The host
+   * is told by `Partition.restore`.
+   */
+  continueAs(other: ScriptedGuest): void {
+    this.memory.bytes.set(other.memory.bytes);
+    this.version = other.version;
+    this.features = other.features;
+    this.connectionId = other.connectionId;
+    this.#nextPage = other.#nextPage;
+    this.#nextGpadl = other.#nextGpadl;
+  }
+
   /** Zeroed pages that nobody else has; the address of the first. */
   pages(count: number): number {
     const address = this.#nextPage * PAGE_SIZE;

@@ -57,7 +57,7 @@ class Rig {
   subChannels = 0;
   rescinded = 0;
   reading = true;
-  readonly #handler: HostChannelHandler;
+  readonly handler: HostChannelHandler;
 
   constructor(faults: readonly Fault[] = [], options: StorvspControllerOptions = {}, sub = false) {
     this.controller = new StorvspController(options);
@@ -100,7 +100,7 @@ class Rig {
       return handler;
     };
     const primary = open(0);
-    this.#handler = sub ? open(1) : primary;
+    this.handler = sub ? open(1) : primary;
     const guest: ChannelHandler = {
       packet: ({ incoming }) =>
         void this.replies.push({
@@ -114,11 +114,11 @@ class Rig {
     };
     this.pair = connectedChannels({
       left: guest,
-      right: this.#handler,
+      right: this.handler,
       ringPages: RING_PAGES,
       memory: this.memory,
     });
-    this.#handler.opened(this.pair.right);
+    this.handler.opened(this.pair.right);
   }
 
   get closedCode(): string | undefined {
@@ -267,6 +267,28 @@ describe("the storage provider", () => {
     expect(rig.written).toEqual([]);
     rig.request(read(4, 2), { length: 1024 });
     expect(rig.written).toEqual([[DATA, 1024]]);
+  });
+
+  test("goes on elsewhere with a guest that was ready, and with news that it was not told", () => {
+    rig.initialize(0x0402);
+    rig.request(testUnitReady);
+    const saved = rig.handler.save?.();
+    expect(saved).toBeDefined();
+    const other = new Rig();
+    other.handler.restore?.(structuredClone(saved!.data));
+    other.request(testUnitReady);
+    expect([other.last.srbStatus, other.violations]).toEqual([1, []]);
+    expect(other.controller.version?.value).toBe(0x0402);
+  });
+
+  test("cannot be saved while a completion is late", () => {
+    rig = new Rig([{ kind: "late-completion", delayMs: 5, count: 1 }]);
+    rig.initialize();
+    rig.request(testUnitReady);
+    expect(rig.handler.save?.()).toBeUndefined();
+    rig.timers.advance(5);
+    rig.pair.run();
+    expect(rig.handler.save?.()).toBeDefined();
   });
 
   test("lists the LUNs that are there, and answers for one that is not", () => {

@@ -1,5 +1,6 @@
 import { EventFlags } from "@hyperv-is/vmbus-core";
 import { EventFlagsPage, SINT_COUNT, Sint } from "@hyperv-is/vmbus-core/protocol";
+import { SavedPartitionError } from "../saved-partition.js";
 import { FaultCounters, GUEST_FAULT_WORDS } from "./fault-counters.js";
 import { MessageQueue } from "./message-queue.js";
 import { SIGNAL_PORT_WORDS, SignalPorts } from "./signal-ports.js";
@@ -147,6 +148,19 @@ export class HypervisorState {
       const flags = this.workerFlags(worker);
       for (let word = 0; word < flags.wordCount; word++) flags.take(word);
     }
+  }
+
+  /**
+   * Puts everything back to what `words` held once, of a partition of the same sizes.
+   * Throws `SavedPartitionError` if they are of another.
+   */
+  restore(words: Int32Array): void {
+    const isAlike =
+      words.length === this.words.length &&
+      this.words.subarray(0, Header.WORDS).every((word, index) => word === words[index]);
+    if (!isAlike)
+      throw new SavedPartitionError("it had other numbers of processors, workers or queue entries");
+    this.words.set(words);
   }
 
   /** Word index of a register of one processor. @param register - one of `VpRegister`. */

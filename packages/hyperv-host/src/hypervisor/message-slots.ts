@@ -93,14 +93,7 @@ export class MessageSlots {
   readonly #targets = new Map<number, Target>();
   #backlog = 0;
 
-  constructor({
-    state,
-    memory,
-    interrupts,
-    dropped,
-    delivered,
-    makeSlot,
-  }: MessageSlotsOptions) {
+  constructor({ state, memory, interrupts, dropped, delivered, makeSlot }: MessageSlotsOptions) {
     this.#state = state;
     this.#memory = memory;
     this.#interrupts = interrupts;

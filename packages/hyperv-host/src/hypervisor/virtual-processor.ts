@@ -213,8 +213,7 @@ export class VirtualProcessor implements HypervisorPort {
       return HypercallStatus.accessDenied;
     }
     const fast = (control & HYPERCALL_FAST) !== 0;
-    const reserved =
-      (control & ~(HYPERCALL_CODE_MASK | HYPERCALL_FAST)) !== 0 || controlHigh !== 0;
+    const reserved = (control & ~(HYPERCALL_CODE_MASK | HYPERCALL_FAST)) !== 0 || controlHigh !== 0;
     switch (control & HYPERCALL_CODE_MASK) {
       case HypercallCode.signalEvent: {
         if (reserved) break;

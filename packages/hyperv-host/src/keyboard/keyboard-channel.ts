@@ -12,6 +12,8 @@ class KeyboardChannel implements HostChannelHandler {
   readonly #words = new Int32Array(this.#bytes.buffer);
   readonly #view = new DataView(this.#bytes.buffer);
   #isAccepted = false;
+  /** An answer has no room yet. */
+  #isWaiting = false;
 
   opened(): void {
     // The guest speaks first.
@@ -59,6 +61,14 @@ class KeyboardChannel implements HostChannelHandler {
     done();
   }
 
+  save(): { readonly data: unknown } | undefined {
+    return this.#isWaiting ? undefined : { data: this.#isAccepted };
+  }
+
+  restore(data: unknown): void {
+    this.#isAccepted = data === true;
+  }
+
   /** A guest that was refused may ask again; one that was accepted has no more to ask. */
   #negotiate(channel: Channel, version: number): void {
     if (this.#isAccepted) {
@@ -81,7 +91,8 @@ class KeyboardChannel implements HostChannelHandler {
         channel.outgoing.end();
         channel.resume();
       }
-      if (result !== SendResult.Full) return;
+      this.#isWaiting = result === SendResult.Full;
+      if (!this.#isWaiting) return;
     } while (channel.waitForSpace(RESPONSE_BYTES));
     channel.pause();
   }

@@ -34,7 +34,7 @@ import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { CompletionQueue } from "./completion-queue.js";
 import { stepInitialization, type InitializationInput } from "./initialization.js";
 import { ScsiResult } from "./scsi-result.js";
-import type { StorvspController } from "./storvsp-controller.js";
+import type { StorvspController, StorvspState } from "./storvsp-controller.js";
 
 /** Requests of a channel that are taken before the first of them is answered; then the ring is left alone. */
 const REQUESTS_MAX = 256;
@@ -139,6 +139,16 @@ export class StorvspChannel implements HostChannelHandler {
   release(done: () => void): void {
     // Data moves only while a packet is handled, so nothing of the guest's is in use any more.
     done();
+  }
+
+  save(): { readonly data: StorvspState | undefined } | undefined {
+    const isBusy = this.#queue.waiting > 0 || this.#late.size > 0 || this.#unpublished > 0;
+    if (isBusy) return undefined;
+    return { data: this.#isPrimary ? this.#controller.save() : undefined };
+  }
+
+  restore(data: unknown): void {
+    if (this.#isPrimary) this.#controller.restore(data as StorvspState);
   }
 
   /** The primary channel has ended the initialization. */

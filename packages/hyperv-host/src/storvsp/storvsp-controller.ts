@@ -8,6 +8,12 @@ import type { Initialization, InitializationLimits } from "./initialization.js";
 import type { ScsiDisk } from "./scsi-disk.js";
 import { StorvspChannel } from "./storvsp-channel.js";
 
+/** What a controller knows of its guest. */
+export interface StorvspState {
+  readonly initialization: Initialization;
+  readonly busChanged: boolean;
+}
+
 const OPENVMM_VERSIONS = [0x0200, 0x0402, 0x0501, 0x0600];
 const MAX_TRANSFER_BYTES = 256 * 1024;
 
@@ -91,6 +97,17 @@ export class StorvspController implements HostService {
       lastError: counters.lastError?.message,
     }));
     return { instanceId, ...this.counters, disks };
+  }
+
+  /** How far the guest has come, as plain data. */
+  save(): StorvspState {
+    return { initialization: this.#initialization, busChanged: this.#busChanged };
+  }
+
+  /** Goes on from there; sub-channels that wait are let go. */
+  restore({ initialization, busChanged }: StorvspState): void {
+    this.initialization = initialization;
+    this.#busChanged ||= busChanged;
   }
 
   /** True once, when the guest is to be told that the LUNs changed. */

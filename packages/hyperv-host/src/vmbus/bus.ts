@@ -20,7 +20,9 @@ import {
   type Guid,
 } from "@hyperv-is/vmbus-core/protocol";
 import type { ChannelSummary } from "./channel.js";
-import { ChannelSet } from "./channel-set.js";
+import type { SavedBus } from "../saved-partition.js";
+import type { SavedWorkerChannel } from "../worker-channel.js";
+import { ChannelSet, type RestoredChannel } from "./channel-set.js";
 import {
   contactTarget,
   isMisdirected,
@@ -118,6 +120,40 @@ export class Bus {
   reset(): void {
     this.#outbox.discard();
     this.#disconnect({ kind: "reset" });
+  }
+
+  /**
+   * The bus when nothing is in progress on it; undefined while something is.
+   *
+   * @param services - what the workers say of the open channels, by key.
+   */
+  save(services: ReadonlyMap<number, SavedWorkerChannel>): SavedBus | undefined {
+    const isAtRest =
+      this.#state !== "disconnecting" && this.#outbox.isEmpty && !this.#outbox.isPaused;
+    const channels = isAtRest ? this.#channels.save(services) : undefined;
+    if (channels === undefined) return undefined;
+    const { connection, areOffered } = this.#channels;
+    return { connection, areOffered, target: this.#outbox.target, channels };
+  }
+
+  /**
+   * Goes on from what was saved, before any guest was there. Devices that are offered and that the guest
+   * does not know yet follow by `offerNew`.
+   *
+   * @returns The channels, each with its new key.
+   */
+  restore({ connection, areOffered, target, channels }: SavedBus): RestoredChannel[] {
+    const restored = this.#channels.restore(channels);
+    this.#state = connection === undefined ? "disconnected" : "connected";
+    this.#channels.connection = connection;
+    this.#channels.areOffered = areOffered;
+    this.#outbox.target = target;
+    return restored;
+  }
+
+  /** Tells a guest that has asked for offers of those that it was not told of. */
+  offerNew(): void {
+    if (this.#channels.areOffered) this.#channels.offerAll();
   }
 
   /** A message from the guest. */

@@ -24,8 +24,17 @@ import { prepareOpening, type OpeningOutcome } from "./channel-opening.js";
 import type { ConnectionInfo } from "./connection.js";
 import type { MessageTarget, Outbox } from "./effects.js";
 import { GpadlTable, type Gpadl } from "./gpadl.js";
+import { SavedPartitionError, type SavedChannel } from "../saved-partition.js";
+import type { SavedWorkerChannel } from "../worker-channel.js";
 import { compareOffers, type DeviceOffer } from "./offers.js";
 import { Relids } from "./relids.js";
+
+/** A channel that was saved, as it goes on. */
+export interface RestoredChannel {
+  readonly key: number;
+  readonly worker: number;
+  readonly saved: SavedChannel;
+}
 
 /**
  * All channels of the host: carries out what the table in `channel.ts` says, and keeps what hangs on a
@@ -115,6 +124,84 @@ export class ChannelSet {
       if (!channel.isPrimary) this.#doom(channel);
       this.step(channel, "disconnect");
     }
+  }
+
+  /**
+   * The channels that the guest knows, when nothing is in progress on any.
+   *
+   * @param services - what the workers say of the open ones, by key.
+   * @returns Undefined while something is in progress.
+   */
+  save(services: ReadonlyMap<number, SavedWorkerChannel>): SavedChannel[] | undefined {
+    const saved: SavedChannel[] = [];
+    for (const channel of this.#channels.values()) {
+      if (channel.isDoomed || channel.successor !== undefined) return undefined;
+      if (channel.state === "client-released" && !this.gpadls.has(channel.key)) continue;
+      const one = this.#saveChannel(channel, services.get(channel.key));
+      if (one === undefined) return undefined;
+      saved.push(one);
+    }
+    return saved;
+  }
+
+  /**
+   * Goes on with channels that were saved. Their devices are offered, and no guest is connected.
+   * Throws `SavedPartitionError` if one is not.
+   *
+   * @returns The channels, each with its new key.
+   */
+  restore(saved: readonly SavedChannel[]): RestoredChannel[] {
+    return saved.map((one) => {
+      const channel = this.#channelToRestore(one);
+      channel.state = one.open === undefined ? "closed" : "open";
+      channel.relid = one.relid;
+      channel.connectionId = one.connectionId;
+      channel.monitorId = one.monitorId;
+      channel.status = one.status;
+      channel.open = one.open?.request;
+      channel.opening = one.open && { ...one.open.opening, key: channel.key };
+      channel.ownConnectionId = one.open?.ownConnectionId;
+      this.#relids.restore(channel);
+      for (const gpadl of one.gpadls) this.gpadls.restore(channel.key, gpadl);
+      return { key: channel.key, worker: channel.offer.worker, saved: one };
+    });
+  }
+
+  #saveChannel(
+    channel: ServerChannel,
+    worker: SavedWorkerChannel | undefined,
+  ): SavedChannel | undefined {
+    const { state, relid, open } = channel;
+    const gpadls = this.gpadls.of(channel.key);
+    const isOpen = state === "open";
+    const isAtRest =
+      (isOpen ? worker !== undefined : state === "closed") &&
+      channel.modify === undefined &&
+      gpadls.every((gpadl) => gpadl.state === "accepted");
+    if (!isAtRest || relid === undefined) return undefined;
+    return {
+      instanceId: channel.offer.instanceId,
+      subChannelIndex: channel.subChannelIndex,
+      relid,
+      connectionId: channel.connectionId,
+      monitorId: channel.monitorId,
+      status: channel.status,
+      gpadls: gpadls.map(({ id, announcedBytes, ranges }) => ({ id, announcedBytes, ranges })),
+      open:
+        worker === undefined || open === undefined
+          ? undefined
+          : { ...worker, request: open, ownConnectionId: channel.ownConnectionId },
+    };
+  }
+
+  #channelToRestore({ instanceId, subChannelIndex }: SavedChannel): ServerChannel {
+    const primary = this.#channelOf(instanceId, 0);
+    if (primary === undefined)
+      throw new SavedPartitionError(`its guest knows device ${instanceId}, which is not offered`);
+    if (subChannelIndex === 0) return primary;
+    const channel = new ServerChannel(this.#nextKey++, primary.offer, subChannelIndex);
+    this.#channels.set(channel.key, channel);
+    return channel;
   }
 
   /** True if the guest signals an open channel by a monitor page. */

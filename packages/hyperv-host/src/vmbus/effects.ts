@@ -64,6 +64,11 @@ export class Outbox {
     return this.#isPaused;
   }
 
+  /** True if nothing waits to be done or sent. */
+  get isEmpty(): boolean {
+    return this.#effects.length === 0 && this.#held.length === 0;
+  }
+
   push(effect: ServerEffect): void {
     this.#effects.push(effect);
   }

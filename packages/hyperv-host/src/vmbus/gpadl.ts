@@ -7,6 +7,7 @@ import {
   type GpadlBody,
   type GpadlHeader,
 } from "@hyperv-is/vmbus-core/protocol";
+import type { SavedGpadl } from "../saved-partition.js";
 
 /** How far a GPADL is. */
 export type GpadlState =
@@ -33,7 +34,7 @@ export class Gpadl {
   readonly #bytes: Uint8Array;
   #filled = 0;
 
-  constructor(key: number, header: GpadlHeader) {
+  constructor(key: number, header: Omit<GpadlHeader, "relid" | "data">) {
     this.key = key;
     this.id = header.gpadlId;
     this.#rangeCount = header.rangeCount;
@@ -136,6 +137,15 @@ export class GpadlTable {
     if (!gpadl.append(body.data)) return { kind: "in-progress" };
     this.#incomplete.delete(gpadl.id);
     return this.#complete(gpadl);
+  }
+
+  /** Puts back a GPADL that a worker has. */
+  restore(key: number, { id, announcedBytes, ranges }: SavedGpadl): void {
+    const header = { gpadlId: id, rangeCount: ranges.length, rangeBytes: announcedBytes };
+    const gpadl = new Gpadl(key, header);
+    gpadl.ranges = ranges;
+    gpadl.state = "accepted";
+    this.#add(gpadl);
   }
 
   /** The GPADL with this id of a channel. */

@@ -48,6 +48,17 @@ export class Relids {
     return true;
   }
 
+  /** Takes note of the numbers that a channel has kept; their ports are as they were. */
+  restore(channel: ServerChannel): void {
+    const { relid, connectionId, ownConnectionId, monitorId } = channel;
+    if (relid === undefined) return;
+    this.#relids.claim(relid);
+    if (monitorId !== undefined) this.#monitors.claim(monitorId);
+    this.#connectionIds.add(connectionId);
+    if (ownConnectionId !== undefined) this.#connectionIds.add(ownConnectionId);
+    this.#channels.set(relid, channel);
+  }
+
   /** Takes a channel's numbers back, if it has any. */
   free(channel: ServerChannel): void {
     const { relid, monitorId } = channel;
@@ -112,6 +123,11 @@ class NumberPool {
     if (number > last) return undefined;
     this.#taken.add(number);
     return number;
+  }
+
+  /** Takes a number that is known. */
+  claim(number: number): void {
+    this.#taken.add(number);
   }
 
   free(number: number): void {

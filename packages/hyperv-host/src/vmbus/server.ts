@@ -9,8 +9,11 @@ import { NO_PORT, portOf } from "../hypervisor/signal-ports.js";
 import { SyntheticInterrupts } from "../hypervisor/synic.js";
 import type { TraceRecorder } from "../trace/trace-recorder.js";
 import { Violations } from "../violations.js";
+import type { SavedPartition } from "../saved-partition.js";
+import type { SavedWorkerChannel } from "../worker-channel.js";
 import { Bus, type BusState } from "./bus.js";
 import type { ChannelSummary } from "./channel.js";
+import type { RestoredChannel } from "./channel-set.js";
 import type { BusOptions } from "./connection.js";
 import type { ServerEffect } from "./effects.js";
 import type { DeviceOffer } from "./offers.js";
@@ -73,6 +76,8 @@ export class VmbusServer {
   readonly #signals: HostSignals;
   readonly #offers = new Map<Guid, DeviceOffer>();
   #resetDone: (() => void)[] = [];
+  /** Devices that will come back by themselves. */
+  #reoffers = 0;
   #messagesIn = 0;
   #messagesOut = 0;
 
@@ -134,11 +139,14 @@ export class VmbusServer {
     this.#offers.delete(instanceId);
     if (offer === undefined || !this.#bus.rescind(instanceId)) return false;
     this.#carryOut();
-    if (reofferAfterMs !== undefined)
+    if (reofferAfterMs !== undefined) {
+      this.#reoffers++;
       this.#timers.after(reofferAfterMs, () => {
+        this.#reoffers--;
         // Somebody may have offered it in the meantime.
         if (!this.#offers.has(instanceId)) this.offer(offer);
       });
+    }
     return true;
   }
 
@@ -198,6 +206,48 @@ export class VmbusServer {
   reset(done: () => void = () => undefined): void {
     this.#resetDone.push(done);
     this.#bus.reset();
+    this.#carryOut();
+  }
+
+  /**
+   * The server when nothing is in progress; undefined while something is, or a device is to come back.
+   *
+   * @param services - what the workers say of the open channels, by key.
+   */
+  save(services: ReadonlyMap<number, SavedWorkerChannel>): SavedPartition | undefined {
+    const isAtRest =
+      this.#slots.backlog === 0 &&
+      this.#resetDone.length === 0 &&
+      this.#reoffers === 0 &&
+      !this.#state.messages.waiting;
+    const bus = isAtRest ? this.#bus.save(services) : undefined;
+    if (bus === undefined) return undefined;
+    return {
+      words: this.#state.words.slice(),
+      bus,
+      messagesIn: this.#messagesIn,
+      messagesOut: this.#messagesOut,
+      violations: this.violations.save(),
+    };
+  }
+
+  /**
+   * Goes on from what was saved, before any guest was there.
+   *
+   * @returns The channels, each with its new key, for the workers; `offerNew` follows when they have them.
+   */
+  restore({ words, bus, messagesIn, messagesOut, violations }: SavedPartition): RestoredChannel[] {
+    this.#state.restore(words);
+    const restored = this.#bus.restore(bus);
+    this.#messagesIn = messagesIn;
+    this.#messagesOut = messagesOut;
+    this.#violations.restore(violations);
+    return restored;
+  }
+
+  /** Tells a restored guest of the devices that it does not know. */
+  offerNew(): void {
+    this.#bus.offerNew();
     this.#carryOut();
   }
 

@@ -72,6 +72,18 @@ export class SerialConsole {
     this.#finger = Math.max(0, this.#finger - excess - TRANSCRIPT_LIMIT);
   }
 
+  /** Puts the finger back to the start of the transcript. */
+  rewind(): void {
+    this.#finger = 0;
+  }
+
+  /** The machine's side: the guest goes on, and had written this. */
+  restore(transcript: string): void {
+    this.#transcript = transcript;
+    this.#finger = 0;
+    this.#match();
+  }
+
   /** The machine's side: nothing will come any more. */
   closed(error: PcError): void {
     this.#closed ??= error;

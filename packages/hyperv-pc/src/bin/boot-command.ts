@@ -8,13 +8,17 @@ import {
   parseHostOptions,
   parseMemorySize,
 } from "@hyperv-is/hyperv-host/node";
-import { bootPc, type PcEnd, type PcMachine, type PcOptions } from "../node/pc-machine.js";
+import { bootPc, type PcEnd, type PcMachine } from "../node/pc-machine.js";
+import type { PcOptions } from "../node/pc-parts.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
 const STATUS_VIOLATIONS = 3;
+
+/** What a guest writes to its console when it wants to be saved. */
+const SNAPSHOT_MARK = "hyperv-pc: snapshot";
 
 /** Ends the program, as in other programs that take the terminal over: Ctrl-]. */
 const ESCAPE = 0x1d;
@@ -32,7 +36,9 @@ on the terminal; Ctrl-] ends the machine.
   --boot-disk FILE         a disk image (raw, VHD, VHDX) to boot from: the PC's own IDE disk, not one of Hyper-V
   --memory SIZE            guest memory, 64M to 1G (256M)
   --bios DIRECTORY         SeaBIOS: bios.bin and vgabios-stdvga.bin (/usr/share/seabios)
-${hostOptionsUsage}  --json                   print one JSON object at the end, with the console in it
+${hostOptionsUsage}  --snapshot FILE          go on from the machine in FILE if it fits; otherwise boot, and save it there ...
+  --snapshot-at TEXT       ... when the guest writes this to its console (${SNAPSHOT_MARK})
+  --json                   print one JSON object at the end, with the console in it
 `;
 
 interface BootArguments {
@@ -51,6 +57,8 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     "boot-disk": { type: "string" },
     memory: { type: "string" },
     bios: { type: "string" },
+    snapshot: { type: "string" },
+    "snapshot-at": { type: "string" },
     json: { type: "boolean" },
   } as const;
   try {
@@ -59,6 +67,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     const bootDisk = values["boot-disk"];
     if (kernel === undefined && cdrom === undefined && bootDisk === undefined)
       throw new UsageMistake("nothing to boot: give --kernel, --cdrom or --boot-disk");
+    const { snapshot, "snapshot-at": mark } = values;
+    if (snapshot === undefined && mark !== undefined)
+      throw new UsageMistake("--snapshot-at says when --snapshot FILE is made");
     const host = parseHostOptions(values);
     return {
       pc: {
@@ -70,6 +81,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
         ...(cdrom !== undefined && { cdrom }),
         ...(bootDisk !== undefined && { bootDisk }),
         ...(bios !== undefined && { bios }),
+        ...(snapshot !== undefined && {
+          snapshot: { path: snapshot, at: mark ?? SNAPSHOT_MARK },
+        }),
         ...(host.faults && { faults: host.faults }),
         ...(host.trace && { trace: host.trace }),
         ...(host.bus && { bus: host.bus }),
@@ -93,11 +107,10 @@ function joinTerminal(machine: PcMachine): () => void {
     machine.serial.write(escape < 0 ? bytes : bytes.subarray(0, escape));
     if (escape >= 0) void machine.stop();
   };
-  const unsubscribe = machine.serial.subscribe((bytes) => void process.stdout.write(bytes));
+  if (machine.isRestored) process.stdout.write(machine.serial.transcript);
   if (stdin.isTTY) stdin.setRawMode(true);
   stdin.on("data", typed);
   return () => {
-    unsubscribe();
     stdin.off("data", typed);
     if (stdin.isTTY) stdin.setRawMode(false);
     stdin.pause();
@@ -160,7 +173,10 @@ function summary({ end, resets, violations, stats }: Outcome): string {
 /** Runs `hyperv-pc boot`. @returns Exit status. */
 export async function bootCommand(args: readonly string[]): Promise<number> {
   const { pc, failOnViolations, json } = parseBootArguments(args);
-  const machine = await bootPc(pc);
+  const machine = await bootPc({
+    ...pc,
+    ...(!json && { onConsole: (bytes: Uint8Array) => void process.stdout.write(bytes) }),
+  });
   const takeApart = json ? () => undefined : joinTerminal(machine);
   const forgetSignals = stopOnSignals(machine);
   let end: PcEnd;

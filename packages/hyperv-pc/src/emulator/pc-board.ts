@@ -3,6 +3,7 @@ import {
   Partition,
   type BusOptions,
   type FaultPlanData,
+  type SavedPartition,
   type Timers,
 } from "@hyperv-is/hyperv-host";
 import type { TraceRecorder } from "@hyperv-is/hyperv-host/trace";
@@ -49,6 +50,12 @@ export interface PcBoardOptions {
   readonly bus?: BusOptions;
   readonly faults?: FaultPlanData;
   readonly trace?: TraceRecorder;
+}
+
+/** What a board knows of its guest, beside the host: plain data. */
+export interface SavedBoard {
+  /** A 1 for each vector whose requested interrupt will end by itself. */
+  readonly autoEoi: Uint8Array;
 }
 
 /** The register by which a guest puts the machine to sleep, of the power management that SeaBIOS describes. */
@@ -116,6 +123,22 @@ export class PcBoard implements Board {
     const instructions = new HypervisorInstructions(heap.buffer, partition.processors[VP]!);
     this.#parts = { heap, memory, apic, partition, instructions };
     events.built(partition);
+  }
+
+  /**
+   * What board and host know of the guest, whose processor stands still.
+   * @returns Undefined while something is in flight.
+   */
+  save(): { readonly board: SavedBoard; readonly host: SavedPartition } | undefined {
+    this.poll();
+    const host = this.#isResetting ? undefined : this.#built.partition.save();
+    return host && { board: { autoEoi: this.#autoEoi.slice() }, host };
+  }
+
+  /** Goes on from there, once the emulator has; the processor has not run yet. Throws `SavedPartitionError`. */
+  restore(board: SavedBoard, host: SavedPartition): void {
+    this.#autoEoi.set(board.autoEoi);
+    this.#built.partition.restore(host);
   }
 
   processorReset(): void {

@@ -1,71 +1,35 @@
-import { readFile } from "node:fs/promises";
 import {
   controllerOffers,
-  placeDisks,
   standardDevices,
-  type BusOptions,
-  type ControllerConfig,
   type ControllerStats,
   type DeviceOffer,
-  type FaultPlanData,
   type Guid,
   type Partition,
   type PartitionStats,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { DiskSet, TraceFile, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
-import { NodeClock, NodeTimers } from "@hyperv-is/platform-node";
+import { TraceFile } from "@hyperv-is/hyperv-host/node";
+import { NodeTimers } from "@hyperv-is/platform-node";
 import { V86, type V86Image, type V86Options } from "v86";
 import { instantiateEmulator } from "../emulator/emulator-instance.js";
 import { PcBoard } from "../emulator/pc-board.js";
-import { cpioArchive } from "../firmware/cpio.js";
-import { linuxBootFiles, placeLinux, type LinuxBoot } from "../firmware/linux-image.js";
+import { linuxBootFiles, placeLinux } from "../firmware/linux-image.js";
 import { vmbusTable } from "../firmware/vmbus-table.js";
 import { PcError } from "../pc-error.js";
 import { SerialConsole } from "../serial-console.js";
-import { Drive } from "./drive.js";
-import { readFirmware, type Firmware } from "./firmware-files.js";
-import { emulatorModule } from "./module-cache.js";
+import type { Drive } from "./drive.js";
+import { MachineClock } from "./machine-clock.js";
+import { closeAll, closeParts, openParts, type PcOptions, type PcParts } from "./pc-parts.js";
+import { readSnapshot, writeSnapshot, type SavedPc } from "./snapshot.js";
 
-const MEGABYTE = 2 ** 20;
-const DEFAULT_MEMORY_BYTES = 256 * MEGABYTE;
-const MIN_MEMORY_BYTES = 64 * MEGABYTE;
-const MAX_MEMORY_BYTES = 1024 * MEGABYTE;
-const VGA_MEMORY_BYTES = 8 * MEGABYTE;
-
-/** Where the console of a Linux guest is, unless its command line says. */
-const CONSOLE = "console=ttyS0";
+const VGA_MEMORY_BYTES = 8 * 2 ** 20;
 
 /** The host's one worker: everything is in one thread. */
 const WORKER = 0;
 
-/** How a PC is made. */
-export interface PcOptions {
-  /** Path of a 32-bit Linux kernel image. */
-  readonly kernel?: string;
-  /** Path of its initial file system. */
-  readonly initrd?: string;
-  /** Command line of the kernel; a console on the serial port is added if it names none. */
-  readonly append?: string;
-  /** SCSI controllers with their disks, as `placeDisks` makes them; one without disks unless given. */
-  readonly controllers?: readonly ControllerConfig[];
-  /** Guest memory, whole MiB from 64 to 1024; 256 MiB unless told. */
-  readonly memoryBytes?: number;
-  /** How the host is to misbehave. */
-  readonly faults?: FaultPlanData;
-  /** What the host's bus speaks. */
-  readonly bus?: BusOptions;
-  /** A file in which to record what host and guest exchange. */
-  readonly trace?: TraceFileOptions;
-  /** Path of a CD-ROM image, to boot from without a kernel and a disk to boot from. */
-  readonly cdrom?: string;
-  /** Path of a disk image (VHD, VHDX, raw) to boot from: the PC's own hard disk, not one of Hyper-V. */
-  readonly bootDisk?: string;
-  /** Directory with SeaBIOS. */
-  readonly bios?: string;
-  /** Who tells a guest that there is a VMBus: the firmware, or for Linux its initrd. */
-  readonly vmbusTable?: "firmware" | "initrd";
-}
+/** How long `save` lets the guest go on until nothing is in flight, in looks and milliseconds between them. */
+const SAVE_LOOKS = 250;
+const SAVE_PAUSE_MS = 8;
 
 /** How a machine ended. */
 export type PcEnd =
@@ -94,36 +58,29 @@ export interface PcHost {
   offer(device: DeviceOffer): void;
 }
 
-/** What a machine is made of, all of it read and opened. */
-interface Parts {
-  readonly options: PcOptions;
-  readonly module: WebAssembly.Module;
-  readonly firmware: Firmware;
-  /** What the boot ROM boots; undefined to boot from a drive. */
-  readonly linux: LinuxBoot | undefined;
-  readonly disks: DiskSet;
-  readonly cdrom: Drive | undefined;
-  readonly bootDisk: Drive | undefined;
-}
-
 /** A PC with a guest in it. */
 export class PcMachine implements AsyncDisposable {
   readonly serial: SerialConsole;
   readonly host: PcHost;
   /** Resolves when the machine has ended and its images are closed; rejects with what it failed with. */
   readonly ended: Promise<PcEnd>;
-  readonly #parts: Parts;
+  readonly #parts: PcParts;
   readonly #emulator: V86;
   readonly #board: PcBoard;
+  readonly #clock: MachineClock;
   readonly #trace: TraceFile | undefined;
   #partition: Partition | undefined;
   #resolveEnded: (end: PcEnd) => void = () => undefined;
   #rejectEnded: (error: unknown) => void = () => undefined;
   #ending: Promise<void> | undefined;
+  /** Bytes that the guest has written since the event loop was last free. */
+  #written: number[] = [];
+  #saving: Promise<unknown> = Promise.resolve();
+  #isRestored = false;
   #resets = 0;
 
-  private constructor(parts: Parts, started: (error?: Error) => void) {
-    const { options, disks, firmware, linux } = parts;
+  /** @param timeMs - of a machine that goes on. @param started - called when the emulator is there, or has failed. */
+  private constructor(parts: PcParts, timeMs: number, started: (error?: Error) => void) {
     this.#parts = parts;
     this.ended = new Promise((resolve, reject) => {
       this.#resolveEnded = resolve;
@@ -131,10 +88,77 @@ export class PcMachine implements AsyncDisposable {
     });
     // Whoever does not look at `ended` learns of a failure by its other calls.
     this.ended.catch(() => undefined);
-    const timers = new NodeTimers(new NodeClock(), () => this.#board.wake());
-    this.#trace = options.trace && TraceFile.create(options.trace, timers);
+    this.#clock = new MachineClock(timeMs);
+    const timers = new NodeTimers(this.#clock, () => this.#board.wake());
+    this.#trace = parts.options.trace && TraceFile.create(parts.options.trace, timers);
     this.#trace?.follow(timers);
-    this.#board = new PcBoard({
+    this.#board = this.#makeBoard(timers);
+    this.#emulator = new V86(this.#settings(started));
+    this.#emulator.add_listener("emulator-loaded", () => started());
+    this.serial = new SerialConsole((bytes) => this.#emulator.serial_send_bytes(0, bytes));
+    if (parts.options.onConsole) this.serial.subscribe(parts.options.onConsole);
+    this.#emulator.add_listener("serial0-output-byte", (byte) => this.#serialOutput(byte));
+    this.host = this.#hostFace();
+  }
+
+  /** Starts a machine. See `bootPc`. */
+  static async start(options: PcOptions): Promise<PcMachine> {
+    const parts = await openParts(options);
+    const { snapshot } = options;
+    let machine: PcMachine | undefined;
+    try {
+      const saved = snapshot && (await readSnapshot(snapshot.path, parts));
+      machine = await new Promise<PcMachine>((resolve, reject) => {
+        const made = new PcMachine(parts, saved?.timeMs ?? 0, (error) => {
+          if (error === undefined) resolve(made);
+          else reject(error);
+        });
+      });
+      if (saved !== undefined) await machine.#restore(saved);
+      await machine.#emulator.run();
+      if (snapshot !== undefined && saved === undefined) await machine.#keep(snapshot);
+      return machine;
+    } catch (error) {
+      if (machine === undefined) closeParts(parts);
+      else await machine.stop().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** True if the machine was not booted but goes on from a snapshot. */
+  get isRestored(): boolean {
+    return this.#isRestored;
+  }
+
+  /** How often the guest has restarted. */
+  get resets(): number {
+    return this.#resets;
+  }
+
+  /**
+   * Everything of the machine, the contents of its disks apart; it goes on afterwards. A guest that uses the
+   * disks meanwhile is let go on until nothing is in flight.
+   *
+   * Rejects with `ERR_BUSY` if that does not come, `ERR_POWERED_OFF` if the machine ends meanwhile.
+   */
+  save(): Promise<SavedPc> {
+    const saved = this.#saving.then(() => this.#save());
+    this.#saving = saved.catch(() => undefined);
+    return saved;
+  }
+
+  /** Switches the machine off, whatever its guest is doing; images are closed when this resolves. Idempotent. */
+  async stop(): Promise<void> {
+    await this.#end("stopped");
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
+  }
+
+  #makeBoard(timers: NodeTimers): PcBoard {
+    const { options, linux, disks, controllers } = this.#parts;
+    return new PcBoard({
       timers,
       firmwareFiles: [
         ...(linux === undefined ? [] : linuxBootFiles()),
@@ -150,7 +174,8 @@ export class PcMachine implements AsyncDisposable {
         built: (partition) => {
           this.#partition = partition;
           disks.serve(partition.workers[WORKER]!);
-          for (const device of devicesOf(options)) partition.offer(device);
+          for (const device of standardDevices(WORKER)) partition.offer(device);
+          for (const device of controllerOffers(controllers, WORKER)) partition.offer(device);
         },
         reset: () => {
           this.#resets++;
@@ -160,66 +185,10 @@ export class PcMachine implements AsyncDisposable {
         failed: (error) => void this.#end("failed", error),
       },
     });
-    this.#emulator = new V86(this.#settings(firmware, started));
-    this.#emulator.add_listener("emulator-loaded", () => started());
-    this.serial = new SerialConsole((bytes) => this.#emulator.serial_send_bytes(0, bytes));
-    this.#emulator.add_listener("serial0-output-byte", (value) =>
-      this.serial.received(new Uint8Array([value])),
-    );
-    this.host = this.#hostFace();
   }
 
-  /** Starts a machine. See `bootPc`. */
-  static async start(options: PcOptions): Promise<PcMachine> {
-    checkMemory(options.memoryBytes);
-    const linux = await readLinux(options);
-    const [firmware, module] = await Promise.all([readFirmware(options.bios), emulatorModule()]);
-    const opened: { close(): void }[] = [];
-    const open = <Medium extends { close(): void }>(medium: Medium): Medium => {
-      opened.push(medium);
-      return medium;
-    };
-    try {
-      const { controllers = placeDisks([]), cdrom, bootDisk } = options;
-      const parts: Parts = {
-        options,
-        module,
-        firmware,
-        linux,
-        disks: open(await DiskSet.open(controllers)),
-        cdrom: cdrom === undefined ? undefined : open(Drive.cdrom(cdrom)),
-        bootDisk: bootDisk === undefined ? undefined : open(await Drive.disk(bootDisk)),
-      };
-      const machine = await new Promise<PcMachine>((resolve, reject) => {
-        const made = new PcMachine(parts, (error) => {
-          if (error === undefined) resolve(made);
-          else reject(error);
-        });
-      });
-      await machine.#emulator.run();
-      return machine;
-    } catch (error) {
-      for (const medium of opened) medium.close();
-      throw error;
-    }
-  }
-
-  /** How often the guest has restarted. */
-  get resets(): number {
-    return this.#resets;
-  }
-
-  /** Switches the machine off, whatever its guest is doing; images are closed when this resolves. Idempotent. */
-  async stop(): Promise<void> {
-    await this.#end("stopped");
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop();
-  }
-
-  #settings({ bios, vgaBios }: Firmware, started: (error: Error) => void): V86Options {
-    const { options, module, cdrom, bootDisk } = this.#parts;
+  #settings(started: (error: Error) => void): V86Options {
+    const { module, memoryBytes, firmware, cdrom, bootDisk } = this.#parts;
     return {
       wasm_fn: async (imports) => {
         try {
@@ -229,11 +198,11 @@ export class PcMachine implements AsyncDisposable {
           return new Promise(() => undefined);
         }
       },
-      memory_size: options.memoryBytes ?? DEFAULT_MEMORY_BYTES,
+      memory_size: memoryBytes,
       vga_memory_size: VGA_MEMORY_BYTES,
       acpi: true,
-      bios: { buffer: arrayBuffer(bios) },
-      vga_bios: { buffer: arrayBuffer(vgaBios) },
+      bios: { buffer: arrayBuffer(firmware.bios) },
+      vga_bios: { buffer: arrayBuffer(firmware.vgaBios) },
       ...(cdrom && { cdrom: driveImage(cdrom) }),
       ...(bootDisk && { hda: driveImage(bootDisk) }),
       // No network card of the PC: a guest of Hyper-V has those of its host.
@@ -245,6 +214,62 @@ export class PcMachine implements AsyncDisposable {
     };
   }
 
+  /** The console gets what the guest writes in one slice of the emulator as one piece. */
+  #serialOutput(byte: number): void {
+    this.#written.push(byte);
+    if (this.#written.length > 1) return;
+    queueMicrotask(() => this.#flushSerial());
+  }
+
+  #flushSerial(): void {
+    if (this.#written.length > 0) this.serial.received(Uint8Array.from(this.#written));
+    this.#written = [];
+  }
+
+  async #restore(saved: SavedPc): Promise<void> {
+    await this.#emulator.restore_state(saved.emulator);
+    this.#board.restore(saved.board, saved.host);
+    this.serial.restore(saved.transcript);
+    this.#isRestored = true;
+  }
+
+  /** Waits until the guest says that it is to be saved, and keeps it. */
+  async #keep({ path, at }: NonNullable<PcOptions["snapshot"]>): Promise<void> {
+    await this.serial.waitFor(at);
+    await writeSnapshot(path, this.#parts, await this.save());
+    this.serial.rewind();
+  }
+
+  async #save(): Promise<SavedPc> {
+    for (let look = 0; look < SAVE_LOOKS; look++) {
+      if (this.#ending !== undefined)
+        throw new PcError("ERR_POWERED_OFF", "the machine has ended before it could be saved");
+      await this.#emulator.stop();
+      try {
+        const state = this.#board.save();
+        this.#flushSerial();
+        if (state !== undefined)
+          return {
+            ...state,
+            emulator: await this.#emulator.save_state(),
+            timeMs: this.#clock.now(),
+            transcript: this.serial.transcript,
+          };
+      } finally {
+        if (!this.#hasEnded()) await this.#emulator.run();
+      }
+      await new Promise((resolve) => setTimeout(resolve, SAVE_PAUSE_MS));
+    }
+    throw new PcError(
+      "ERR_BUSY",
+      `something has been in flight between host and guest for ${(SAVE_LOOKS * SAVE_PAUSE_MS) / 1000} s: the machine cannot be saved`,
+    );
+  }
+
+  #hasEnded(): boolean {
+    return this.#ending !== undefined;
+  }
+
   #end(end: PcEnd, error?: unknown): Promise<void> {
     this.#ending ??= this.#shutDown(end, error);
     return this.#ending;
@@ -253,15 +278,14 @@ export class PcMachine implements AsyncDisposable {
   async #shutDown(end: PcEnd, failure: unknown): Promise<void> {
     const { disks, cdrom, bootDisk } = this.#parts;
     const errors: unknown[] = end === "failed" ? [failure] : [];
+    await this.#saving;
     await this.#emulator.stop();
     await this.#emulator.destroy();
-    // Everything is closed in any case; the first error counts.
-    for (const part of [disks, cdrom, bootDisk, this.#trace]) {
-      try {
-        part?.close();
-      } catch (error) {
-        errors.push(error);
-      }
+    this.#flushSerial();
+    try {
+      closeAll([disks, cdrom, bootDisk, this.#trace]);
+    } catch (error) {
+      errors.push(error);
     }
     this.serial.closed(new PcError("ERR_POWERED_OFF", `the machine has ended: ${end}`));
     if (errors.length === 0) {
@@ -288,60 +312,9 @@ export class PcMachine implements AsyncDisposable {
   }
 }
 
-/** What the host offers to a machine. */
-function devicesOf({ controllers = placeDisks([]) }: PcOptions): DeviceOffer[] {
-  return [...standardDevices(WORKER), ...controllerOffers(controllers, WORKER)];
-}
-
 /** The emulator takes any object of this shape for an image, but its declaration knows only its own. */
 function driveImage(drive: Drive): V86Image {
   return drive as unknown as V86Image;
-}
-
-function checkMemory(memoryBytes = DEFAULT_MEMORY_BYTES): void {
-  const fits = memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES;
-  if (!fits || memoryBytes % MEGABYTE !== 0)
-    throw new PcError("ERR_MEMORY", "memory must be whole MiB, from 64M to 1024M");
-}
-
-/** What the boot ROM will boot; undefined to boot from a drive. */
-async function readLinux(options: PcOptions): Promise<LinuxBoot | undefined> {
-  const { kernel, initrd, append = "", memoryBytes = DEFAULT_MEMORY_BYTES } = options;
-  if (kernel === undefined) {
-    if (initrd !== undefined || options.append !== undefined || options.vmbusTable === "initrd")
-      throw new PcError("ERR_BOOT_OPTIONS", "an initrd and a command line belong to a kernel");
-    return undefined;
-  }
-  const image = await readInput(kernel);
-  const files = initrd === undefined ? undefined : await readInput(initrd);
-  const linux: LinuxBoot = {
-    kernel: image,
-    commandLine: /(^| )console=/.test(append) ? append : `${CONSOLE} ${append}`.trim(),
-    ...initrdOf(files, options.vmbusTable === "initrd"),
-  };
-  // Fails now, not in the middle of the boot.
-  placeLinux(linux, memoryBytes);
-  return linux;
-}
-
-function initrdOf(
-  files: Uint8Array | undefined,
-  withTable: boolean,
-): { readonly initrd?: Uint8Array } {
-  if (!withTable) return files === undefined ? {} : { initrd: files };
-  const table = cpioArchive([{ path: "kernel/firmware/acpi/vmbus.aml", bytes: vmbusTable() }]);
-  const initrd = new Uint8Array(table.byteLength + (files?.byteLength ?? 0));
-  initrd.set(table);
-  if (files !== undefined) initrd.set(files, table.byteLength);
-  return { initrd };
-}
-
-async function readInput(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (cause) {
-    throw new PcError("ERR_FILE", `${path}: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function arrayBuffer(bytes: Uint8Array): ArrayBuffer {
@@ -351,7 +324,8 @@ function arrayBuffer(bytes: Uint8Array): ArrayBuffer {
 }
 
 /**
- * Boots a PC on the embedded Hyper-V host; resolves when its processor runs.
+ * Boots a PC on the embedded Hyper-V host; resolves when its processor runs, or with `snapshot` when it is
+ * where that was or will be taken.
  *
  * ```ts
  * await using pc = await bootPc({ kernel: "vmlinuz", initrd: "initrd.gz" });

@@ -1,0 +1,125 @@
+import { createHash, randomUUID } from "node:crypto";
+import { statSync } from "node:fs";
+import { open, readFile, rename, rm } from "node:fs/promises";
+import { deserialize, serialize } from "node:v8";
+import type { SavedPartition } from "@hyperv-is/hyperv-host";
+import manifest from "../../package.json" with { type: "json" };
+import { PATCH_VERSION } from "../emulator/hooks.js";
+import type { SavedBoard } from "../emulator/pc-board.js";
+import { PcError } from "../pc-error.js";
+import type { PcParts } from "./pc-parts.js";
+
+/** A machine that stands still: its processor, memory and devices, and what the host knows of its guest. */
+export interface SavedPc {
+  /** The emulator's part: processor, memory, the PC's own devices. */
+  readonly emulator: ArrayBuffer;
+  readonly board: SavedBoard;
+  readonly host: SavedPartition;
+  /** Of the machine's clock. */
+  readonly timeMs: number;
+  /** What the guest had written to its serial console. */
+  readonly transcript: string;
+}
+
+/** What a saved machine must find where it goes on. */
+interface Fit {
+  /** Hash of everything that a machine is made of, disks apart. */
+  readonly machine: string;
+  /** Its disks, as they were; undefined if the guest did not know them yet. */
+  readonly disks: string | undefined;
+}
+
+/** First in the file; the number is that of this format. */
+const MAGIC = "hyperv-pc snapshot 1\n";
+
+/** Behind the magic: bytes of the two parts that follow, the host's and the emulator's; each length is 64 bits, little-endian. */
+const LENGTHS_BYTES = 16;
+
+/** What a saved machine fits: the same inputs, and unless its guest knows no disk yet, the same disks. */
+function fitOf(parts: PcParts): Required<Fit> {
+  const { options, memoryBytes, firmware, linux, controllers, cdrom, bootDisk } = parts;
+  const hash = createHash("sha256");
+  const versions = { package: manifest.version, patch: PATCH_VERSION };
+  const drives = [cdrom && options.cdrom, bootDisk && options.bootDisk].map(fileState);
+  const { bus, vmbusTable } = options;
+  hash.update(JSON.stringify({ versions, memoryBytes, drives, bus, vmbusTable }));
+  hash.update(linux?.commandLine ?? "");
+  for (const bytes of [firmware.bios, firmware.vgaBios, linux?.kernel, linux?.initrd])
+    hash.update(`\n${bytes?.byteLength ?? 0}\n`).update(bytes ?? "");
+  const disks = controllers.map(({ disks: onController, ...controller }) => ({
+    ...controller,
+    disks: onController.map(({ source, ...address }) => ({
+      ...address,
+      source,
+      file: source.kind === "image" ? fileState(source.path) : undefined,
+    })),
+  }));
+  return { machine: hash.digest("hex"), disks: JSON.stringify(disks) };
+}
+
+/** A file that somebody has written to is not the one that the guest knows. */
+function fileState(path: string | undefined): unknown {
+  if (path === undefined) return undefined;
+  const { size, mtimeMs } = statSync(path);
+  return { path, size, mtimeMs };
+}
+
+/**
+ * Reads a saved machine. @returns Undefined if there is none, or it was saved from other inputs, or with
+ * disks that have changed. Rejects with `ERR_SNAPSHOT` if the file is something else, or damaged.
+ */
+export async function readSnapshot(path: string, parts: PcParts): Promise<SavedPc | undefined> {
+  let bytes: Buffer;
+  try {
+    bytes = await readFile(path);
+  } catch (cause) {
+    if ((cause as { readonly code?: string }).code === "ENOENT") return undefined;
+    throw new PcError("ERR_SNAPSHOT", `${path}: ${(cause as Error).message}`, { cause });
+  }
+  const foreign = (detail: string): PcError =>
+    new PcError("ERR_SNAPSHOT", `${path}: ${detail}; remove it to have it made again`);
+  if (bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
+    throw foreign("this is no snapshot of a machine, or one of another version");
+  const start = MAGIC.length + LENGTHS_BYTES;
+  if (bytes.byteLength < start) throw foreign("the snapshot is cut off");
+  const hostBytes = Number(bytes.readBigUInt64LE(MAGIC.length));
+  const emulatorBytes = Number(bytes.readBigUInt64LE(MAGIC.length + 8));
+  if (bytes.byteLength !== start + hostBytes + emulatorBytes)
+    throw foreign("the snapshot is cut off");
+  const { fit, ...saved } = deserialize(bytes.subarray(start, start + hostBytes)) as Omit<
+    SavedPc,
+    "emulator"
+  > & { readonly fit: Fit };
+  const now = fitOf(parts);
+  if (fit.machine !== now.machine) return undefined;
+  if (fit.disks !== undefined && fit.disks !== now.disks) return undefined;
+  const emulator = new ArrayBuffer(emulatorBytes);
+  new Uint8Array(emulator).set(bytes.subarray(start + hostBytes));
+  return { ...saved, emulator };
+}
+
+/** Writes a saved machine; the file appears whole or not at all. Rejects with `ERR_SNAPSHOT`. */
+export async function writeSnapshot(path: string, parts: PcParts, saved: SavedPc): Promise<void> {
+  const { emulator, ...rest } = saved;
+  const now = fitOf(parts);
+  // A guest that has not met the host's bus knows none of its disks.
+  const isConnected = saved.host.bus.connection !== undefined;
+  const fit: Fit = { machine: now.machine, disks: isConnected ? now.disks : undefined };
+  const host = serialize({ ...rest, fit });
+  const lengths = Buffer.alloc(LENGTHS_BYTES);
+  lengths.writeBigUInt64LE(BigInt(host.byteLength));
+  lengths.writeBigUInt64LE(BigInt(emulator.byteLength), 8);
+  const draft = `${path}.${randomUUID()}`;
+  try {
+    const file = await open(draft, "wx");
+    try {
+      await file.writev([Buffer.from(MAGIC), lengths, host, new Uint8Array(emulator)]);
+    } finally {
+      await file.close();
+    }
+    await rename(draft, path);
+  } catch (cause) {
+    await rm(draft, { force: true });
+    throw new PcError("ERR_SNAPSHOT", `${path}: ${(cause as Error).message}`, { cause });
+  }
+}

@@ -23,6 +23,7 @@ export { SyntheticInterrupts } from "./hypervisor/synic.js";
 export {
   GeneralProtectionFault,
   VirtualProcessor,
+  type TimerFrequencies,
   type VirtualProcessorOptions,
 } from "./hypervisor/virtual-processor.js";
 export { Bus, type BusContext, type BusState, type GuestMessage } from "./vmbus/bus.js";

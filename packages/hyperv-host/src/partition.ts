@@ -12,7 +12,7 @@ import { HostWorker, type WorkerChannelStats } from "./host-worker.js";
 import type { Bells } from "./hypervisor/bells.js";
 import { HypervisorState } from "./hypervisor/hypervisor-state.js";
 import type { HostMessageSlotFactory } from "./hypervisor/message-slots.js";
-import { VirtualProcessor } from "./hypervisor/virtual-processor.js";
+import { VirtualProcessor, type TimerFrequencies } from "./hypervisor/virtual-processor.js";
 import type { TraceRecorder } from "./trace/trace-recorder.js";
 import { SavedPartitionError, type SavedPartition } from "./saved-partition.js";
 import type { Violations } from "./violations.js";
@@ -44,6 +44,7 @@ export interface PartitionOptions {
   /** Posted messages that may wait for the host. */
   readonly queueEntries?: number;
   readonly writeHypercallPage?: (memory: GuestMemory, address: number) => void;
+  readonly frequencies?: TimerFrequencies;
   /** Is told of data that a device has put into the guest's memory; see `ServiceContext`. */
   readonly dataWritten?: (address: number, lengthBytes: number) => void;
   /** Packets that one channel may handle before the others of its worker get their turn. */
@@ -146,6 +147,7 @@ export class Partition {
           index,
           bells,
           clock: timers,
+          ...(options.frequencies && { frequencies: options.frequencies }),
           ...(writeHypercallPage && { writeHypercallPage }),
         }),
     );

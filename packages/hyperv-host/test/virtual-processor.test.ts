@@ -12,14 +12,25 @@ import {
   SignalEventInput,
   eventConnectionId,
 } from "@hyperv-is/vmbus-core/protocol";
-import { GeneralProtectionFault, HypervisorState, VirtualProcessor } from "../src/index.js";
+import {
+  GeneralProtectionFault,
+  HypervisorState,
+  VirtualProcessor,
+  type TimerFrequencies,
+} from "../src/index.js";
 import { portOf } from "../src/hypervisor/signal-ports.js";
 import { memoryAtOffset } from "./scripted-guest.js";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
 const INPUT = 7 * PAGE_SIZE;
 
-function machine(options: { readonly vps?: number; readonly queueEntries?: number } = {}) {
+interface MachineOptions {
+  readonly vps?: number;
+  readonly queueEntries?: number;
+  readonly frequencies?: TimerFrequencies;
+}
+
+function machine(options: MachineOptions = {}) {
   const state = HypervisorState.create({ vps: 2, workers: 2, ...options });
   const memory = memoryAtOffset(64);
   const timers = new VirtualTimers();
@@ -36,6 +47,7 @@ function machine(options: { readonly vps?: number; readonly queueEntries?: numbe
       worker: (index) => rung.push(`worker ${index}`),
     },
     writeHypercallPage: (_, address) => written.push(address),
+    ...(options.frequencies && { frequencies: options.frequencies }),
   });
   state.setMessageConnections([1, 4]);
   const faults = (): string[] => {
@@ -74,6 +86,20 @@ describe("CPUID", () => {
   ])("leaf %i", (leaf, registers) => {
     const { eax, ebx, ecx, edx } = processor.cpuid(leaf);
     expect([eax, ebx, ecx, edx]).toEqual(registers);
+  });
+
+  test("tells of frequencies where they are known, with their MSRs", () => {
+    const known = machine({ frequencies: { tscHz: 2_900_000_000, apicHz: 200_000_000 } }).processor;
+    const { eax, ebx, ecx, edx } = known.cpuid(CpuidLeaf.features);
+    expect([eax, ebx, ecx, edx]).toEqual([0x866, 0x30, 0, 0x100]);
+    expect([known.readMsr(Msr.tscFrequency), known.readMsr(Msr.apicFrequency)]).toEqual([
+      2_900_000_000n,
+      200_000_000n,
+    ]);
+    for (const msr of [Msr.tscFrequency, Msr.apicFrequency]) {
+      expect(() => processor.readMsr(msr)).toThrow(GeneralProtectionFault);
+      expect(() => known.writeMsr(msr, 0n)).toThrow(GeneralProtectionFault);
+    }
   });
 
   test("spells the vendor", () => {

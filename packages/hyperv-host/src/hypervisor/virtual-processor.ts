@@ -19,6 +19,7 @@ import {
   HypercallStatus,
   HypervisorAdvice,
   HypervisorFeature,
+  HypervisorMiscFeature,
   HypervisorPrivilege,
   MESSAGE_PAYLOAD_MAX,
   MSR_ENABLE,
@@ -106,6 +107,14 @@ const PostWord = {
   payload: PostMessageInput.fields.payload.offset / 4,
 } as const;
 
+/** Clocks of a processor that its guest would have to measure otherwise. */
+export interface TimerFrequencies {
+  /** Of the time-stamp counter. */
+  readonly tscHz: number;
+  /** Of the local APIC's timer, undivided. */
+  readonly apicHz: number;
+}
+
 /** What a virtual processor needs of its machine. */
 export interface VirtualProcessorOptions {
   readonly state: HypervisorState;
@@ -114,6 +123,8 @@ export interface VirtualProcessorOptions {
   readonly index: number;
   readonly bells: Bells;
   readonly clock: Clock;
+  /** What the platform's timers run at; without it a guest finds out by itself. */
+  readonly frequencies?: TimerFrequencies;
   /**
    * Writes the code by which a guest makes hypercalls to the start of a page, when the guest enables it.
    * Guests that call `hypercall` directly need none.
@@ -134,9 +145,11 @@ export class VirtualProcessor implements HypervisorPort {
   readonly #bells: Bells;
   readonly #clock: Clock;
   readonly #signals: HostSignals;
+  readonly #frequencies: TimerFrequencies | undefined;
   readonly #writeHypercallPage: ((memory: GuestMemory, address: number) => void) | undefined;
 
-  constructor({ state, memory, index, bells, clock, writeHypercallPage }: VirtualProcessorOptions) {
+  constructor(options: VirtualProcessorOptions) {
+    const { state, memory, index, bells, clock, frequencies, writeHypercallPage } = options;
     if (index < 0 || index >= state.vpCount) throw new RangeError("no such virtual processor");
     this.index = index;
     this.#state = state;
@@ -144,12 +157,19 @@ export class VirtualProcessor implements HypervisorPort {
     this.#bells = bells;
     this.#clock = clock;
     this.#signals = new HostSignals(state, memory, bells);
+    this.#frequencies = frequencies;
     this.#writeHypercallPage = writeHypercallPage;
   }
 
   /** What this processor adds to the leaf; of the ordinary leaf 1 only the bit that announces a hypervisor. */
   cpuid(leaf: number): CpuidResult {
-    return LEAVES.get(leaf) ?? NOTHING;
+    const registers = LEAVES.get(leaf) ?? NOTHING;
+    if (leaf !== CpuidLeaf.features || this.#frequencies === undefined) return registers;
+    return {
+      ...registers,
+      eax: registers.eax | HypervisorFeature.timerFrequencies,
+      edx: registers.edx | HypervisorMiscFeature.timerFrequencies,
+    };
   }
 
   readMsr(msr: number): bigint {
@@ -160,13 +180,19 @@ export class VirtualProcessor implements HypervisorPort {
         return BigInt(this.index);
       case Msr.timeReferenceCount:
         return BigInt(Math.floor(this.#clock.now() * REFERENCE_TIME_PER_MS));
+      case Msr.tscFrequency:
+        if (this.#frequencies !== undefined) return BigInt(this.#frequencies.tscHz);
+        break;
+      case Msr.apicFrequency:
+        if (this.#frequencies !== undefined) return BigInt(this.#frequencies.apicHz);
+        break;
       case Msr.sversion:
         return BigInt(SYNIC_VERSION);
       case Msr.eom:
         return 0n;
       default:
-        throw this.#fault("msr-access", msr, "not implemented");
     }
+    throw this.#fault("msr-access", msr, "not implemented");
   }
 
   writeMsr(msr: number, value: bigint): void {

@@ -65,6 +65,9 @@ const SLEEP_TYPE = 0x1c00;
 /** Sleep type of "soft off" in SeaBIOS's tables. */
 const SOFT_OFF = 0;
 
+/** Both count the emulator's milliseconds in millionths: a guest that measures them would measure its load. */
+const FREQUENCIES = { tscHz: 1_000_000_000, apicHz: 1_000_000_000 } as const;
+
 /** The one virtual processor of a PC. */
 const VP = 0;
 
@@ -115,6 +118,7 @@ export class PcBoard implements Board {
         memory.bytes.set(HYPERCALL_CODE, address);
         heap.forgetCode(address, address + HYPERCALL_CODE.length);
       },
+      frequencies: FREQUENCIES,
       dataWritten: (address, lengthBytes) => heap.forgetCode(address, address + lengthBytes),
       ...(bus && { bus }),
       ...(faults && { faults }),

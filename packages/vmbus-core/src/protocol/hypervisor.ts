@@ -6,7 +6,7 @@ export const CpuidLeaf = {
   interface: 0x4000_0001,
   /** EAX: build; EBX: version, major in the high half. */
   version: 0x4000_0002,
-  /** EAX: `HypervisorFeature`; EBX: `HypervisorPrivilege`. */
+  /** EAX: `HypervisorFeature`; EBX: `HypervisorPrivilege`; EDX: `HypervisorMiscFeature`. */
   features: 0x4000_0003,
   /** EAX: `HypervisorAdvice`. */
   recommendations: 0x4000_0004,
@@ -46,6 +46,12 @@ export const HypervisorPrivilege = {
   signalEvents: 1 << 5,
 } as const;
 
+/** Bits of EDX of leaf `CpuidLeaf.features`. */
+export const HypervisorMiscFeature = {
+  /** The MSRs TSC_FREQUENCY and APIC_FREQUENCY are there; goes with `HypervisorFeature.timerFrequencies`. */
+  timerFrequencies: 1 << 8,
+} as const;
+
 /** Bits of EAX of leaf `CpuidLeaf.recommendations`. */
 export const HypervisorAdvice = {
   /** The guest should not set auto-EOI in a SINT; FreeBSD sets it all the same, so it must work. */
@@ -59,6 +65,10 @@ export const Msr = {
   vpIndex: 0x4000_0002,
   /** Read-only; counts units of 100 ns. */
   timeReferenceCount: 0x4000_0020,
+  /** Read-only; Hz of the time-stamp counter. */
+  tscFrequency: 0x4000_0022,
+  /** Read-only; Hz of the local APIC's timer, undivided. */
+  apicFrequency: 0x4000_0023,
   vpAssistPage: 0x4000_0073,
   scontrol: 0x4000_0080,
   /** Read-only; `SYNIC_VERSION`. */

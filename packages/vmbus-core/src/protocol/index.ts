@@ -22,6 +22,7 @@ export {
   HYPERVISOR_INTERFACE,
   HYPERVISOR_VENDOR,
   HypervisorAdvice,
+  HypervisorMiscFeature,
   HypervisorFeature,
   HypervisorPrivilege,
   MSR_ENABLE,

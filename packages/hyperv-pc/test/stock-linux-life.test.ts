@@ -38,7 +38,7 @@ async function until(linux: StockLinux, condition: string): Promise<void> {
     throw new Error(`never: ${condition}\n${(await linux.run("dmesg | tail -60")).output}`);
 }
 
-withGuest("devices that are taken away under load come back", { timeout: 240_000 }, async () => {
+withGuest("devices that are taken away under load come back", { timeout: 600_000 }, async () => {
   await using linux = await StockLinux.boot({
     controllers: [controller()],
     append: "stock.modules=bus,storage,services",
@@ -78,7 +78,7 @@ withGuest("devices that are taken away under load come back", { timeout: 240_000
 
 withGuest(
   "a kernel that starts another one unloads the bus, and the next one has it",
-  { timeout: 240_000, peers: ["mkfs.ext4", "qemu-img"] },
+  { timeout: 600_000, peers: ["mkfs.ext4", "qemu-img"] },
   async () => {
     const raw = join(directory, "boot.raw");
     const content = join(directory, "boot");
@@ -107,7 +107,7 @@ withGuest(
   },
 );
 
-withGuest("a stock Linux guest restarts three times in a row", { timeout: 240_000 }, async () => {
+withGuest("a stock Linux guest restarts three times in a row", { timeout: 600_000 }, async () => {
   await using linux = await StockLinux.boot({ controllers: [controller()] });
   const before = await linux.devices();
   for (let resets = 1; resets <= 3; resets++) {

@@ -175,7 +175,7 @@ const errors = [
 
 withGuest(
   "a stock Linux guest reports the errors that the host injects",
-  { timeout: 180_000 },
+  { timeout: 600_000 },
   async () => {
     const faults: FaultPlanData = {
       faults: [

@@ -10,12 +10,14 @@ import {
 import { ProcessorTime } from "./processor-time.js";
 import { parseReport, report, type BenchmarkReport } from "./report.js";
 import { formatChanges, formatChart, formatTable } from "./report-text.js";
+import { realGuest } from "./real-guest/real-guest-benchmark.js";
 import { ring } from "./ring/ring-benchmark.js";
 import { storage } from "./storage/storage-benchmark.js";
 
 const benchmarks: ReadonlyMap<string, Benchmark> = new Map([
   ["ring", ring],
   ["storage", storage],
+  ["real-guest", realGuest],
 ]);
 
 const commonOptions = {
@@ -38,7 +40,7 @@ const help = `Usage: bench NAME [options]
 
 Measures parts of the system in turns with a peer, and prints both and their ratio; above 1 ours is faster.
 
-${[...benchmarks].map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`).join("\n")}
+${[...benchmarks].map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`).join("\n")}
 
 ${commonHelp}
 'bench NAME --help' shows the options of one. Exit codes: 0 done, 1 failed, 2 wrong usage.

@@ -106,3 +106,9 @@ test("an image that is none ends with status 1 and its reason", () => {
   expect(status).toBe(1);
   expect(stderr).toMatch(/^bench storage: .*text\.vhdx/);
 });
+
+test("a folder without a guest ends with status 1 and the command that makes one", () => {
+  const { status, stderr } = run("real-guest", "--guest", directory);
+  expect(status).toBe(1);
+  expect(stderr).toContain("holds no guest: 'npm run -s stock-guest -- --out DIR' makes one");
+});

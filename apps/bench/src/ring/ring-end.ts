@@ -1,6 +1,6 @@
 // Entry of a thread of the ring benchmark: one end of the ring, as fast as it goes.
 import { parentPort, workerData } from "node:worker_threads";
-import { attachGuestMemory } from "@hyperv-is/platform-node";
+import { attachGuestMemory, type WasmMemory } from "@hyperv-is/platform-node";
 import {
   IncomingRing,
   OutgoingRing,
@@ -25,7 +25,7 @@ export interface RingLayout {
 /** What a thread of the ring benchmark is told when it starts. */
 export interface RingEndData {
   readonly role: "producer" | "consumer";
-  readonly memory: WebAssembly.Memory;
+  readonly memory: WasmMemory;
   readonly layout: RingLayout;
 }
 

@@ -179,6 +179,30 @@ describe("lines", () => {
     ...{ downstreamPageOffset: 4, eventFlag: 11 },
   });
 
+  test("a completion is decoded by the request with its id, however many wait", () => {
+    const decoder = new TraceDecoder();
+    decoder.decode(opened("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f", 1));
+    const packet = (vector: string, id: bigint, toGuest: boolean): unknown => {
+      const payload = unhex(storage.vectors.find((one) => one.id === vector)!.hex);
+      const bytes = new Uint8Array(16 + payload.byteLength);
+      bytes.set(payload, 16);
+      const { fields } = decoder.decode({
+        kind: "packet",
+        ...{ time: 0, vp: 0, offset: 0, toGuest, channel: 1, bytes, headerBytes: 16 },
+        ...{ type: toGuest ? 11 : 6, flags: toGuest ? 0 : 1, transactionId: id },
+      });
+      return fields["of"];
+    };
+    packet("tur-freebsd-lun0", 1n, false);
+    packet("inquiry-36-freebsd-lun1", 2n ** 63n, false);
+    packet("query-properties", 3n, false);
+    expect(packet("complete-read-ok", 2n ** 63n, true)).toBe("INQUIRY");
+    expect(packet("query-properties-reply", 3n, true)).toBe("QUERY_PROPERTIES");
+    expect(packet("complete-busy", 1n, true)).toBe("TEST UNIT READY");
+    // An id means a request only once.
+    expect(packet("complete-busy", 1n, true)).toBeUndefined();
+  });
+
   test("packets on the wire become lines by the class of their device", () => {
     const decoder = new TraceDecoder();
     decoder.decode(opened("ba6163d9-04a1-4d29-b605-72e2ffb1dc7f", 1));

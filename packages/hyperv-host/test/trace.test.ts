@@ -1,7 +1,14 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { IncomingRing, OutgoingRing, type Channel } from "@hyperv-is/vmbus-core";
-import { CloseChannel, PacketType, ProtocolVersion, Unload } from "@hyperv-is/vmbus-core/protocol";
+import {
+  CloseChannel,
+  ModifyChannel,
+  Msr,
+  PacketType,
+  ProtocolVersion,
+  Unload,
+} from "@hyperv-is/vmbus-core/protocol";
 import {
   MemorySink,
   TraceDecoder,
@@ -19,7 +26,8 @@ import { Machine, disk, keyValue, otherDisk } from "./scenario-machine.js";
 import { memoryAtOffset } from "./scripted-guest.js";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
-const ROUNDS = 5;
+/** Enough for the rings to wrap. */
+const ROUNDS = 8;
 
 /** Opens two disks, sends packets on each by turns, closes one of them and leaves. @returns The trace. */
 function session(options: Partial<TraceRecorderOptions> = {}): Uint8Array {
@@ -39,7 +47,7 @@ function session(options: Partial<TraceRecorderOptions> = {}): Uint8Array {
   for (let round = 0; round < ROUNDS; round++)
     for (const channel of channels) {
       timers.advance(0.25);
-      // Lengths that are no multiples of 8, in a ring that wraps.
+      // Lengths that are no multiples of 8.
       expect(channel.echoes(1, 1501 + round)).toBe(true);
     }
   machine.send(CloseChannel.emit({ relid: 2 }));
@@ -109,6 +117,51 @@ describe("a recorded session", () => {
       ).toBe(0);
     }
   });
+});
+
+test("packets have the processor that gets the channel's interrupts, all processors their registers", () => {
+  const sink = new MemorySink();
+  const timers = new VirtualTimers();
+  const trace = new TraceRecorder({ sink, clock: timers });
+  const machine = new Machine({ memory: memoryAtOffset(), timers, trace, vps: 2 });
+  const channel = machine.openFirst(ProtocolVersion.v5_3);
+  expect(channel.echoes(1)).toBe(true);
+  machine.send(ModifyChannel.emit({ relid: 1, targetVp: 1 }));
+  expect(channel.echoes(1)).toBe(true);
+  trace.flush();
+  const { records } = readTrace(sink.bytes);
+  const packets = records.filter((record) => record.kind === "packet");
+  expect(packets.map(({ vp }) => vp)).toEqual([0, 0, 1, 1]);
+  const registers = records.filter((record) => record.kind === "register");
+  expect(
+    registers.filter(({ msr }) => msr === Msr.siefp).map(({ vp, value }) => [vp, value]),
+  ).toEqual([
+    [0, BigInt(machine.flagsPage(0)) | 1n],
+    [1, BigInt(machine.flagsPage(1)) | 1n],
+  ]);
+  // Nothing changed after that.
+  expect(registers).toHaveLength(2 + 2 * 4);
+});
+
+test("the sink is asked for a flush once there is something to flush", () => {
+  const sink = new MemorySink();
+  let asked = 0;
+  const trace = new TraceRecorder({
+    sink,
+    clock: new VirtualTimers(),
+    filling: () => {
+      asked++;
+    },
+  });
+  const machine = new Machine({ memory: memoryAtOffset(), trace });
+  expect([asked, sink.bytes.byteLength]).toEqual([0, 32]);
+  machine.connect();
+  machine.requestOffers();
+  expect([asked, sink.bytes.byteLength]).toEqual([1, 32]);
+  trace.flush();
+  machine.send(Unload.emit({}));
+  expect(asked).toBe(2);
+  expect(sink.bytes.byteLength).toBeGreaterThan(300);
 });
 
 describe("channels to trace", () => {

@@ -3,7 +3,7 @@ import { constants, gunzipSync } from "node:zlib";
 import type { Clock, Timers } from "@hyperv-is/vmbus-core";
 import type { TraceChannels } from "../trace/trace-channels.js";
 import { TraceError } from "../trace/trace-error.js";
-import { TraceRecorder } from "../trace/trace-recorder.js";
+import { TraceRecorder, type TraceRecorderOptions } from "../trace/trace-recorder.js";
 import type { TraceSink } from "../trace/trace-sink.js";
 
 /** A trace into a file: what is recorded, as a user asks for it. */
@@ -31,6 +31,7 @@ class FileSink implements TraceSink {
   readonly #path: string;
   readonly #file: number;
   #error: unknown;
+  #isClosed = false;
 
   /** @param flags - "w" makes an empty file first. */
   constructor(path: string, flags: "w" | "a") {
@@ -44,7 +45,7 @@ class FileSink implements TraceSink {
   }
 
   write(bytes: Uint8Array): void {
-    if (this.#error !== undefined) return;
+    if (this.#isClosed || this.#error !== undefined) return;
     try {
       for (let done = 0; done < bytes.byteLength;)
         done += writeSync(this.#file, bytes, done, bytes.byteLength - done);
@@ -54,6 +55,8 @@ class FileSink implements TraceSink {
   }
 
   close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     closeSync(this.#file);
     if (this.#error !== undefined) throw fileError(this.#path, this.#error);
   }
@@ -68,10 +71,11 @@ function fileError(path: string, cause: unknown): TraceError {
 export class TraceFile {
   readonly recorder: TraceRecorder;
   readonly #sink: FileSink;
+  #timers: Timers | undefined;
 
-  private constructor(sink: FileSink, recorder: TraceRecorder) {
+  private constructor(sink: FileSink, options: Omit<TraceRecorderOptions, "sink" | "filling">) {
     this.#sink = sink;
-    this.recorder = recorder;
+    this.recorder = new TraceRecorder({ ...options, sink, filling: () => this.#filling() });
   }
 
   /**
@@ -80,28 +84,27 @@ export class TraceFile {
    * @throws TraceError `ERR_TRACE_FILE`
    */
   static create({ path, ...options }: TraceFileOptions, clock: Clock): TraceFile {
-    const sink = new FileSink(path, "w");
-    return new TraceFile(sink, new TraceRecorder({ ...options, sink, clock }));
+    return new TraceFile(new FileSink(path, "w"), { ...options, clock });
   }
 
   /** Takes part in a trace that another thread has begun. @throws TraceError `ERR_TRACE_FILE` */
   static join({ path, ...options }: JoinTraceOptions, clock: Clock): TraceFile {
-    const sink = new FileSink(path, "a");
-    return new TraceFile(sink, new TraceRecorder({ ...options, sink, clock }));
+    return new TraceFile(new FileSink(path, "a"), { ...options, clock });
   }
 
   /** Has the file follow what is recorded, so that a machine that dies leaves a trace. */
   follow(timers: Timers): void {
-    timers.after(FLUSH_MS, () => {
-      this.recorder.flush();
-      this.follow(timers);
-    });
+    this.#timers = timers;
   }
 
-  /** Ends this thread's part. @throws TraceError `ERR_TRACE_FILE` if something could not be written. */
+  /** Ends this thread's part; idempotent. @throws TraceError `ERR_TRACE_FILE` if something could not be written. */
   close(): void {
     this.recorder.flush();
     this.#sink.close();
+  }
+
+  #filling(): void {
+    this.#timers?.after(FLUSH_MS, () => this.recorder.flush());
   }
 }
 

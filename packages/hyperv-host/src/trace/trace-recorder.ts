@@ -33,6 +33,8 @@ export interface TraceRecorderOptions {
   readonly dataLimitBytes?: number;
   /** When the trace began, on the clock; now unless given. Recorders of one trace have the same. */
   readonly originMs?: number;
+  /** Is told when there is something to flush, after there was nothing. */
+  readonly filling?: () => void;
 }
 
 /**
@@ -51,11 +53,11 @@ export class TraceRecorder {
   readonly #registers = new Map<string, bigint>();
 
   constructor(options: TraceRecorderOptions) {
-    const { sink, clock, originMs = clock.now(), dataLimitBytes = 0 } = options;
+    const { sink, clock, originMs = clock.now(), dataLimitBytes = 0, filling } = options;
     this.originMs = originMs;
     this.dataLimitBytes = dataLimitBytes;
     this.#sink = sink;
-    this.#writer = new TraceWriter({ sink, clock, originMs });
+    this.#writer = new TraceWriter({ sink, clock, originMs, filling });
     this.#channels = options.channels;
   }
 

@@ -10,6 +10,8 @@ export interface TraceWriterOptions {
   readonly clock: Clock;
   /** When the trace began, on the clock: every thread of a trace has the same. */
   readonly originMs: number;
+  /** Is told when there is something to flush, after there was nothing. */
+  readonly filling?: (() => void) | undefined;
 }
 
 /**
@@ -20,21 +22,24 @@ export class TraceWriter {
   readonly #sink: TraceSink;
   readonly #clock: Clock;
   readonly #originMs: number;
+  readonly #filling: (() => void) | undefined;
   #bytes = new Uint8Array(BUFFER_BYTES);
   #view = new DataView(this.#bytes.buffer);
   /** Bytes in the buffer. */
   #end = 0;
 
-  constructor({ sink, clock, originMs }: TraceWriterOptions) {
+  constructor({ sink, clock, originMs, filling }: TraceWriterOptions) {
     this.#sink = sink;
     this.#clock = clock;
     this.#originMs = originMs;
+    this.#filling = filling;
   }
 
   /** Begins a record. @param bodyBytes - exactly so many will be put. */
   begin(kind: number, flags: number, vp: number, bodyBytes: number): void {
     const lengthBytes = RecordHeader.SIZE + bodyBytes;
     if (this.#end + lengthBytes > this.#bytes.byteLength) this.#makeRoom(lengthBytes);
+    if (this.#end === 0) this.#filling?.();
     const ticks = Math.max(0, Math.round((this.#clock.now() - this.#originMs) * TICKS_PER_MS));
     const { fields } = RecordHeader;
     const at = this.#end;

@@ -1,0 +1,142 @@
+// Records the traces of the stock Linux guest that the host's tests replay:
+//   node packages/hyperv-pc/test/record-traces.mjs packages/hyperv-host/test/traces
+import { Buffer } from "node:buffer";
+import { readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { gzipSync } from "node:zlib";
+import { bootPc } from "@hyperv-is/hyperv-pc/node";
+import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
+
+const [directory = ".", only] = process.argv.slice(2);
+const MEGABYTE = 2 ** 20;
+/** @type {import("@hyperv-is/hyperv-host").ControllerConfig["instanceId"]} */
+const FIRST = "5c51c000-0000-4000-8000-000000000000";
+/** @type {import("@hyperv-is/hyperv-host").ControllerConfig["instanceId"]} */
+const SECOND = "5c51c000-0000-4000-8000-000000000001";
+/** Ends the output of a command, before its exit status; see tools/stock-guest/init.sh. */
+const OUTPUT_END = "\x1e";
+const KERNEL_LINE = "nokaslr cryptomgr.notests noisapnp stock.console=commands";
+
+const guest = stockGuest();
+if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
+
+/** @param {number} lun @param {number} fill @param {object} [options] */
+const ram = (lun, fill, options = {}) => ({
+  ...{ path: 0, target: 0, lun },
+  source: {
+    kind: /** @type {const} */ ("ram"),
+    sizeBytes: 4 * MEGABYTE,
+    identity: new Uint8Array(16).fill(fill),
+    ...options,
+  },
+});
+
+/** The guest's name of a disk, as a word for its shell. @param {string} instanceId @param {number} lun */
+const nameOf = (instanceId, lun) =>
+  `/dev/$(ls /sys/bus/vmbus/devices/${instanceId}/host*/target*/*:${lun}/block)`;
+
+const [a, b, readOnly] = [nameOf(FIRST, 0), nameOf(FIRST, 5), nameOf(SECOND, 0)];
+
+/** What a command of the guest's console ends with. */
+const commandEnd = new RegExp(`${OUTPUT_END}\\d+\\n`);
+
+/**
+ * @typedef {(command: string) => Promise<void>} Run
+ * @typedef {import("@hyperv-is/hyperv-pc/node").PcMachine} Pc
+ */
+
+const sessions = [
+  {
+    name: "linux-storage",
+    controllers: [
+      { instanceId: FIRST, disks: [ram(0, 0x41), ram(5, 0x42, { logicalSectorBytes: 4096 })] },
+      { instanceId: SECOND, disks: [ram(0, 0x43, { readOnly: true })] },
+    ],
+    says: [
+      "boots with hv_vmbus and hv_storvsc: two controllers, three disks, one with sectors of 4 KiB, one read-only",
+      "writes, reads with and without the page cache, on two disks at once; sync, blkdiscard, sg_inq, sg_vpd, sg_modes",
+      "unloads hv_storvsc and loads it again, reads once more, and is restarted (UNLOAD)",
+    ],
+    /** @param {Run} run @param {Pc} pc */
+    async play(run, pc) {
+      await run("cat /proc/partitions");
+      await run(`dd if=/dev/urandom of=${a} bs=4k count=3 seek=7 conv=fsync`);
+      await run(
+        `dd if=/dev/zero of=${b} bs=64k count=4 oflag=direct & ` +
+          `dd if=${a} of=/dev/null bs=64k iflag=direct count=8; wait`,
+      );
+      await run(`sync; echo 3 > /proc/sys/vm/drop_caches; sha256sum ${a}`);
+      await run(`blkdiscard -o 0 -l 1048576 ${a}; dd if=${a} of=/dev/null bs=64k count=1`);
+      await run(`sg_inq ${a}; sg_vpd -p di ${b}; sg_modes ${readOnly}`);
+      // Neither a write to a read-only disk nor a read behind the end gets far.
+      await run(`sg_raw -s 512 -i /dev/zero ${readOnly} 2a 00 00 00 00 00 00 00 01 00`);
+      await run(`sg_raw -r 512 ${a} 28 00 7f ff ff ff 00 00 01 00`);
+      await run("modprobe -r sd_mod sg hv_storvsc; modprobe -a hv_storvsc sd_mod; sleep 1");
+      await run(`dd if=${a} of=/dev/null bs=64k count=4`);
+      pc.serial.write("reboot -f\n");
+      await pc.serial.waitFor(commandEnd);
+    },
+  },
+  {
+    name: "linux-rescind",
+    controllers: [{ instanceId: FIRST, disks: [ram(0, 0x44)] }],
+    says: [
+      "boots with hv_vmbus and hv_storvsc; the controller is rescinded while dd reads its disk for ever",
+      "the controller is offered again after a second, found, written and read",
+    ],
+    /** @param {Run} run @param {Pc} pc */
+    async play(run, pc) {
+      pc.serial.write(
+        `echo started; d=${a}; while dd if=$d of=/dev/null bs=16k iflag=direct count=8; do :; done\n`,
+      );
+      await pc.serial.waitFor("8+0 records out");
+      pc.host.rescind(FIRST, 1000);
+      await pc.serial.waitFor(commandEnd);
+      await run(`until [ -b ${a} ]; do sleep 1; done`);
+      await run(`dd if=/dev/urandom of=${a} bs=4k count=2 conv=fsync; sha256sum ${a}`);
+    },
+  },
+].filter(({ name }) => only === undefined || name === only);
+
+for (const { name, controllers, says, play } of sessions) {
+  const path = join(directory, `${name}.trace`);
+  const pc = await bootPc({
+    ...{ kernel: guest.kernel, initrd: guest.initrd, bios: guest.directory },
+    append: KERNEL_LINE,
+    controllers,
+    trace: { path, dataLimitBytes: 2 ** 18 },
+  });
+  /** @type {Run} */
+  const run = async (command) => {
+    pc.serial.write(`${command}\n`);
+    const output = await pc.serial.waitFor(commandEnd);
+    process.stderr.write(`# ${command}\n${output.replace(OUTPUT_END, "status ")}\n`);
+  };
+  await pc.serial.waitFor(commandEnd);
+  await play(run, pc);
+  const violations = pc.host.stats().violations;
+  await pc.stop();
+  writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
+  rmSync(path);
+  process.stderr.write(`${name}: ${JSON.stringify(violations)}\n`);
+  const provenance = {
+    guest: "Linux, Debian's 32-bit kernel, unmodified",
+    version: guest.manifest.kernelRelease,
+    recorded: ["node packages/hyperv-pc/test/record-traces.mjs DIRECTORY", ...says],
+    date: new Date().toISOString().slice(0, 10),
+    host: {
+      controllers: controllers.map(({ instanceId, disks }) => ({
+        instanceId,
+        disks: disks.map(({ path: bus, target, lun, source }) => ({
+          ...{ path: bus, target, lun },
+          ...source,
+          kind: undefined,
+          identity: Buffer.from(source.identity).toString("hex"),
+        })),
+      })),
+    },
+    violations: {},
+  };
+  writeFileSync(join(directory, `${name}.json`), `${JSON.stringify(provenance, null, 2)}\n`);
+}
+process.exit(0);

@@ -52,6 +52,8 @@ export const instruction = {
   idle: [0xf4, 0xeb, 0xfd],
   /** Switches the machine off, as ACPI does it, and halts until that has happened. */
   powerOff: [0xba, 0x04, 0xb0, 0xb8, 0x00, 0x20, 0xef, 0xfa, 0xf4],
+  /** Writes a byte to the serial port. */
+  mark: [0xba, 0xf8, 0x03, 0xb0, 0x53, 0xee],
   /** Resets the machine, by the keyboard controller. */
   reset: [0xb0, 0xfe, 0xe6, 0x64],
   writeMsr: (msr: number, low: number, high = 0): number[] => [

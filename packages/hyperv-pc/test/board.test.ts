@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import type { DeviceOffer } from "@hyperv-is/hyperv-host";
+import type { DeviceOffer, Partition } from "@hyperv-is/hyperv-host";
 import { code, instruction, interruptVector } from "./assembler.js";
-import { runLittlePc } from "./little-pc.js";
+import { LittlePc, runLittlePc } from "./little-pc.js";
 
 const {
   call,
@@ -11,6 +11,7 @@ const {
   increment,
   interruptReturn,
   load,
+  mark,
   move,
   out,
   powerOff,
@@ -66,13 +67,14 @@ function contact(version: number): { readonly address: number; readonly bytes: U
   return { address: INPUT, bytes };
 }
 
-/** Posts the message at `INPUT`, and keeps the status. */
-const post = [
+/** Sets the registers to post the message at an address. */
+const postAt = (address: number): number[] => [
   ...move("eax", POST_MESSAGE),
   ...move("edx", 0),
-  ...move("ecx", INPUT),
+  ...move("ecx", address),
   ...move("ebx", 0),
 ];
+const post = postAt(INPUT);
 
 /** Switches the SynIC on, with SINT 2 at `VECTOR`. */
 const synic = (flags: number): number[] => [
@@ -270,14 +272,101 @@ describe("interrupts of the host", () => {
   });
 });
 
-describe("the end of a guest", () => {
-  const device: DeviceOffer = {
-    classId: "57164f39-9115-4e78-ab55-382f3bd5422d",
-    instanceId: "fd149e91-82e0-4a7d-afa6-2a4166cbd7c0",
-    flags: 0,
-    worker: 0,
+const device: DeviceOffer = {
+  classId: "57164f39-9115-4e78-ab55-382f3bd5422d",
+  instanceId: "fd149e91-82e0-4a7d-afa6-2a4166cbd7c0",
+  flags: 0,
+  worker: 0,
+};
+
+describe("a saved guest", () => {
+  /** REQUESTOFFERS. */
+  const REQUEST = INPUT + 0x100;
+  const request = new Uint8Array(256);
+  new DataView(request.buffer).setUint32(0, 1, true);
+  new DataView(request.buffer).setUint32(8, 1, true);
+  new DataView(request.buffer).setUint32(12, 8, true);
+  new DataView(request.buffer).setUint32(16, 3, true);
+
+  /** Asks for offers after the first message, tells when it has them (two more), and ends at the fourth. */
+  const when = (count: number, then: readonly number[]): number[] => [
+    ...load("eax", RESULT),
+    ...[0x3c, count], // cmp al, count
+    ...[0x75, then.length], // jne behind
+    ...then,
+  ];
+  const handler = code(
+    increment(RESULT),
+    storeValue(SLOT, 0),
+    writeMsr(Msr.eom, 0),
+    when(1, [...postAt(REQUEST), ...out(HYPERCALL_PORT)]),
+    when(3, mark),
+    when(4, powerOff),
+    interruptReturn,
+  );
+  const options = {
+    placed: [
+      contact(0x50003),
+      { address: REQUEST, bytes: request },
+      interruptVector(VECTOR, HANDLER),
+      { address: HANDLER, bytes: handler },
+    ],
+    built: (partition: Partition) => partition.offer(device),
+    program: code(
+      [0xbc, 0x00, 0x70], // mov sp, 0x7000
+      identify,
+      synic(AUTO_EOI),
+      post,
+      out(HYPERCALL_PORT),
+      enableInterrupts,
+      idle,
+    ),
   };
 
+  test("goes on in another emulator, on another host, with its connection", async () => {
+    await using before = await LittlePc.start(options);
+    await before.marked();
+    const saved = await before.save();
+    expect(saved).toBeDefined();
+    await using after = await LittlePc.start(options, structuredClone(saved!));
+    const { partition } = after;
+    expect(partition.server.stats()).toEqual(before.partition.server.stats());
+    expect([partition.memory.words[RESULT >>> 2], partition.stats().version]).toEqual([3, "5.3"]);
+    // The host speaks first, to a guest that is halted.
+    expect(partition.rescind(device.instanceId)).toBe(true);
+    const run = await after.ended();
+    expect([run.end, run.word(RESULT), run.resets]).toEqual(["powered-off", 4, 0]);
+    expect(partition.violations.list).toEqual([]);
+  });
+
+  test("keeps an interrupt that it has not taken, with its auto-EOI", async () => {
+    const deaf = {
+      ...options,
+      program: code(
+        [0xbc, 0x00, 0x70],
+        identify,
+        synic(AUTO_EOI),
+        post,
+        out(HYPERCALL_PORT),
+        // Waits for the message, interrupts off; then tells, and waits until somebody sets STARTED.
+        [0xa1, SLOT & 0xff, SLOT >> 8, 0x3c, 1, 0x75, 0xf9],
+        mark,
+        [0xa1, STARTED & 0xff, STARTED >> 8, 0x3c, 1, 0x75, 0xf9],
+        enableInterrupts,
+        idle,
+      ),
+    };
+    await using before = await LittlePc.start(deaf);
+    await before.marked();
+    await using after = await LittlePc.start(deaf, (await before.save()));
+    after.partition.memory.words[STARTED >>> 2] = 1;
+    // Three messages come only if none of their interrupts stays in service.
+    await after.marked();
+    expect(after.partition.memory.words[RESULT >>> 2]).toBe(3);
+  });
+});
+
+describe("the end of a guest", () => {
   test("a halt with interrupts off is one", async () => {
     const run = await runLittlePc({ program: code(idle) });
     expect(run.end).toBe("halted");

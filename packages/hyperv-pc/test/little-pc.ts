@@ -1,13 +1,14 @@
 import { V86 } from "v86";
-import { NodeClock, NodeTimers } from "@hyperv-is/platform-node";
-import type { Partition } from "@hyperv-is/hyperv-host";
+import type { Partition, SavedPartition } from "@hyperv-is/hyperv-host";
+import { NodeTimers } from "@hyperv-is/platform-node";
 import { LINUX_LOAD_PORT } from "../src/firmware/linux-image.js";
 import { instantiateEmulator } from "../src/emulator/emulator-instance.js";
-import { PcBoard } from "../src/emulator/pc-board.js";
+import { PcBoard, type SavedBoard } from "../src/emulator/pc-board.js";
+import { MachineClock } from "../src/node/machine-clock.js";
 import { emulatorModule } from "../src/node/index.js";
 import { PROGRAM, bootingBios, type Placed } from "./assembler.js";
 
-/** How the program ended, and what it left. */
+/** How a program ended, and what it left. */
 export interface LittleRun {
   readonly end: "powered-off" | "halted";
   readonly partition: Partition;
@@ -24,46 +25,120 @@ export interface LittlePcOptions {
   readonly built?: (partition: Partition) => void;
 }
 
-/** Runs a program of a few bytes on an emulated PC with a partition, until it switches the machine off. */
-export async function runLittlePc(options: LittlePcOptions): Promise<LittleRun> {
-  const { program, placed = [], built } = options;
-  const module = await emulatorModule();
-  let partition: Partition | undefined;
-  let resets = 0;
-  let emulator: V86 | undefined;
-  try {
-    const end = await new Promise<LittleRun["end"]>((resolve, reject) => {
-      const board = new PcBoard({
-        timers: new NodeTimers(new NodeClock(), () => board.wake()),
-        firmwareFiles: [],
-        system: () => [...placed, { address: PROGRAM, bytes: program }],
-        events: {
-          built: (made) => {
-            partition = made;
-            built?.(made);
-          },
-          reset: () => resets++,
-          poweredOff: () => resolve("powered-off"),
-          halted: () => resolve("halted"),
-          failed: reject,
-        },
-      });
-      emulator = new V86({
-        wasm_fn: (imports) => instantiateEmulator(module, imports, board),
-        memory_size: 2 ** 21,
-        vga_memory_size: 2 ** 20,
-        acpi: true,
-        bios: { buffer: bootingBios(LINUX_LOAD_PORT).buffer as ArrayBuffer },
-        net_device: {},
-        disable_keyboard: true,
-        disable_mouse: true,
-        disable_speaker: true,
-        autostart: true,
-      });
+/** A machine that stands still. */
+export interface SavedLittlePc {
+  readonly emulator: ArrayBuffer;
+  readonly board: SavedBoard;
+  readonly host: SavedPartition;
+}
+
+/** An emulated PC with a partition, and a program of a few bytes in it. */
+export class LittlePc implements AsyncDisposable {
+  readonly #emulator: V86;
+  readonly #board: PcBoard;
+  readonly #ended: Promise<LittleRun["end"]>;
+  #partition: Partition | undefined;
+  #resets = 0;
+  #marks = 0;
+  #marked: () => void = () => undefined;
+
+  private constructor(
+    { program, placed = [], built }: LittlePcOptions,
+    module: WebAssembly.Module,
+    loaded: () => void,
+  ) {
+    let end: (end: LittleRun["end"]) => void;
+    let fail: (error: unknown) => void;
+    this.#ended = new Promise((resolve, reject) => {
+      end = resolve;
+      fail = reject;
     });
-    const made = partition!;
-    return { end, partition: made, resets, word: (address) => made.memory.words[address >>> 2]! };
-  } finally {
-    await emulator?.destroy();
+    this.#board = new PcBoard({
+      timers: new NodeTimers(new MachineClock(), () => this.#board.wake()),
+      firmwareFiles: [],
+      system: () => [...placed, { address: PROGRAM, bytes: program }],
+      events: {
+        built: (partition) => {
+          this.#partition = partition;
+          built?.(partition);
+        },
+        reset: () => this.#resets++,
+        poweredOff: () => end("powered-off"),
+        halted: () => end("halted"),
+        failed: (error) => fail(error),
+      },
+    });
+    this.#emulator = new V86({
+      wasm_fn: (imports) => instantiateEmulator(module, imports, this.#board),
+      memory_size: 2 ** 21,
+      vga_memory_size: 2 ** 20,
+      acpi: true,
+      bios: { buffer: bootingBios(LINUX_LOAD_PORT).buffer as ArrayBuffer },
+      // Without a first drive, and without a BIOS that clears its addresses, the emulator cannot be restored.
+      hda: { buffer: new ArrayBuffer(2 ** 20) },
+      net_device: {},
+      disable_keyboard: true,
+      disable_mouse: true,
+      disable_speaker: true,
+      autostart: false,
+    });
+    this.#emulator.add_listener("emulator-loaded", loaded);
+    this.#emulator.add_listener("serial0-output-byte", () => {
+      this.#marks++;
+      this.#marked();
+    });
   }
+
+  /** Starts a program, or goes on with one. */
+  static async start(options: LittlePcOptions, saved?: SavedLittlePc): Promise<LittlePc> {
+    const module = await emulatorModule();
+    const pc = await new Promise<LittlePc>((resolve) => {
+      const made = new LittlePc(options, module, () => resolve(made));
+    });
+    if (saved !== undefined) {
+      await pc.#emulator.restore_state(saved.emulator);
+      pc.#board.restore(saved.board, saved.host);
+    }
+    await pc.#emulator.run();
+    return pc;
+  }
+
+  get partition(): Partition {
+    return this.#partition!;
+  }
+
+  /** Resolves when the program has written to its serial port. */
+  async marked(): Promise<void> {
+    if (this.#marks > 0) return;
+    await new Promise<void>((resolve) => (this.#marked = resolve));
+  }
+
+  /** Stops the processor, for good. */
+  async save(): Promise<SavedLittlePc | undefined> {
+    await this.#emulator.stop();
+    const saved = this.#board.save();
+    return saved && { ...saved, emulator: await this.#emulator.save_state() };
+  }
+
+  /** Resolves when the program has switched the machine off, or halted. */
+  async ended(): Promise<LittleRun> {
+    const end = await this.#ended;
+    const { memory } = this.partition;
+    return {
+      end,
+      partition: this.partition,
+      resets: this.#resets,
+      word: (address) => memory.words[address >>> 2]!,
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#emulator.destroy();
+  }
+}
+
+/** Runs a program until it ends. */
+export async function runLittlePc(options: LittlePcOptions): Promise<LittleRun> {
+  await using pc = await LittlePc.start(options);
+  return await pc.ended();
 }

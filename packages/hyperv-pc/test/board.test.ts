@@ -358,7 +358,7 @@ describe("a saved guest", () => {
     };
     await using before = await LittlePc.start(deaf);
     await before.marked();
-    await using after = await LittlePc.start(deaf, (await before.save()));
+    await using after = await LittlePc.start(deaf, await before.save());
     after.partition.memory.words[STARTED >>> 2] = 1;
     // Three messages come only if none of their interrupts stays in service.
     await after.marked();

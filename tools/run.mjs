@@ -14,6 +14,8 @@ const [name = "", ...args] = process.argv.slice(2);
 process.env["PATH"] = join(root, "node_modules", ".bin") + delimiter + (process.env["PATH"] ?? "");
 process.env["TURBO_TELEMETRY_DISABLED"] = "1";
 process.env["DO_NOT_TRACK"] = "1";
+// `npm run -s` silences each npm and pnpm below it too: a failed installation would not say why.
+delete process.env["npm_config_loglevel"];
 
 /** @param {string} path */
 const read = (path) => (existsSync(join(root, path)) ? readFileSync(join(root, path), "utf8") : "");

@@ -57,6 +57,17 @@ function fitOf(parts: PcParts): Required<Fit> {
   return { machine: hash.digest("hex"), disks: JSON.stringify(disks) };
 }
 
+/** Disks in memory start with zeros each time. */
+function hasWrittenToMemory({ controllers, disks }: PcParts): boolean {
+  const stats = disks.stats();
+  return controllers.some((controller, index) =>
+    controller.disks.some(
+      ({ source }, lun) =>
+        source.kind === "ram" && (stats[index]?.disks[lun]?.writtenBytes ?? 0) > 0,
+    ),
+  );
+}
+
 /** A file that somebody has written to is not the one that the guest knows. */
 function fileState(path: string | undefined): unknown {
   if (path === undefined) return undefined;
@@ -104,6 +115,11 @@ export async function writeSnapshot(path: string, parts: PcParts, saved: SavedPc
   const now = fitOf(parts);
   // A guest that has not met the host's bus knows none of its disks.
   const isConnected = saved.host.bus.connection !== undefined;
+  if (isConnected && hasWrittenToMemory(parts))
+    throw new PcError(
+      "ERR_SNAPSHOT",
+      "the guest has written to a disk that is in memory: it will not be there when the machine goes on",
+    );
   const fit: Fit = { machine: now.machine, disks: isConnected ? now.disks : undefined };
   const host = serialize({ ...rest, fit });
   const lengths = Buffer.alloc(LENGTHS_BYTES);

@@ -1,14 +1,20 @@
-import { accessSync, constants, readFileSync, writeFileSync } from "node:fs";
+import { accessSync, constants, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
-import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "@hyperv-is/hyperv-host";
-import type { NodeHostStats, TraceFileOptions } from "@hyperv-is/hyperv-host/node";
-import { TraceError, parseTraceChannels } from "@hyperv-is/hyperv-host/trace";
+import {
+  HostOptionError,
+  hostOptions,
+  hostOptionsUsage,
+  parseHostOptions,
+  parseMemorySize,
+  type HostOptions,
+  type NodeHostStats,
+} from "@hyperv-is/hyperv-host/node";
 import { runTerminal, writeTo } from "./console/terminal.js";
 import type { ListResult } from "./console/shell.js";
 import { Interruption } from "./interruption.js";
 import { junitReport } from "./junit.js";
-import { boot, type BootDisk, type Machine } from "./machine.js";
+import { boot, type Machine } from "./machine.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
@@ -20,47 +26,24 @@ export const bootUsage = `usage: guest-kernel boot [options]
 
 Boots a guest on the embedded Hyper-V host and leaves you at its console, or runs commands there.
 
-  --disk FILE[,ro]     attach a VHD or VHDX as da0, da1, ... (read only with ,ro)
-  --cpus N             virtual processors; this release has 1
-  --memory SIZE        guest memory, 32M to 4G (256M)
-  --module FILE        load a driver module instead of the driver in tree
-  --faults FILE        a fault plan: how the host is to misbehave (JSON)
-  --trace FILE         record what host and guest exchange; 'hyperv-host trace FILE' decodes it
-  --trace-channels LIST  packets of these channels only: relids, instance ids, classes (scsi), or none
-  --trace-data BYTES   record so much of each request's data as well (0)
-  --violations fail    exit with status 3 if the guest broke a rule of the protocol
-  --exec 'CMD; CMD'    run commands, power off, exit non-zero if one failed; may be repeated
-  --report junit=FILE  write a JUnit report of the commands
-  --json               print one JSON object instead of the commands' output
-  --quiet              do not print the kernel's messages while booting
+  --cpus N                 virtual processors; this release has 1
+  --memory SIZE            guest memory, 32M to 4G (256M)
+  --module FILE            load a driver module instead of the driver in tree
+${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
+  --report junit=FILE      write a JUnit report of the commands
+  --json                   print one JSON object instead of the commands' output
+  --quiet                  do not print the kernel's messages while booting
 `;
 
 interface BootArguments {
-  readonly disks: BootDisk[];
+  readonly host: HostOptions;
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly modules: string[];
-  readonly faults: FaultPlanData | undefined;
-  readonly trace: TraceFileOptions | undefined;
-  readonly failOnViolations: boolean;
   readonly lines: string[];
   readonly report: string | undefined;
   readonly json: boolean;
   readonly quiet: boolean;
-}
-
-function parseMemory(text: string): number {
-  const match = /^(\d+)([MmGg])$/.exec(text);
-  if (match === null) throw new UsageMistake(`--memory ${text}: write it as 256M or 1G`);
-  return Number(match[1]) * (match[2]!.toLowerCase() === "m" ? 2 ** 20 : 2 ** 30);
-}
-
-function parseDisk(text: string): BootDisk {
-  const readOnly = text.endsWith(",ro");
-  const path = readOnly ? text.slice(0, -3) : text;
-  if (path === "")
-    throw new UsageMistake("--disk: name a file, with ,ro behind it for reading only");
-  return { kind: "image", path, readOnly };
 }
 
 /** Whether a report can be written is asked before the work, not after it. */
@@ -76,52 +59,13 @@ function parseReport(text: string): string {
   return path;
 }
 
-function readFaults(path: string): FaultPlanData {
-  try {
-    return parseFaultPlan(JSON.parse(readFileSync(path, "utf8")));
-  } catch (error) {
-    const lines = error instanceof FaultPlanError ? error.problems : [(error as Error).message];
-    throw new UsageMistake(lines.map((line) => `${path}: ${line}`).join("\n"));
-  }
-}
-
-interface TraceValues {
-  readonly trace?: string | undefined;
-  readonly "trace-channels"?: string | undefined;
-  readonly "trace-data"?: string | undefined;
-}
-
-function parseTrace(values: TraceValues): TraceFileOptions | undefined {
-  const { trace: path, "trace-channels": channels, "trace-data": data = "0" } = values;
-  if (path === undefined) {
-    if (channels === undefined && values["trace-data"] === undefined) return undefined;
-    throw new UsageMistake("--trace-channels and --trace-data say what --trace FILE records");
-  }
-  if (!/^\d{1,9}$/.test(data))
-    throw new UsageMistake(`--trace-data ${data}: a number of bytes, please`);
-  try {
-    return {
-      path,
-      dataLimitBytes: Number(data),
-      ...(channels !== undefined && { channels: parseTraceChannels(channels) }),
-    };
-  } catch (error) {
-    if (!(error instanceof TraceError)) throw error;
-    throw new UsageMistake(`--trace-channels: ${error.message}`);
-  }
-}
-
+/** Throws `UsageMistake`, and `HostOptionError` for what is said of the host. */
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
-    disk: { type: "string", multiple: true },
+    ...hostOptions,
     cpus: { type: "string" },
     memory: { type: "string" },
     module: { type: "string", multiple: true },
-    faults: { type: "string" },
-    trace: { type: "string" },
-    "trace-channels": { type: "string" },
-    "trace-data": { type: "string" },
-    violations: { type: "string" },
     exec: { type: "string", multiple: true },
     report: { type: "string" },
     json: { type: "boolean" },
@@ -145,21 +89,25 @@ function parseBootArguments(args: readonly string[]): BootArguments {
   const cpus = Number(cpusText);
   if (cpus < 1) throw new UsageMistake(`--cpus ${cpus}: at least 1`);
   if (cpus > 1) throw new UsageMistake(`--cpus ${cpus}: this release has one CPU`);
-  if (values.violations !== undefined && values.violations !== "fail")
-    throw new UsageMistake(`--violations ${values.violations}: only "fail" is known`);
   return {
-    disks: (values.disk ?? []).map(parseDisk),
+    host: parseHostOptions(values),
     cpus,
-    memoryBytes: parseMemory(values.memory ?? "256M"),
+    memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     modules: values.module ?? [],
-    faults: values.faults === undefined ? undefined : readFaults(values.faults),
-    trace: parseTrace(values),
-    failOnViolations: values.violations === "fail",
     lines: values.exec ?? [],
     report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
     quiet: values.quiet ?? false,
   };
+}
+
+function understand(args: readonly string[]): BootArguments {
+  try {
+    return parseBootArguments(args);
+  } catch (error) {
+    if (error instanceof HostOptionError) throw new UsageMistake(error.message);
+    throw error;
+  }
 }
 
 interface ExecutedLine {
@@ -209,7 +157,7 @@ function noteHostErrors(stats: NodeHostStats | undefined): void {
 
 /** Runs `guest-kernel boot`. @returns Exit status. */
 export async function bootCommand(args: readonly string[]): Promise<number> {
-  const parsed = parseBootArguments(args);
+  const parsed = understand(args);
   const interruption = new Interruption();
   try {
     return await runMachine(parsed, interruption);
@@ -220,15 +168,17 @@ export async function bootCommand(args: readonly string[]): Promise<number> {
 
 async function runMachine(parsed: BootArguments, interruption: Interruption): Promise<number> {
   const { signal } = interruption;
+  const { disks, faults, trace, bus, failOnViolations } = parsed.host;
   const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
   const showMessages = !parsed.quiet && !parsed.json && parsed.lines.length === 0;
   const machine = await boot({
-    disks: parsed.disks,
+    disks,
     cpus: parsed.cpus,
     memoryBytes: parsed.memoryBytes,
     modules: parsed.modules,
-    ...(parsed.faults && { faults: parsed.faults }),
-    ...(parsed.trace && { trace: parsed.trace }),
+    ...(faults && { faults }),
+    ...(trace && { trace }),
+    ...(bus && { bus }),
     onMessage: (line) => {
       if (showMessages) process.stdout.write(`${line}\n`);
     },
@@ -266,13 +216,13 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
       `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, commands: executed, violations, stats }, null, 2)}\n`,
     );
   if (parsed.report !== undefined)
-    writeFileSync(parsed.report, junitReport(executed, violations, parsed.failOnViolations));
+    writeFileSync(parsed.report, junitReport(executed, violations, failOnViolations));
   if (!parsed.json) noteHostErrors(stats);
   if (violations.length > 0 && !parsed.json) {
     process.stderr.write(`The guest broke ${violations.length} rules of the protocol:\n`);
     for (const { rule, detail } of violations) process.stderr.write(`  ${rule}: ${detail}\n`);
   }
-  return parsed.failOnViolations && violations.length > 0
+  return failOnViolations && violations.length > 0
     ? STATUS_VIOLATIONS
     : (interruption.status ?? status ?? 0);
 }

@@ -2,7 +2,6 @@ export { BootError, type BootErrorCode } from "./boot-error.js";
 export {
   Machine,
   boot,
-  controllerId,
   type BootDisk,
   type BootOptions,
   type ExecOptions,
@@ -15,6 +14,10 @@ export { DiskError, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
 export {
   FaultPlanError,
   parseFaultPlan,
+  scsiControllerId,
+  type BusOptions,
+  type DiskPlacement,
+  type DiskSource,
   type Fault,
   type FaultPlanData,
   type Violation,

@@ -1,7 +1,8 @@
 import { hostname } from "node:os";
 import {
-  LUNS_PER_CONTROLLER,
-  type ControllerConfig,
+  placeDisks,
+  type BusOptions,
+  type DiskPlacement,
   type DiskSource,
   type FaultPlanData,
   type Violation,
@@ -22,11 +23,11 @@ import type { SystemIdentity } from "./kernel/guest-system.js";
 import { cacheModule } from "./module-cache.js";
 import type { VcpuProgramData } from "./smp/vcpu.js";
 
-/** A disk to attach: the path of a VHD or VHDX, or where its blocks are. */
-export type BootDisk = string | DiskSource;
+/** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
+export type BootDisk = string | DiskSource | DiskPlacement;
 
 export interface BootOptions {
-  /** `da0`, `da1`, ... in this order. */
+  /** `da0`, `da1`, ... in this order on each controller, one controller after the other. */
   readonly disks?: readonly BootDisk[];
   /** Virtual processors; so far 1. */
   readonly cpus?: number;
@@ -34,6 +35,8 @@ export interface BootOptions {
   readonly memoryBytes?: number;
   /** Driver modules to load from files instead of the drivers in tree of the same name. */
   readonly modules?: readonly string[];
+  /** What the host's bus speaks: its versions, among others. */
+  readonly bus?: BusOptions;
   /** How the host is to misbehave. */
   readonly faults?: FaultPlanData;
   /** Records what host and guest exchange into a file, for `hyperv-host trace`. */
@@ -81,33 +84,9 @@ const MAX_MEMORY_BYTES = 4096 * MEGABYTE;
 /** The first pages stay unused, so that an address of 0 is always a mistake. */
 const FIRST_ARENA_BYTES = 64 * 1024;
 
-/** Instance id of the nth SCSI controller. */
-export function controllerId(index: number): Guid {
-  return `5c51c000-0000-4000-8000-${index.toString(16).padStart(12, "0")}`;
-}
-
-function controllersOf(disks: readonly BootDisk[]): ControllerConfig[] {
-  const controllers: ControllerConfig[] = [];
-  // A machine without disks still has its controller, as Hyper-V's have.
-  const count = Math.max(1, Math.ceil(disks.length / LUNS_PER_CONTROLLER));
-  if (count > 4)
-    throw new BootError(
-      "ERR_TOO_MANY_DISKS",
-      `${disks.length} disks: a machine has 4 controllers of ${LUNS_PER_CONTROLLER}`,
-    );
-  for (let index = 0; index < count; index++) {
-    const first = index * LUNS_PER_CONTROLLER;
-    controllers.push({
-      instanceId: controllerId(index),
-      disks: disks.slice(first, first + LUNS_PER_CONTROLLER).map((disk, lun) => ({
-        path: 0,
-        target: 0,
-        lun,
-        source: typeof disk === "string" ? { kind: "image", path: disk } : disk,
-      })),
-    });
-  }
-  return controllers;
+function placement(disk: BootDisk): DiskPlacement {
+  if (typeof disk === "string") return { source: { kind: "image", path: disk } };
+  return "source" in disk ? disk : { source: disk };
 }
 
 function identity(): SystemIdentity {
@@ -187,7 +166,7 @@ export class Machine implements AsyncDisposable {
         "ERR_MEMORY",
         `${memoryBytes} bytes of memory: it must be whole MiB, from 32M to 4096M`,
       );
-    const controllers = controllersOf(disks);
+    const controllers = placeDisks(disks.map(placement));
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);
     let failed: (error: Error) => void = () => undefined;
@@ -195,6 +174,7 @@ export class Machine implements AsyncDisposable {
       memory,
       vps: cpus,
       controllers,
+      ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
       ...(options.trace && { trace: options.trace }),
       onFailure: (error) => failed(error),
@@ -384,7 +364,7 @@ function concat(chunks: readonly Uint8Array[]): Uint8Array {
  * const { stdout } = await machine.exec("gpart show da0");
  * ```
  *
- * Rejects with `BootError`, with `DiskError` when an image cannot be attached, with `TraceError` when the
+ * Rejects with `BootError`, with `ERR_TOO_MANY_DISKS` when the disks have no room, with `DiskError` when an image cannot be attached, with `TraceError` when the
  * trace cannot be made, or with what the guest's kernel failed with. `await using`, or `shutdown`, ends it in good order.
  */
 export function boot(options: BootOptions = {}): Promise<Machine> {

@@ -32,7 +32,9 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
       ["boot", "--memory", "1M"],
       "1048576 bytes of memory: it must be whole MiB, from 32M to 4096M",
     ],
-    [["boot", "--disk", ",ro"], "--disk: name a file"],
+    [["boot", "--disk", ",ro"], "--disk ,ro: the file's name is missing"],
+    [["boot", "--disk", "a.vhdx,controller=7"], "controllers are 0 to 3"],
+    [["boot", "--ceiling", "9.9"], "--ceiling 9.9: versions are"],
     [["boot", "--report", "junit=/nowhere/x.xml"], "--report: /nowhere"],
     [["boot", "--memory", "lots"], "write it as 256M or 1G"],
     [["boot", "--report", "x.xml"], "write it as junit=FILE"],
@@ -133,6 +135,22 @@ test("an image that cannot be attached ends with status 1 and its reason", () =>
   const { status, stderr } = run("boot", "--disk", join(directory, "none.vhdx"), "--exec", "true");
   expect(status).toBe(1);
   expect(stderr).toMatch(/^guest-kernel: .*none\.vhdx/);
+});
+
+test("disks are on the controllers that they are told to be on, and the bus speaks what it may", () => {
+  const { status, stdout } = run(
+    ...["boot", "--json", "--ceiling", "3.0", "--disk", `${disk},controller=2`],
+    ...["--exec", "camcontrol devlist; sysctl dev.vmbus.0.version"],
+  );
+  expect(status).toBe(0);
+  const { commands, stats } = JSON.parse(stdout) as {
+    commands: { stdout: string }[];
+    stats: { version: string; controllers: { disks: unknown[] }[] };
+  };
+  expect(stats.version).toBe("3.0");
+  expect(stats.controllers.map(({ disks }) => disks.length)).toEqual([0, 0, 1]);
+  expect(commands[0]!.stdout).toMatch(/scbus2 target 0 lun 0 .*da0/);
+  expect(commands[0]!.stdout).toContain("dev.vmbus.0.version: 3.0");
 });
 
 test("--exec prints what the commands print and ends with the status of the first that failed", () => {

@@ -10,9 +10,9 @@ import {
   type HostOptions,
   type NodeHostStats,
 } from "@hyperv-is/hyperv-host/node";
+import { Interruption } from "@hyperv-is/platform-node";
 import { runTerminal, writeTo } from "./console/terminal.js";
 import type { ListResult } from "./console/shell.js";
-import { Interruption } from "./interruption.js";
 import { junitReport } from "./junit.js";
 import { boot, type Machine } from "./machine.js";
 
@@ -158,7 +158,7 @@ function noteHostErrors(stats: NodeHostStats | undefined): void {
 /** Runs `guest-kernel boot`. @returns Exit status. */
 export async function bootCommand(args: readonly string[]): Promise<number> {
   const parsed = understand(args);
-  const interruption = new Interruption();
+  const interruption = new Interruption("guest-kernel");
   try {
     return await runMachine(parsed, interruption);
   } finally {

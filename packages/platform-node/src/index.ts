@@ -3,6 +3,7 @@ export { NodeClock } from "./clock.js";
 export { CpuLink } from "./cpu-link.js";
 export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
 export { PlatformError, type PlatformErrorCode } from "./errors.js";
+export { Interruption } from "./interruption.js";
 export { Pump, type Pumped, type PumpKind, type PumpOptions } from "./pump.js";
 export {
   attachGuestMemory,

@@ -12,10 +12,13 @@ const GRACE_MS = 1000;
  * the program at once, as if nobody listened. Standard output that takes no more asks for the end too.
  */
 export class Interruption {
+  readonly #program: string;
   readonly #abort = new AbortController();
   #status: number | undefined;
 
-  constructor() {
+  /** @param program - its name, for what standard error is told. */
+  constructor(program: string) {
+    this.#program = program;
     for (const name of Object.keys(statuses)) process.on(name, this.#receive);
     process.stdout.on("error", this.#fail);
   }
@@ -68,7 +71,7 @@ export class Interruption {
   readonly #fail = (error: NodeJS.ErrnoException): void => {
     const broken = error.code === "EPIPE";
     if (!broken && !this.signal.aborted)
-      process.stderr.write(`guest-kernel: standard output: ${error.message}\n`);
+      process.stderr.write(`${this.#program}: standard output: ${error.message}\n`);
     this.#end(broken ? BROKEN_PIPE_STATUS : 1);
   };
 }

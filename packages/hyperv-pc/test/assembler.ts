@@ -54,6 +54,14 @@ export const instruction = {
   powerOff: [0xba, 0x04, 0xb0, 0xb8, 0x00, 0x20, 0xef, 0xfa, 0xf4],
   /** Writes a byte to the serial port. */
   mark: [0xba, 0xf8, 0x03, 0xb0, 0x53, 0xee],
+  /** Writes a text to the serial port: for each byte mov dx, 3f8h; mov al, byte; out dx, al. */
+  say: (text: string): number[] =>
+    Array.from(text, (one) => [0xba, 0xf8, 0x03, 0xb0, one.charCodeAt(0), 0xee]).flat(),
+  /** Waits until a byte has come in on the serial port, and sends it back. */
+  echo: [
+    ...[0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xfb], // mov dx, 3fdh; in al, dx; test al, 1; jz back to in
+    ...[0xba, 0xf8, 0x03, 0xec, 0xee], // mov dx, 3f8h; in al, dx; out dx, al
+  ],
   /** Resets the machine, by the keyboard controller. */
   reset: [0xb0, 0xfe, 0xe6, 0x64],
   writeMsr: (msr: number, low: number, high = 0): number[] => [

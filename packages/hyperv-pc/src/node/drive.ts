@@ -49,9 +49,18 @@ export class Drive {
   }
 
   get(start: number, lengthBytes: number, done: (bytes: Uint8Array) => void): void {
+    done(this.get_from_cache(start, lengthBytes));
+  }
+
+  /** The emulator wants the first sector at hand before it starts, for the geometry in its partition table. */
+  get_and_cache(start: number, lengthBytes: number, done: (bytes: Uint8Array) => void): void {
+    this.get(start, lengthBytes, done);
+  }
+
+  get_from_cache(start: number, lengthBytes: number): Uint8Array {
     const bytes = new Uint8Array(lengthBytes);
     this.#medium.read(start, bytes, 0, lengthBytes);
-    done(bytes);
+    return bytes;
   }
 
   set(start: number, bytes: Uint8Array, done: () => void): void {

@@ -366,6 +366,32 @@ describe("a saved guest", () => {
   });
 });
 
+test("a saved guest has no input that it had not read", async () => {
+  const LINE_STATUS = 0x3fd;
+  const waiting = {
+    program: code(
+      mark,
+      // Waits until somebody sets STARTED, then stores the line status: bit 0 says that there is input.
+      [0xa1, STARTED & 0xff, STARTED >> 8, 0x3c, 1, 0x75, 0xf9],
+      [0xba, LINE_STATUS & 0xff, LINE_STATUS >> 8, 0xec, 0xa2, RESULT & 0xff, RESULT >> 8],
+      powerOff,
+    ),
+  };
+  const statusOf = async (pc: LittlePc): Promise<number> => {
+    pc.partition.memory.words[STARTED >>> 2] = 1;
+    return (await pc.ended()).word(RESULT) & 1;
+  };
+  await using before = await LittlePc.start(waiting);
+  await before.marked();
+  before.type(0x61);
+  const saved = await before.save();
+  await using after = await LittlePc.start(waiting, saved);
+  expect(await statusOf(after)).toBe(0);
+  await using typedAt = await LittlePc.start(waiting, saved);
+  typedAt.type(0x62);
+  expect(await statusOf(typedAt)).toBe(1);
+});
+
 describe("the end of a guest", () => {
   test("a halt with interrupts off is one", async () => {
     const run = await runLittlePc({ program: code(idle) });

@@ -113,6 +113,11 @@ export class LittlePc implements AsyncDisposable {
     await new Promise<void>((resolve) => (this.#marked = resolve));
   }
 
+  /** Sends a byte to its serial port. */
+  type(byte: number): void {
+    this.#emulator.serial_send_bytes(0, Uint8Array.of(byte));
+  }
+
   /** Stops the processor, for good. */
   async save(): Promise<SavedLittlePc | undefined> {
     await this.#emulator.stop();

@@ -37,6 +37,8 @@ export interface EmulatorHeap {
   readonly apicOffset: number;
   /** Forgets compiled code of a range of guest memory that somebody else than the processor wrote. */
   forgetCode(start: number, end: number): void;
+  /** Reads a port of the PC as its processor would. */
+  readPort8(port: number): number;
   /** Ends an idle emulator's wait: `Board.poll` follows soon. */
   wake(): void;
 }
@@ -144,6 +146,7 @@ export async function instantiateEmulator(
         memoryBytes,
         apicOffset: exports.get_apic_addr(),
         forgetCode: (start, end) => exports.jit_dirty_cache(start, end),
+        readPort8: (port) => env.io_port_read8(port),
         wake: () => env.stop_idling(),
       });
       return memoryOffset;

@@ -65,6 +65,9 @@ const SLEEP_TYPE = 0x1c00;
 /** Sleep type of "soft off" in SeaBIOS's tables. */
 const SOFT_OFF = 0;
 
+/** Where a guest reads what came in on its first serial port. */
+const SERIAL_DATA = 0x3f8;
+
 /** Both count the emulator's milliseconds in millionths: a guest that measures them would measure its load. */
 const FREQUENCIES = { tscHz: 1_000_000_000, apicHz: 1_000_000_000 } as const;
 
@@ -142,7 +145,10 @@ export class PcBoard implements Board {
   /** Goes on from there, once the emulator has; the processor has not run yet. Throws `SavedPartitionError`. */
   restore(board: SavedBoard, host: SavedPartition): void {
     this.#autoEoi.set(board.autoEoi);
-    this.#built.partition.restore(host);
+    const { heap, partition } = this.#built;
+    // The emulator keeps that there was input nobody had read, but not the input: a guest would read zeros.
+    heap.readPort8(SERIAL_DATA);
+    partition.restore(host);
   }
 
   processorReset(): void {

@@ -10,10 +10,8 @@ export type PcErrorCode =
   /** The firmware is not installed, or not what is expected. */
   | "ERR_FIRMWARE"
   | "ERR_FILE"
-  | "ERR_TOO_MANY_DISKS"
   /** The machine is off: nothing more will come from its guest. */
   | "ERR_POWERED_OFF"
-  | "ERR_TIMEOUT"
   /** The machine cannot be saved now. */
   | "ERR_BUSY"
   | "ERR_SNAPSHOT";

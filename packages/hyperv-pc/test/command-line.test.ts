@@ -2,22 +2,16 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { UsageMistake, bootCommand, bootUsage } from "../src/bin/boot-command.js";
+import { bootCommand, bootUsage } from "../src/bin/boot-command.js";
+import { UsageMistake } from "../src/bin/failure.js";
+import { littleKernel } from "./little-systems.js";
 
 let directory = "";
 let kernel = "";
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), "hyperv-pc-"));
   kernel = join(directory, "vmlinuz");
-  const image = new Uint8Array(4096);
-  const view = new DataView(image.buffer);
-  view.setUint16(0x1fe, 0xaa55, true);
-  view.setUint32(0x202, 0x5372_6448, true);
-  view.setUint16(0x206, 0x020f, true);
-  view.setUint8(0x211, 1);
-  view.setUint32(0x22c, 0x7fff_ffff, true);
-  view.setUint32(0x238, 2047, true);
-  writeFileSync(kernel, image);
+  writeFileSync(kernel, littleKernel());
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 

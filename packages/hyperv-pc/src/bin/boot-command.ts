@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import { parseArgs } from "node:util";
 import { placeDisks, type Violation } from "@hyperv-is/hyperv-host";
 import {
@@ -8,11 +7,10 @@ import {
   parseHostOptions,
   parseMemorySize,
 } from "@hyperv-is/hyperv-host/node";
+import { Interruption } from "@hyperv-is/platform-node";
 import { bootPc, type PcEnd, type PcMachine } from "../node/pc-machine.js";
 import type { PcOptions } from "../node/pc-parts.js";
-
-/** What the command line got wrong; exit status 2. */
-export class UsageMistake extends Error {}
+import { UsageMistake, complaint, failureOf } from "./failure.js";
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
 const STATUS_VIOLATIONS = 3;
@@ -100,12 +98,12 @@ function parseBootArguments(args: readonly string[]): BootArguments {
 }
 
 /** Joins the terminal and the guest's console. @returns Takes them apart again. */
-function joinTerminal(machine: PcMachine): () => void {
+function joinTerminal(machine: PcMachine, leave: () => void): () => void {
   const { stdin } = process;
   const typed = (bytes: Uint8Array): void => {
     const escape = stdin.isTTY ? bytes.indexOf(ESCAPE) : -1;
     machine.serial.write(escape < 0 ? bytes : bytes.subarray(0, escape));
-    if (escape >= 0) void machine.stop();
+    if (escape >= 0) leave();
   };
   if (machine.isRestored) process.stdout.write(machine.serial.transcript);
   if (stdin.isTTY) stdin.setRawMode(true);
@@ -114,29 +112,6 @@ function joinTerminal(machine: PcMachine): () => void {
     stdin.off("data", typed);
     if (stdin.isTTY) stdin.setRawMode(false);
     stdin.pause();
-  };
-}
-
-/** Ends the machine on a signal. @returns The status that says so, or undefined, and forgets the signals. */
-function stopOnSignals(machine: PcMachine): () => number | undefined {
-  let status: number | undefined;
-  const handlers = (
-    [
-      ["SIGINT", 130],
-      ["SIGTERM", 143],
-      ["SIGHUP", 129],
-    ] as const
-  ).map(([signal, code]) => {
-    const handler = (): void => {
-      status ??= code;
-      void machine.stop();
-    };
-    process.on(signal, handler);
-    return () => process.off(signal, handler);
-  });
-  return () => {
-    for (const forget of handlers) forget();
-    return status;
   };
 }
 
@@ -155,10 +130,10 @@ function summary({ end, resets, violations, stats }: Outcome): string {
     `VMBus ${stats.version ?? "not connected"}: ${stats.messagesIn} messages from the guest, ${stats.messagesOut} to it, ` +
       `${stats.channels.filter(({ state }) => state === "open").length} channels open.`,
   ];
-  for (const { disks } of stats.controllers)
+  for (const [controller, { disks }] of stats.controllers.entries())
     for (const { lun, reads, readBytes, writes, writtenBytes, errors, lastError } of disks) {
       lines.push(
-        `Disk at LUN ${lun}: ${reads} reads (${readBytes} bytes), ${writes} writes (${writtenBytes} bytes).`,
+        `Disk at controller ${controller}, LUN ${lun}: ${reads} reads (${readBytes} bytes), ${writes} writes (${writtenBytes} bytes).`,
       );
       if (errors > 0)
         lines.push(`  The host failed ${errors} commands, the last with: ${String(lastError)}`);
@@ -172,29 +147,57 @@ function summary({ end, resets, violations, stats }: Outcome): string {
 
 /** Runs `hyperv-pc boot`. @returns Exit status. */
 export async function bootCommand(args: readonly string[]): Promise<number> {
-  const { pc, failOnViolations, json } = parseBootArguments(args);
-  const machine = await bootPc({
-    ...pc,
-    ...(!json && { onConsole: (bytes: Uint8Array) => void process.stdout.write(bytes) }),
-  });
-  const takeApart = json ? () => undefined : joinTerminal(machine);
-  const forgetSignals = stopOnSignals(machine);
-  let end: PcEnd;
-  let signalled: number | undefined;
+  const parsed = parseBootArguments(args);
+  const interruption = new Interruption("hyperv-pc");
   try {
+    return await runMachine(parsed, interruption);
+  } finally {
+    interruption.stop();
+  }
+}
+
+async function runMachine(
+  { pc, failOnViolations, json }: BootArguments,
+  interruption: Interruption,
+): Promise<number> {
+  const { signal } = interruption;
+  let booted: Promise<unknown> = Promise.resolve();
+  const machine = await new Promise<PcMachine>((resolve, reject) => {
+    booted = bootPc({
+      ...pc,
+      onRunning: resolve,
+      ...(!json && { onConsole: (bytes: Uint8Array) => void process.stdout.write(bytes) }),
+    });
+    booted.catch(reject);
+  });
+  // What goes wrong with the end of the machine is told by `ended`.
+  const stop = (): void => void machine.stop().catch(() => undefined);
+  const takeApart = json ? () => undefined : joinTerminal(machine, stop);
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  let end: PcEnd;
+  let missing: unknown;
+  try {
+    // A snapshot that is to be made is made; without it this has happened by now.
+    await booted.catch((error: unknown) => (missing = error));
     end = await machine.ended;
   } finally {
     takeApart();
-    signalled = forgetSignals();
-    await machine.stop();
   }
   const { host, resets } = machine;
   const outcome: Outcome = { end, resets, violations: host.violations, stats: host.stats() };
   if (json) {
-    const report = { ...outcome, console: machine.serial.transcript };
-    if (!process.stdout.write(`${JSON.stringify(report, null, 2)}\n`))
-      await once(process.stdout, "drain");
+    const error = missing === undefined ? {} : { error: failureOf(missing) };
+    await print(
+      `${JSON.stringify({ ...outcome, console: machine.serial.transcript, ...error }, null, 2)}\n`,
+    );
   } else process.stderr.write(`\n${summary(outcome)}`);
-  if (signalled !== undefined) return signalled;
-  return failOnViolations && outcome.violations.length > 0 ? STATUS_VIOLATIONS : 0;
+  if (missing !== undefined) process.stderr.write(complaint(missing));
+  if (failOnViolations && outcome.violations.length > 0) return STATUS_VIOLATIONS;
+  return interruption.status ?? (missing === undefined ? 0 : 1);
+}
+
+/** Resolves when standard output has it, or takes nothing any more. */
+function print(text: string): Promise<void> {
+  return new Promise((resolve) => process.stdout.write(text, () => resolve()));
 }

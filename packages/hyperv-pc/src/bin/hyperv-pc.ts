@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import manifest from "../../package.json" with { type: "json" };
-import { UsageMistake, bootCommand, bootUsage } from "./boot-command.js";
+import { bootCommand, bootUsage } from "./boot-command.js";
+import { UsageMistake, complaint, failureOf, isUsageMistake } from "./failure.js";
 
 const usage = `usage: hyperv-pc boot [options]    boot an unmodified 32-bit guest on the embedded host
        hyperv-pc --version
@@ -31,10 +32,13 @@ async function main([command, ...args]: readonly string[]): Promise<number> {
   }
 }
 
+const argv = process.argv.slice(2);
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  process.exitCode = await main(argv);
 } catch (error) {
-  const message = error instanceof Error ? error.message : String(error);
-  process.stderr.write(`hyperv-pc: ${message.split("\n").join("\nhyperv-pc: ")}\n`);
-  process.exitCode = error instanceof UsageMistake ? 2 : 1;
+  const mistaken = isUsageMistake(error);
+  if (!mistaken && argv.includes("--json"))
+    process.stdout.write(`${JSON.stringify({ error: failureOf(error) }, null, 2)}\n`);
+  process.stderr.write(complaint(error));
+  process.exitCode = mistaken ? 2 : 1;
 }

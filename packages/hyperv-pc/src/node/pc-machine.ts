@@ -20,7 +20,13 @@ import { SerialConsole } from "../serial-console.js";
 import type { Drive } from "./drive.js";
 import { MachineClock } from "./machine-clock.js";
 import { closeAll, closeParts, openParts, type PcOptions, type PcParts } from "./pc-parts.js";
-import { readSnapshot, writeSnapshot, type SavedPc } from "./snapshot.js";
+import {
+  assertWritable,
+  readSnapshot,
+  snapshotError,
+  writeSnapshot,
+  type SavedPc,
+} from "./snapshot.js";
 
 const VGA_MEMORY_BYTES = 8 * 2 ** 20;
 
@@ -56,6 +62,12 @@ export interface PcHost {
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
   /** Offers a device, such as one that was taken away. Throws if it is offered. */
   offer(device: DeviceOffer): void;
+}
+
+/** How a PC is made, and who is told. */
+export interface BootOptions extends PcOptions {
+  /** Gets the machine when its processor runs; one that is to be kept as a snapshot has not been kept yet. */
+  readonly onRunning?: (machine: PcMachine) => void;
 }
 
 /** A PC with a guest in it. */
@@ -102,20 +114,23 @@ export class PcMachine implements AsyncDisposable {
   }
 
   /** Starts a machine. See `bootPc`. */
-  static async start(options: PcOptions): Promise<PcMachine> {
+  static async start(options: BootOptions): Promise<PcMachine> {
     const parts = await openParts(options);
     const { snapshot } = options;
     let machine: PcMachine | undefined;
     try {
       const saved = snapshot && (await readSnapshot(snapshot.path, parts));
+      if (snapshot !== undefined && saved === undefined) await assertWritable(snapshot.path);
       machine = await new Promise<PcMachine>((resolve, reject) => {
         const made = new PcMachine(parts, saved?.timeMs ?? 0, (error) => {
           if (error === undefined) resolve(made);
           else reject(error);
         });
       });
-      if (saved !== undefined) await machine.#restore(saved);
+      if (snapshot !== undefined && saved !== undefined)
+        await machine.#restore(snapshot.path, saved);
       await machine.#emulator.run();
+      options.onRunning?.(machine);
       if (snapshot !== undefined && saved === undefined) await machine.#keep(snapshot);
       return machine;
     } catch (error) {
@@ -226,16 +241,34 @@ export class PcMachine implements AsyncDisposable {
     this.#written = [];
   }
 
-  async #restore(saved: SavedPc): Promise<void> {
-    await this.#emulator.restore_state(saved.emulator);
-    this.#board.restore(saved.board, saved.host);
+  async #restore(path: string, saved: SavedPc): Promise<void> {
+    try {
+      await this.#emulator.restore_state(saved.emulator);
+      this.#board.restore(saved.board, saved.host);
+    } catch (cause) {
+      throw snapshotError(
+        path,
+        `the machine does not go on from it (${(cause as Error).message})`,
+        cause,
+      );
+    }
     this.serial.restore(saved.transcript);
     this.#isRestored = true;
   }
 
   /** Waits until the guest says that it is to be saved, and keeps it. */
   async #keep({ path, at }: NonNullable<PcOptions["snapshot"]>): Promise<void> {
-    await this.serial.waitFor(at);
+    try {
+      await this.serial.waitFor(at);
+    } catch (cause) {
+      // Why it has ended is better known there.
+      const end = await this.ended;
+      throw new PcError(
+        "ERR_POWERED_OFF",
+        `no snapshot was made: the machine ended (${end}) before its guest wrote ${String(at)}`,
+        { cause },
+      );
+    }
     await writeSnapshot(path, this.#parts, await this.save());
     this.serial.rewind();
   }
@@ -334,6 +367,6 @@ function arrayBuffer(bytes: Uint8Array): ArrayBuffer {
  *
  * Rejects with `PcError`, `EmulatorError`, or `DiskError` when an image cannot be attached.
  */
-export function bootPc(options: PcOptions): Promise<PcMachine> {
+export function bootPc(options: BootOptions): Promise<PcMachine> {
   return PcMachine.start(options);
 }

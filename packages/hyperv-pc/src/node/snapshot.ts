@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from "node:crypto";
 import { statSync } from "node:fs";
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { access, constants, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
 import { deserialize, serialize } from "node:v8";
 import type { SavedPartition } from "@hyperv-is/hyperv-host";
 import manifest from "../../package.json" with { type: "json" };
@@ -75,6 +76,24 @@ function fileState(path: string | undefined): unknown {
   return { path, size, mtimeMs };
 }
 
+/** A snapshot from which no machine goes on. */
+export function snapshotError(path: string, detail: string, cause?: unknown): PcError {
+  return new PcError("ERR_SNAPSHOT", `${path}: ${detail}; remove it to have it made again`, {
+    cause,
+  });
+}
+
+/** What is in the file beside the emulator's part. */
+type HostPart = Omit<SavedPc, "emulator"> & { readonly fit: Fit };
+
+function hostPart(path: string, bytes: Buffer): HostPart {
+  try {
+    return deserialize(bytes) as HostPart;
+  } catch (cause) {
+    throw snapshotError(path, "the snapshot is damaged", cause);
+  }
+}
+
 /**
  * Reads a saved machine. @returns Undefined if there is none, or it was saved from other inputs, or with
  * disks that have changed. Rejects with `ERR_SNAPSHOT` if the file is something else, or damaged.
@@ -87,26 +106,30 @@ export async function readSnapshot(path: string, parts: PcParts): Promise<SavedP
     if ((cause as { readonly code?: string }).code === "ENOENT") return undefined;
     throw new PcError("ERR_SNAPSHOT", `${path}: ${(cause as Error).message}`, { cause });
   }
-  const foreign = (detail: string): PcError =>
-    new PcError("ERR_SNAPSHOT", `${path}: ${detail}; remove it to have it made again`);
   if (bytes.toString("latin1", 0, MAGIC.length) !== MAGIC)
-    throw foreign("this is no snapshot of a machine, or one of another version");
+    throw snapshotError(path, "this is no snapshot of a machine, or one of another version");
   const start = MAGIC.length + LENGTHS_BYTES;
-  if (bytes.byteLength < start) throw foreign("the snapshot is cut off");
+  if (bytes.byteLength < start) throw snapshotError(path, "the snapshot is cut off");
   const hostBytes = Number(bytes.readBigUInt64LE(MAGIC.length));
   const emulatorBytes = Number(bytes.readBigUInt64LE(MAGIC.length + 8));
   if (bytes.byteLength !== start + hostBytes + emulatorBytes)
-    throw foreign("the snapshot is cut off");
-  const { fit, ...saved } = deserialize(bytes.subarray(start, start + hostBytes)) as Omit<
-    SavedPc,
-    "emulator"
-  > & { readonly fit: Fit };
+    throw snapshotError(path, "the snapshot is cut off");
+  const { fit, ...saved } = hostPart(path, bytes.subarray(start, start + hostBytes));
   const now = fitOf(parts);
   if (fit.machine !== now.machine) return undefined;
   if (fit.disks !== undefined && fit.disks !== now.disks) return undefined;
   const emulator = new ArrayBuffer(emulatorBytes);
   new Uint8Array(emulator).set(bytes.subarray(start + hostBytes));
   return { ...saved, emulator };
+}
+
+/** Rejects with `ERR_SNAPSHOT` if no file can be made there: known before the guest boots, not after. */
+export async function assertWritable(path: string): Promise<void> {
+  try {
+    await access(dirname(path), constants.W_OK);
+  } catch (cause) {
+    throw new PcError("ERR_SNAPSHOT", `${path}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** Writes a saved machine; the file appears whole or not at all. Rejects with `ERR_SNAPSHOT`. */

@@ -15,7 +15,7 @@ const FIRST = "5c51c000-0000-4000-8000-000000000000";
 const SECOND = "5c51c000-0000-4000-8000-000000000001";
 /** Ends the output of a command, before its exit status; see tools/stock-guest/init.sh. */
 const OUTPUT_END = "\x1e";
-const KERNEL_LINE = "nokaslr cryptomgr.notests noisapnp stock.console=commands";
+const KERNEL_LINE = "nokaslr cryptomgr.notests noisapnp panic=1 stock.console=commands";
 
 const guest = stockGuest();
 if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
@@ -55,7 +55,7 @@ const sessions = [
     says: [
       "boots with hv_vmbus and hv_storvsc: two controllers, three disks, one with sectors of 4 KiB, one read-only",
       "writes, reads with and without the page cache, on two disks at once; sync, blkdiscard, sg_inq, sg_vpd, sg_modes",
-      "unloads hv_storvsc and loads it again, reads once more, and is restarted (UNLOAD)",
+      "unloads hv_storvsc and hv_vmbus (no UNLOAD) and loads them again, reads once more, and is restarted (no UNLOAD either)",
     ],
     /** @param {Run} run @param {Pc} pc */
     async play(run, pc) {
@@ -81,19 +81,35 @@ const sessions = [
     name: "linux-rescind",
     controllers: [{ instanceId: FIRST, disks: [ram(0, 0x44)] }],
     says: [
-      "boots with hv_vmbus and hv_storvsc; the controller is rescinded while dd reads its disk for ever",
-      "the controller is offered again after a second, found, written and read",
+      "boots with hv_vmbus and hv_storvsc; the disk is deleted in the guest while dd reads it for ever",
+      "its controller is rescinded, offered again after a second, found, and its disk written and read",
     ],
     /** @param {Run} run @param {Pc} pc */
     async play(run, pc) {
-      pc.serial.write(
-        `echo started; d=${a}; while dd if=$d of=/dev/null bs=16k iflag=direct count=8; do :; done\n`,
+      await run(
+        `(while dd if=${a} of=/dev/null bs=16k iflag=direct count=8; do :; done; touch /tmp/ended) >/dev/null 2>&1 &`,
       );
-      await pc.serial.waitFor("8+0 records out");
+      await run("sleep 1; echo 1 > /sys/block/sda/device/delete");
+      await run("until [ -e /tmp/ended ]; do usleep 100000; done");
+      const device = `/sys/bus/vmbus/devices/${FIRST}`;
       pc.host.rescind(FIRST, 1000);
-      await pc.serial.waitFor(commandEnd);
-      await run(`until [ -b ${a} ]; do sleep 1; done`);
+      await run(`while [ -e ${device} ]; do usleep 100000; done`);
+      await run("until [ -b /dev/sda ]; do usleep 100000; done");
       await run(`dd if=/dev/urandom of=${a} bs=4k count=2 conv=fsync; sha256sum ${a}`);
+    },
+  },
+  {
+    name: "linux-panic",
+    controllers: [{ instanceId: FIRST, disks: [ram(0, 0x45)] }],
+    says: [
+      "boots with hv_vmbus and hv_storvsc, and panics while dd writes to the disk",
+      "the dying kernel sends UNLOAD, waits for the answer, and restarts the machine",
+    ],
+    /** @param {Run} run @param {Pc} pc */
+    async play(run, pc) {
+      await run(`(dd if=/dev/zero of=${a} bs=16k oflag=direct) >/dev/null 2>&1 &`);
+      pc.serial.write("usleep 100000; echo c > /proc/sysrq-trigger\n");
+      await pc.serial.waitFor("Linux version");
     },
   },
 ].filter(({ name }) => only === undefined || name === only);

@@ -125,7 +125,7 @@ async function askLinux(
 const hex = (...bytes: number[]): string =>
   bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
 
-/** INQUIRY of every page of 00 to ff, MODE SENSE of the pages that guests ask for, capacities, LUNs. */
+/** INQUIRY, its pages and one that there is not, MODE SENSE of the pages that guests ask for, capacities, LUNs. */
 const questions: readonly [cdb: string, lengthBytes: number][] = [
   [hex(0x12, 0, 0, 0, 255, 0), 255],
   [hex(0x12, 0, 0, 0, 36, 0), 36],

@@ -20,6 +20,8 @@ export class SerialConsole {
   readonly #decoder = new TextDecoder("utf-8");
   readonly #listeners = new Set<(bytes: Uint8Array) => void>();
   readonly #waiters: Waiter[] = [];
+  /** Called when nothing will come any more. */
+  readonly #readers = new Set<() => void>();
   #transcript = "";
   /** Index of the transcript behind the last match. */
   #finger = 0;
@@ -45,6 +47,38 @@ export class SerialConsole {
   subscribe(listener: (bytes: Uint8Array) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /**
+   * What the guest writes from now on, in pieces as they come; ends with the machine.
+   * `Readable.from(serial)` makes a stream of Node of it.
+   */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    let wake = (): void => undefined;
+    const woken = (): void => wake();
+    const unsubscribe = this.subscribe((bytes) => {
+      pieces.push(bytes);
+      wake();
+    });
+    this.#readers.add(woken);
+    const isClosed = (): boolean => this.#closed !== undefined;
+    const forget = (): void => {
+      unsubscribe();
+      this.#readers.delete(woken);
+    };
+    return (async function* () {
+      try {
+        for (;;) {
+          const piece = pieces.shift();
+          if (piece !== undefined) yield piece;
+          else if (isClosed()) return;
+          else await new Promise<void>((resolve) => (wake = resolve));
+        }
+      } finally {
+        forget();
+      }
+    })();
   }
 
   /**
@@ -88,6 +122,7 @@ export class SerialConsole {
   closed(error: PcError): void {
     this.#closed ??= error;
     this.#rejectAll(this.#closed);
+    for (const wake of this.#readers) wake();
   }
 
   #match(): void {

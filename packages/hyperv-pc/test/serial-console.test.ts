@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { Readable } from "node:stream";
 import { describe, expect, test } from "vitest";
 import fc from "fast-check";
 import { PcError } from "../src/pc-error.js";
@@ -73,6 +75,34 @@ describe("the serial console", () => {
     expect(seen).toEqual([1, 0xff]);
     serial.write("ls\n");
     expect(typed).toEqual(["ls\n"]);
+  });
+
+  test("is a stream of bytes that ends with the machine", async () => {
+    const { serial } = console();
+    serial.received(bytes("before"));
+    const stream = Readable.from(serial);
+    serial.received(bytes("one "));
+    const [first] = (await once(stream, "data")) as [Uint8Array];
+    expect(new TextDecoder().decode(first)).toBe("one ");
+    const rest: Uint8Array[] = [];
+    stream.on("data", (piece: Uint8Array) => rest.push(piece));
+    serial.received(bytes("two "));
+    serial.received(bytes("three"));
+    serial.closed(off);
+    await once(stream, "end");
+    expect(Buffer.concat(rest).toString()).toBe("two three");
+    for await (const piece of serial) expect(piece).toBe("nothing more");
+  });
+
+  test("is left by a reader in the middle", async () => {
+    const { serial } = console();
+    const reader = serial[Symbol.asyncIterator]();
+    const first = reader.next();
+    serial.received(bytes("x"));
+    expect(await first).toEqual({ done: false, value: bytes("x") });
+    await reader.return?.();
+    serial.received(bytes("y"));
+    expect(await reader.next()).toEqual({ done: true, value: undefined });
   });
 
   test("ends for those who wait, and for those who come later", async () => {

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import {
   CloseChannel,
+  ConnectionId,
   GpadlTeardown,
   Feature,
   MessageType,
@@ -90,6 +91,19 @@ describe("a saved partition goes on", () => {
     before.rings = before.createRings(RELID);
     const guest = elsewhere(before);
     expect(guest.openChannel(RELID, before.rings).echoes()).toBe(true);
+  });
+
+  test.each([
+    [ProtocolVersion.v4_0, ProtocolVersion.v5_3],
+    [ProtocolVersion.v5_3, ProtocolVersion.v4_0],
+  ])("on a host of other versions, without a connection: from %i to %i", (then, now) => {
+    const speaking = (version: ProtocolVersion) => ({ bus: { versions: [version] } });
+    const guest = elsewhere(new Machine(speaking(then)), speaking(now));
+    expect(guest.openFirst(now).echoes()).toBe(true);
+    // Messages are taken where this host takes them, and nowhere else.
+    const named = now === ProtocolVersion.v5_3;
+    expect(guest.partition.state.isMessageConnection(ConnectionId.multiclientMessage)).toBe(named);
+    expect(guest.brokenRules).toEqual([]);
   });
 
   test("with sub-channels, which go with their device", () => {

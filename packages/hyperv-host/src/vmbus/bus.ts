@@ -148,6 +148,8 @@ export class Bus {
     this.#channels.connection = connection;
     this.#channels.areOffered = areOffered;
     this.#outbox.target = target;
+    // The versions are this host's, whatever the saved one spoke.
+    this.#setConnections(connection?.messageConnectionId);
     return restored;
   }
 

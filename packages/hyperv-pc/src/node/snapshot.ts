@@ -24,26 +24,26 @@ export interface SavedPc {
 
 /** What a saved machine must find where it goes on. */
 interface Fit {
-  /** Hash of everything that a machine is made of, disks apart. */
+  /** Hash of everything that a machine is made of, its host apart. */
   readonly machine: string;
-  /** Its disks, as they were; undefined if the guest did not know them yet. */
-  readonly disks: string | undefined;
+  /** What its host speaks, and the disks as they were; undefined if the guest had not met the host yet. */
+  readonly host: string | undefined;
 }
 
 /** First in the file; the number is that of this format. */
-const MAGIC = "hyperv-pc snapshot 1\n";
+const MAGIC = "hyperv-pc snapshot 2\n";
 
 /** Behind the magic: bytes of the two parts that follow, the host's and the emulator's; each length is 64 bits, little-endian. */
 const LENGTHS_BYTES = 16;
 
-/** What a saved machine fits: the same inputs, and unless its guest knows no disk yet, the same disks. */
+/** What a saved machine fits: the same inputs, and unless its guest has not met the host yet, the same host and disks. */
 function fitOf(parts: PcParts): Required<Fit> {
   const { options, memoryBytes, firmware, linux, controllers, cdrom, bootDisk } = parts;
   const hash = createHash("sha256");
   const versions = { package: manifest.version, patch: PATCH_VERSION };
   const drives = [cdrom && options.cdrom, bootDisk && options.bootDisk].map(fileState);
   const { bus, vmbusTable } = options;
-  hash.update(JSON.stringify({ versions, memoryBytes, drives, bus, vmbusTable }));
+  hash.update(JSON.stringify({ versions, memoryBytes, drives, vmbusTable }));
   hash.update(linux?.commandLine ?? "");
   for (const bytes of [firmware.bios, firmware.vgaBios, linux?.kernel, linux?.initrd])
     hash.update(`\n${bytes?.byteLength ?? 0}\n`).update(bytes ?? "");
@@ -55,7 +55,7 @@ function fitOf(parts: PcParts): Required<Fit> {
       file: source.kind === "image" ? fileState(source.path) : undefined,
     })),
   }));
-  return { machine: hash.digest("hex"), disks: JSON.stringify(disks) };
+  return { machine: hash.digest("hex"), host: JSON.stringify({ bus, disks }) };
 }
 
 /** Disks in memory start with zeros each time. */
@@ -96,7 +96,7 @@ function hostPart(path: string, bytes: Buffer): HostPart {
 
 /**
  * Reads a saved machine. @returns Undefined if there is none, or it was saved from other inputs, or with
- * disks that have changed. Rejects with `ERR_SNAPSHOT` if the file is something else, or damaged.
+ * another host or disks that have changed. Rejects with `ERR_SNAPSHOT` if the file is something else, or damaged.
  */
 export async function readSnapshot(path: string, parts: PcParts): Promise<SavedPc | undefined> {
   let bytes: Buffer;
@@ -117,7 +117,7 @@ export async function readSnapshot(path: string, parts: PcParts): Promise<SavedP
   const { fit, ...saved } = hostPart(path, bytes.subarray(start, start + hostBytes));
   const now = fitOf(parts);
   if (fit.machine !== now.machine) return undefined;
-  if (fit.disks !== undefined && fit.disks !== now.disks) return undefined;
+  if (fit.host !== undefined && fit.host !== now.host) return undefined;
   const emulator = new ArrayBuffer(emulatorBytes);
   new Uint8Array(emulator).set(bytes.subarray(start + hostBytes));
   return { ...saved, emulator };
@@ -136,14 +136,13 @@ export async function assertWritable(path: string): Promise<void> {
 export async function writeSnapshot(path: string, parts: PcParts, saved: SavedPc): Promise<void> {
   const { emulator, ...rest } = saved;
   const now = fitOf(parts);
-  // A guest that has not met the host's bus knows none of its disks.
   const isConnected = saved.host.bus.connection !== undefined;
   if (isConnected && hasWrittenToMemory(parts))
     throw new PcError(
       "ERR_SNAPSHOT",
       "the guest has written to a disk that is in memory: it will not be there when the machine goes on",
     );
-  const fit: Fit = { machine: now.machine, disks: isConnected ? now.disks : undefined };
+  const fit: Fit = { machine: now.machine, host: isConnected ? now.host : undefined };
   const host = serialize({ ...rest, fit });
   const lengths = Buffer.alloc(LENGTHS_BYTES);
   lengths.writeBigUInt64LE(BigInt(host.byteLength));

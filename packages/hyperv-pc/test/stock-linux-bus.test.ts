@@ -1,6 +1,15 @@
-import { describe, expect } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect } from "vitest";
 import { standardDevices, type ControllerConfig } from "@hyperv-is/hyperv-host";
 import { StockLinux, withGuest } from "./stock-linux.js";
+
+const directory = mkdtempSync(join(tmpdir(), "stock-linux-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Its initrd tells this guest of the bus, and firmware those of the other tests. */
+const start = { bootedOnce: join(directory, "booted"), vmbusTable: "initrd" } as const;
 
 const controller: ControllerConfig = {
   instanceId: "5107a9e0-0000-4000-8000-000000000001",
@@ -60,6 +69,7 @@ describe("a stock Linux guest negotiates what the host's ceiling says", () => {
   for (const [ceiling, version] of versions)
     withGuest(`version ${version}`, { timeout: 600_000 }, async () => {
       await using linux = await StockLinux.boot({
+        ...start,
         controllers: [controller],
         bus: { versions: versions.map(([known]) => known).filter((known) => known <= ceiling) },
       });
@@ -79,14 +89,16 @@ withGuest(
   },
   async () => {
     await using linux = await StockLinux.boot({
+      ...start,
       controllers: [controller],
-      append: "stock.modules=bus,storage,network,services,desktop,memory,sockets",
+      modules: ["bus", "storage", "network", "services", "desktop", "memory", "sockets"],
     });
     const devices = await linux.devices();
     expect(devices.map(({ classId, instanceId }) => ({ classId, instanceId }))).toEqual(offers);
     for (const { classId, driver } of devices)
       expect([classId, driver]).toEqual([classId, drivers[classId]]);
     const log = await linux.kernelLog();
+    expect(log).toMatch(/ACPI: Table Upgrade: install \[SSDT- *HVIS-VMBUSTBL\]/);
     const failed = [...log.matchAll(/probe failed for device (\S+) \((-\d+)\)/g)].map(
       ([, instanceId = "", code]) => [
         offers.find((offer) => offer.instanceId === instanceId)?.classId,

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect } from "vitest";
 import { scsiControllerId, type ControllerConfig } from "@hyperv-is/hyperv-host";
-import { StockLinux, withGuest } from "./stock-linux.js";
+import { READY, StockLinux, withGuest } from "./stock-linux.js";
 
 const MEGABYTE = 2 ** 20;
 let directory = "";
@@ -25,9 +25,6 @@ const ramDisk = (): ControllerConfig[] => [
     ],
   },
 ];
-
-/** The guest takes commands. */
-const READY = `\x1e0\n`;
 
 describe("a snapshot of the stock guest", () => {
   withGuest(

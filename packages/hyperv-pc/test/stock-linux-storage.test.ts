@@ -20,6 +20,8 @@ const FS_BYTES = 320 * MEGABYTE;
 const directory = mkdtempSync(join(tmpdir(), "stock-linux-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
+const start = { bootedOnce: join(directory, "booted") };
+
 const run = (command: string, ...args: string[]): string =>
   execFileSync(command, args, { encoding: "utf8", stdio: ["ignore", "pipe", "pipe"] });
 const hashOf = (path: string): string =>
@@ -95,7 +97,7 @@ withGuest(
       { instanceId: SECOND, disks: [at(0, ram(64 * MEGABYTE)), at(63, ram(80 * MEGABYTE, 4096))] },
     ];
     {
-      await using linux = await StockLinux.boot({ controllers });
+      await using linux = await StockLinux.boot({ ...start, controllers });
       const disks = await Promise.all(
         [
           [FIRST, 0, FS_BYTES, 512, 0],
@@ -189,6 +191,7 @@ withGuest(
       ],
     };
     await using linux = await StockLinux.boot({
+      ...start,
       faults,
       controllers: [
         { instanceId: FIRST, disks: errors.map((_, lun) => at(lun, ram(16 * MEGABYTE))) },

@@ -22,7 +22,7 @@ withGuest(
   async () => {
     await using linux = await StockLinux.boot({
       controllers,
-      append: "stock.modules=bus,storage,network,services",
+      modules: ["bus", "storage", "network", "services"],
     });
     const before = await linux.devices();
     const started = performance.now();

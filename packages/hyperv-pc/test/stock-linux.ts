@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { test } from "vitest";
 import type { Violation } from "@hyperv-is/hyperv-host";
-import { bootPc, type PcMachine, type PcOptions } from "../src/node/index.js";
+import { bootPc, type PcMachine, type PcOptions, type SnapshotOptions } from "../src/node/index.js";
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
 
 /** The composed guest, where there is one. */
@@ -70,26 +70,51 @@ const ACCIDENT =
 /** Leaves out what costs a kernel seconds on an emulated processor, and has nothing to do with its drivers. */
 const APPEND = "nokaslr cryptomgr.notests noisapnp stock.console=commands";
 
+/** What the guest says when it takes commands. */
+export const READY = `${OUTPUT_END}0\n`;
+
+/** How the guest is started. */
+export interface StockLinuxOptions extends Omit<PcOptions, "append" | "snapshot"> {
+  /** Groups of modules that it loads, see tools/stock-guest; bus and storage unless given. */
+  readonly modules?: readonly string[];
+  /**
+   * A file in which to keep the guest as it is before it loads a module and meets the host: tests with the same
+   * file boot it once.
+   */
+  readonly bootedOnce?: string;
+  /** Kept when its modules are loaded. */
+  readonly snapshot?: SnapshotOptions;
+}
+
 /** A booted stock guest whose console takes commands. */
 export class StockLinux implements AsyncDisposable {
   readonly pc: PcMachine;
+  /** What it loads by command at each start. */
+  readonly #modules: readonly string[];
 
-  private constructor(pc: PcMachine) {
+  private constructor(pc: PcMachine, modules: readonly string[]) {
     this.pc = pc;
+    this.#modules = modules;
   }
 
-  /** Boots the guest; resolves when it takes commands. @param append - more words of its command line. */
-  static async boot({ append = "", ...options }: PcOptions = {}): Promise<StockLinux> {
+  /** Boots the guest, or goes on with it; resolves when it takes commands. */
+  static async boot({
+    modules = ["bus", "storage"],
+    bootedOnce,
+    ...options
+  }: StockLinuxOptions = {}): Promise<StockLinux> {
     if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
+    const [early, late] = bootedOnce === undefined ? [modules, []] : [["none"], modules];
     const pc = await bootPc({
       kernel: guest.kernel,
       initrd: guest.initrd,
       bios: guest.directory,
-      append: `${APPEND} ${append}`,
+      append: `${APPEND} stock.modules=${early.join()}`,
       ...options,
+      ...(bootedOnce !== undefined && { snapshot: { path: bootedOnce, at: READY } }),
     });
-    const linux = new StockLinux(pc);
-    await linux.#answer();
+    const linux = new StockLinux(pc, late);
+    await linux.#start();
     return linux;
   }
 
@@ -129,7 +154,7 @@ export class StockLinux implements AsyncDisposable {
   /** Restarts the guest by a command that does not return; resolves when it takes commands again. */
   async restart(command: string): Promise<void> {
     this.pc.serial.write(`${command}\n`);
-    const { status, output } = await this.#answer();
+    const { status, output } = await this.#start();
     if (!output.includes("Linux version"))
       throw new Error(`'${command}' exits with ${status}: ${output}`);
   }
@@ -148,6 +173,14 @@ export class StockLinux implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pc.stop();
+  }
+
+  /** Waits until it takes commands, and loads what it has not loaded itself. */
+  async #start(): Promise<CommandResult> {
+    const started = await this.#answer();
+    for (const group of this.#modules)
+      await this.output(`modprobe -a $(cat /etc/module-groups/${group})`);
+    return started;
   }
 
   async #answer(): Promise<CommandResult> {

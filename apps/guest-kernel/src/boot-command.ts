@@ -204,9 +204,8 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
   let stats: NodeHostStats | undefined;
   try {
     status = await interruption.during(work());
-    stats = executed.some(({ poweredOff }) => poweredOff)
-      ? undefined
-      : await machine.host.stats().catch(() => undefined);
+    // A machine that a command powered off has none any more.
+    stats = await machine.host.stats().catch(() => undefined);
   } finally {
     await machine.shutdown();
   }

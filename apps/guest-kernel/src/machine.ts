@@ -72,7 +72,7 @@ export interface ExecResult {
 export interface MachineHost {
   /** What the guest did against the protocol. */
   readonly violations: readonly Violation[];
-  /** Counters of bus, channels, controllers and disks. */
+  /** Counters of bus, channels, controllers and disks. Rejects when the machine is powered off. */
   stats(): Promise<NodeHostStats>;
   /** Takes a controller away, and gives it back after a while if a number is given. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
@@ -99,11 +99,18 @@ function identity(): SystemIdentity {
   };
 }
 
+const poweredOff = (): BootError => new BootError("ERR_POWERED_OFF", "the machine is powered off");
+
 interface PendingLine {
   stdout: Uint8Array[];
   stderr: string;
   readonly options: ExecOptions;
   resolve(result: ExecResult): void;
+  reject(error: Error): void;
+}
+
+interface PendingAnswer {
+  resolve(reply: ConsoleReply): void;
   reject(error: Error): void;
 }
 
@@ -115,7 +122,7 @@ export class Machine implements AsyncDisposable {
   readonly #options: BootOptions;
   readonly #dmesg: string[] = [];
   readonly #lines = new Map<number, PendingLine>();
-  readonly #answers = new Map<number, (reply: ConsoleReply) => void>();
+  readonly #answers = new Map<number, PendingAnswer>();
   #disks: readonly GuestDisk[] = [];
   #nextId = 1;
   #failure: Error | undefined;
@@ -134,18 +141,18 @@ export class Machine implements AsyncDisposable {
       doorbell: host.doorbellOf(0),
       onMessage: (reply) => this.#receive(reply),
       onExit: ({ error }) => {
-        const off = new BootError("ERR_POWERED_OFF", "the machine is powered off");
-        this.#gone(
-          error ??
-            (this.#stopping ? off : new BootError("ERR_GUEST_FAILED", "the guest's kernel ended")),
-        );
+        const ended = (): BootError =>
+          this.#stopping
+            ? poweredOff()
+            : new BootError("ERR_GUEST_FAILED", "the guest's kernel ended");
+        this.#gone(error ?? ended());
       },
     });
     this.host = {
       get violations() {
         return host.violations.list;
       },
-      stats: () => host.stats(),
+      stats: () => (this.#stopping === undefined ? host.stats() : Promise.reject(poweredOff())),
       rescind: (instanceId, reofferAfterMs) => host.rescind(instanceId, reofferAfterMs),
     };
   }
@@ -277,8 +284,8 @@ export class Machine implements AsyncDisposable {
   #ask(request: (id: number) => ConsoleRequest): Promise<ConsoleReply> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const id = this.#nextId++;
-    return new Promise((resolve) => {
-      this.#answers.set(id, resolve);
+    return new Promise((resolve, reject) => {
+      this.#answers.set(id, { resolve, reject });
       this.#vcpu.post(request(id));
     });
   }
@@ -307,7 +314,7 @@ export class Machine implements AsyncDisposable {
         return;
       case "completions":
       case "inspected":
-        this.#answers.get(reply.id)?.(reply);
+        this.#answers.get(reply.id)?.resolve(reply);
         this.#answers.delete(reply.id);
     }
   }
@@ -341,8 +348,10 @@ export class Machine implements AsyncDisposable {
   #gone(error: Error): void {
     this.#failure ??= error;
     this.#failed(error);
-    for (const line of this.#lines.values()) line.reject(error);
-    this.#lines.clear();
+    for (const waiting of [this.#lines, this.#answers]) {
+      for (const one of waiting.values()) one.reject(error);
+      waiting.clear();
+    }
   }
 }
 

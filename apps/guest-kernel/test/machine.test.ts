@@ -294,6 +294,27 @@ test("an image that is in use, missing, foreign or damaged is refused with its r
   (await openImageFile(path)).close();
 });
 
+test("whoever asks a machine that goes off gets an answer or hears that it is off", async () => {
+  const machine = await boot({ disks: [ram(4)] });
+  /** Asks again and again until there is no answer any more. */
+  const ask = async (question: () => Promise<unknown>): Promise<unknown> => {
+    try {
+      for (;;) await question();
+    } catch (error) {
+      return error;
+    }
+  };
+  const asking = [
+    ask(() => machine.complete("c")),
+    ask(() => machine.inspect()),
+    ask(() => machine.exec("true")),
+    ask(() => machine.host.stats()),
+  ];
+  await machine.shutdown();
+  for (const error of await Promise.all(asking))
+    expect(error).toMatchObject({ code: "ERR_POWERED_OFF" });
+});
+
 test("machines that cannot be are refused", async () => {
   await expect(boot({ cpus: 0 })).rejects.toMatchObject({ code: "ERR_CPUS" });
   await expect(boot({ cpus: 2 })).rejects.toMatchObject({ code: "ERR_CPUS" });

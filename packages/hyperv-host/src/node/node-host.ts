@@ -51,6 +51,7 @@ export class NodeHost {
   readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
   readonly #trace: TraceFile | undefined;
   readonly #pending = new Map<number, (controllers: readonly ControllerStats[]) => void>();
+  #disksGone = false;
   #nextRequest = 1;
   #running: Promise<void> = Promise.resolve();
 
@@ -132,9 +133,14 @@ export class NodeHost {
     return found;
   }
 
+  /** Counters of bus, channels, controllers and disks; no controllers once the host has stopped. */
   async stats(): Promise<NodeHostStats> {
     const id = this.#nextRequest++;
     const controllers = await new Promise<readonly ControllerStats[]>((resolve) => {
+      if (this.#disksGone) {
+        resolve([]);
+        return;
+      }
       this.#pending.set(id, resolve);
       this.#disks.post({ kind: "stats", id });
     });
@@ -146,7 +152,6 @@ export class NodeHost {
     await this.#disks.stop();
     this.#pump.doorbell.requestStop();
     await this.#running;
-    for (const resolve of this.#pending.values()) resolve([]);
     const { error } = await this.#disks.exited;
     // The trace is closed in any case; the first error counts.
     try {
@@ -169,6 +174,8 @@ export class NodeHost {
       });
       this.#running.catch(reject);
       void this.#disks.exited.then(({ error }) => {
+        this.#disksGone = true;
+        for (const answer of this.#pending.values()) answer([]);
         reject(error ?? new Error("the disk worker ended before it was ready"));
         this.#pump.doorbell.ring();
       });

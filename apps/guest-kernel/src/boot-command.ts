@@ -204,6 +204,10 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
   let stats: NodeHostStats | undefined;
   try {
     status = await interruption.during(work());
+    if (status === undefined)
+      process.stderr.write(
+        "A command waits for its disk. The guest shuts down, which may take a minute; interrupt again to end at once.\n",
+      );
     // A machine that a command powered off has none any more.
     stats = await machine.host.stats().catch(() => undefined);
   } finally {

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -30,5 +30,23 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
     expect(await session.exit()).toBe(0);
     expect(session.transcript).toContain("All buffers synced.\r\n");
     expect(await checkImageFile(disk)).toEqual([]);
+  });
+
+  test("a command that waits for a disk for ever does not keep the terminal", async () => {
+    const plan = join(directory, "lost.json");
+    writeFileSync(plan, '{ "faults": [{ "kind": "lost-completion", "operation": "write" }] }');
+    const session = await boot("--faults", plan);
+    session.type(`dd if=/dev/zero of=/dev/da0 count=1 status=progress${Key.enter}`);
+    await session.waitFor("0 bytes transferred");
+    session.type(Key.ctrlC);
+    await session.waitFor("^C\r\n");
+    session.type(Key.ctrlC);
+    await session.waitFor("The command has not ended. Ctrl-C once more shuts the guest down.\r\n");
+    session.type(Key.ctrlC);
+    await session.waitFor("A command waits for its disk.");
+    session.type(Key.ctrlC);
+    expect(await session.exit()).toBe(130);
+    const findings = await checkImageFile(disk);
+    expect(findings.filter(({ severity }) => severity === "error")).toEqual([]);
   });
 });

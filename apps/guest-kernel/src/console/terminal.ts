@@ -39,8 +39,9 @@ export function writeTo(stream: NodeJS.WritableStream, chunk: Uint8Array | strin
 }
 
 /**
- * The guest's console on a terminal: history, completion, Ctrl-C interrupts a command. Resolves with the
- * status of the last command when the guest was shut down, on Ctrl-D or `exit`, or when `end` fires.
+ * The guest's console on a terminal: history, completion, Ctrl-C interrupts a command, and the program if the
+ * command does not end. Resolves with the status of the last command when the guest was shut down, on Ctrl-D
+ * or `exit`, or when `end` fires.
  */
 export async function runTerminal(machine: Machine, end: AbortSignal): Promise<number> {
   const terminal = createInterface({
@@ -61,13 +62,20 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
   let history: readonly string[] = [];
   terminal.on("history", (lines) => (history = lines));
   let running: AbortController | undefined;
+  /** How often the running command was interrupted. */
+  let interrupts = 0;
   terminal.on("SIGINT", () => {
-    if (running !== undefined) running.abort();
-    else {
-      process.stdout.write("^C\n");
+    process.stdout.write("^C\n");
+    if (running === undefined) {
       terminal.write(null, { ctrl: true, name: "u" });
       terminal.prompt();
+      return;
     }
+    running.abort();
+    // A command may wait for a disk that does not answer, and nothing interrupts that.
+    if (++interrupts === 2)
+      process.stdout.write("The command has not ended. Ctrl-C once more shuts the guest down.\n");
+    else if (interrupts > 2) process.kill(process.pid, "SIGINT");
   });
   end.addEventListener("abort", () => {
     running?.abort();
@@ -81,6 +89,7 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
       if (text === "exit" || text === "logout") break;
       if (text !== "") {
         running = new AbortController();
+        interrupts = 0;
         const result = await machine.exec(text, {
           signal: running.signal,
           interactive: true,

@@ -148,6 +148,22 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       );
     });
 
+    test.each([
+      ["camc", ["camcontrol"]],
+      ["true && kld", ["kldload", "kldstat", "kldunload"]],
+      ["dmesg|gr", ["grep"]],
+      ["camcontrol t", ["tur"]],
+      ["camcontrol tur d", ["da0", "da1"]],
+      ["dd if=/dev/z", ["if=/dev/zero"]],
+      ["dd if=/dev/zero of=/dev/da", ["of=/dev/da0", "of=/dev/da1"]],
+      ["false; sysctl dev.vmbus.0.v", ["dev.vmbus.0.version"]],
+      ["cat /etc/h", ["/etc/hostname"]],
+      ["frobnicate /dev/n", ["/dev/null"]],
+      ["echo nothing-like-it", []],
+    ])("completes %s", async (line, words) => {
+      expect(await machine.complete(line)).toEqual(words);
+    });
+
     test("runs pipes, lists and conditions", async () => {
       const result = await machine.exec("false; true && echo yes; false || echo 'no  no' | wc -w");
       expect(result.stdout).toBe("yes\n       2\n");

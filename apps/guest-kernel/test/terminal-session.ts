@@ -67,6 +67,11 @@ export class TerminalSession {
     }
   }
 
+  /** Takes the terminal away, if it is still there. */
+  hangUp(): void {
+    this.#process.kill();
+  }
+
   /** Waits for the end. @returns Exit status of the program. */
   exit(): Promise<number | null> {
     return this.#closed;

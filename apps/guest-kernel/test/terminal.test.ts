@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { checkImageFile, createImageFile } from "@hyperv-is/vhd/node";
 import { Key, TerminalSession, noTerminal } from "./terminal-session.js";
 
@@ -17,9 +17,16 @@ const PROMPT = "root@guest:~ # ";
 if (noTerminal !== undefined) console.log(`the console on a terminal is not tested: ${noTerminal}`);
 
 describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
+  let sessions: TerminalSession[] = [];
+  afterEach(() => {
+    for (const session of sessions) session.hangUp();
+    sessions = [];
+  });
+
   /** Boots, and waits for the prompt. */
   const boot = async (...args: readonly string[]): Promise<TerminalSession> => {
     const session = new TerminalSession(directory, "boot", "--disk", disk, ...args);
+    sessions.push(session);
     await session.waitFor(PROMPT);
     return session;
   };
@@ -30,6 +37,35 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
     expect(await session.exit()).toBe(0);
     expect(session.transcript).toContain("All buffers synced.\r\n");
     expect(await checkImageFile(disk)).toEqual([]);
+  });
+
+  test("completes words, remembers lines, and ends with the status of the last command", async () => {
+    const first = await boot();
+    // One by one: what comes together is a paste, in which a tab is a tab.
+    for (const [typed, completed] of [
+      ["camc", "ontrol "],
+      ["tu", "r "],
+      ["da", "0 "],
+    ] as const) {
+      first.type(typed);
+      await first.waitFor(typed.slice(1));
+      first.type(Key.tab);
+      await first.waitFor(completed);
+    }
+    first.type(Key.enter);
+    await first.waitFor("Unit is ready\r\n");
+    await first.waitFor(PROMPT);
+    first.type(`exit${Key.enter}`);
+    expect(await first.exit()).toBe(0);
+    const second = await boot();
+    second.type(`${Key.up}${Key.up}${Key.enter}`);
+    await second.waitFor("Unit is ready\r\n");
+    await second.waitFor(PROMPT);
+    second.type(`false${Key.enter}`);
+    await second.waitFor(PROMPT);
+    second.type(Key.ctrlD);
+    expect(await second.exit()).toBe(1);
+    expect(second.transcript).toMatch(/# [^\r]*\r\nWaiting/);
   });
 
   test("a command that waits for a disk for ever does not keep the terminal", async () => {

@@ -31,6 +31,8 @@ export interface Command {
   readonly summary: string;
   /** How it is called, as FreeBSD prints it, without `usage: `. */
   readonly usage: string;
+  /** What its first operand can be, where that is a verb. */
+  readonly verbs?: readonly string[];
   /** @returns Exit status. A `CommandError` becomes a message and a status. */
   run(context: CommandContext): Promise<number>;
 }

@@ -77,6 +77,10 @@ export function parseLine(line: string): Step[] {
   return steps;
 }
 
+function commandNamed(name: string | undefined): Command | undefined {
+  return commands.find((command) => command.name === name);
+}
+
 /** The guest's shell: pipes, `;`, `&&` and `||` over the commands of the console. */
 export class Shell {
   readonly #system: GuestSystem;
@@ -112,19 +116,31 @@ export class Shell {
     return results;
   }
 
-  /** What could follow the last word of a line. */
+  /** What the last word of a line could become. */
   complete(line: string): string[] {
-    const words = line.split(/\s+/);
-    const last = words.at(-1) ?? "";
-    const first = words.length <= 1 || /[|;&]\s*\S*$/.test(line);
-    const names = first
-      ? commands.map(({ name }) => name)
-      : [
-          ...this.#files.complete(last),
-          ...this.#system.disks.map(({ name }) => name),
-          ...(words[0] === "sysctl" ? this.#system.sysctl.all().map(([name]) => name) : []),
-        ];
-    return names.filter((name) => name.startsWith(last)).sort();
+    const words = line
+      .slice(line.search(/[^;|&]*$/))
+      .trimStart()
+      .split(/\s+/);
+    const last = words.at(-1)!;
+    const candidates =
+      words.length === 1 ? commands.map(({ name }) => name) : this.#operands(words);
+    return candidates.filter((word) => word.startsWith(last)).sort();
+  }
+
+  /** What the last of these words could be, behind the name of a command. */
+  #operands(words: readonly string[]): string[] {
+    const [name, ...operands] = words;
+    const last = operands.at(-1)!;
+    // An operand of dd: the path begins behind its name.
+    const operand = last.slice(0, last.indexOf("=") + 1);
+    const paths = this.#files.complete(last.slice(operand.length));
+    return [
+      ...paths.map((path) => operand + path),
+      ...this.#system.disks.map((disk) => disk.name),
+      ...(name === "sysctl" ? this.#system.sysctl.all().map(([leaf]) => leaf) : []),
+      ...(operands.length === 1 ? (commandNamed(name)?.verbs ?? []) : []),
+    ];
   }
 
   async #pipeline(pipeline: readonly string[][], io: ShellIo): Promise<number> {
@@ -151,7 +167,7 @@ export class Shell {
     stdout: ByteSink,
   ): Promise<number> {
     const [name = "", ...args] = words;
-    const command = commands.find((candidate) => candidate.name === name);
+    const command = commandNamed(name);
     if (command === undefined) {
       io.stderr(`sh: ${name}: not found\n`);
       return NOT_FOUND;

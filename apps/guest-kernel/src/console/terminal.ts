@@ -52,9 +52,10 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
     historySize: HISTORY_LINES,
     removeHistoryDuplicates: true,
     completer: (line: string, done: (error: null, result: [string[], string]) => void) => {
-      const last = line.split(/\s+/).at(-1) ?? "";
+      const last = line.slice(line.search(/[^\s;|&]*$/));
       machine.complete(line).then(
-        (words) => done(null, [[...words], last]),
+        // The only word that it can be is whole.
+        (words) => done(null, [words.length === 1 ? [`${words[0]!} `] : [...words], last]),
         () => done(null, [[], last]),
       );
     },
@@ -86,7 +87,7 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
     terminal.prompt();
     for await (const line of terminal) {
       const text = line.trim();
-      if (text === "exit" || text === "logout") break;
+      if (text === "exit" || text === "logout") return status;
       if (text !== "") {
         running = new AbortController();
         interrupts = 0;
@@ -98,14 +99,16 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
         });
         running = undefined;
         ({ status } = result);
-        if (result.poweredOff) break;
+        if (result.poweredOff) return status;
       }
-      if (end.aborted) break;
+      if (end.aborted) return status;
       terminal.prompt();
     }
+    // Ctrl-D leaves the cursor behind the prompt.
+    process.stdout.write("\n");
+    return status;
   } finally {
     terminal.close();
     saveHistory(history);
   }
-  return status;
 }

@@ -46,6 +46,7 @@ export const camcontrol: Command = {
   name: "camcontrol",
   summary: "talk to SCSI devices",
   usage: USAGE,
+  verbs: ["devlist", "inquiry", "readcap", "tur"],
   async run({ args, system, print }) {
     const [verb, ...rest] = args;
     switch (verb) {

@@ -58,6 +58,7 @@ export const gpart: Command = {
   name: "gpart",
   summary: "show partition tables",
   usage: "gpart show [-lp] [geom ...]",
+  verbs: ["show"],
   async run({ args, system, print }) {
     const [verb, ...rest] = args;
     if (verb !== "show") throw new UsageError(verb === undefined ? "" : `unknown command ${verb}`);

@@ -11,7 +11,7 @@ import {
   type NodeHostStats,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
-import { runTerminal, writeTo } from "./console/terminal.js";
+import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
 import type { ListResult } from "./console/shell.js";
 import { junitReport } from "./junit.js";
 import { boot, type Machine } from "./machine.js";
@@ -155,18 +155,30 @@ function noteHostErrors(stats: NodeHostStats | undefined): void {
         );
 }
 
-/** Runs `guest-kernel boot`. @returns Exit status. */
-export async function bootCommand(args: readonly string[]): Promise<number> {
+/**
+ * Runs `guest-kernel boot`.
+ *
+ * @param tour - Command lines to run first, shown as if somebody had typed them.
+ * @returns Exit status.
+ */
+export async function bootCommand(
+  args: readonly string[],
+  tour: readonly string[] = [],
+): Promise<number> {
   const parsed = understand(args);
   const interruption = new Interruption("guest-kernel");
   try {
-    return await runMachine(parsed, interruption);
+    return await runMachine(parsed, tour, interruption);
   } finally {
     interruption.stop();
   }
 }
 
-async function runMachine(parsed: BootArguments, interruption: Interruption): Promise<number> {
+async function runMachine(
+  parsed: BootArguments,
+  tour: readonly string[],
+  interruption: Interruption,
+): Promise<number> {
   const { signal } = interruption;
   const { disks, faults, trace, bus, failOnViolations } = parsed.host;
   const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
@@ -186,9 +198,9 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
   const executed: ExecutedLine[] = [];
   const work = async (): Promise<number> => {
     if (!parsed.json) noteFreebsd(machine);
-    if (interactive && !signal.aborted) return runTerminal(machine, signal);
-    for (const line of parsed.lines) {
+    for (const [index, line] of [...tour, ...parsed.lines].entries()) {
       if (signal.aborted) break;
+      if (index < tour.length && !parsed.json) process.stdout.write(`${PROMPT}${line}\n`);
       const capture = parsed.json || parsed.report !== undefined;
       const result = await execute(machine, line, signal, capture);
       executed.push(result);
@@ -198,6 +210,7 @@ async function runMachine(parsed: BootArguments, interruption: Interruption): Pr
       }
       if (result.poweredOff) break;
     }
+    if (interactive && !signal.aborted) return runTerminal(machine, signal);
     return executed.flatMap(({ lists }) => lists).find(({ status }) => status !== 0)?.status ?? 0;
   };
   let status: number | undefined;

@@ -1,8 +1,8 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, rename, stat, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
 import { basename, join } from "node:path";
 import { BootError } from "./boot-error.js";
+import { cacheDirectory } from "./cache-directory.js";
 import type { ModuleFile } from "./smp/vcpu.js";
 
 /** Why a file cannot be read, in a user's words. */
@@ -11,12 +11,6 @@ const reasons: Readonly<Record<string, string | undefined>> = {
   EISDIR: "it is a directory, not a module",
   EACCES: "permission denied",
 };
-
-/** Where modules are kept under names that Node can import; one file per content. */
-function cacheDirectory(): string {
-  const base = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
-  return join(base, "hyperv-is", "modules");
-}
 
 /**
  * Makes a module file importable: Node imports no `.ko`, so its content goes to a cache file that is named
@@ -33,7 +27,8 @@ export async function cacheModule(path: string): Promise<ModuleFile> {
     });
   }
   const hash = createHash("sha256").update(content).digest("hex");
-  const directory = cacheDirectory();
+  // Names that Node can import; one file per content.
+  const directory = join(cacheDirectory(), "modules");
   const importable = join(directory, `${basename(path).replace(/\W+/g, "-")}-${hash}.mjs`);
   const there = await stat(importable).catch(() => undefined);
   if (there?.size !== content.byteLength) {

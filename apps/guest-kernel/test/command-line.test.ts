@@ -66,6 +66,22 @@ test("help and version go to standard output", () => {
   expect(run("--version").stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
 });
 
+test("the demo ends by itself where there is no terminal, and keeps its sample disk", () => {
+  const demo = (): { status: number | null; stdout: string } =>
+    spawnSync(process.execPath, [program, "demo"], {
+      encoding: "utf8",
+      input: "",
+      env: { ...process.env, XDG_CACHE_HOME: directory },
+    });
+  const hashOf = (text: string): string | undefined => /SHA256 .*/.exec(text)?.[0];
+  const first = demo();
+  const second = demo();
+  expect([first.status, second.status]).toEqual([0, 0]);
+  expect(first.stdout).toContain("# gpart show da0\n=>    34  131005  da0  GPT  (64M)\n");
+  expect(hashOf(first.stdout)).toMatch(/ = [\da-f]{64}$/);
+  expect(hashOf(second.stdout)).toBe(hashOf(first.stdout));
+});
+
 describe("a signal", () => {
   /** Runs the program and sends it a signal when it has printed something. */
   const interrupt = async (

@@ -31,6 +31,23 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
     return session;
   };
 
+  test("the demo shows the sample disk at work, and then the console is the user's", async () => {
+    const session = new TerminalSession(directory, "demo");
+    sessions.push(session);
+    expect(await session.waitFor(`\n${PROMPT}camcontrol devlist\r\n`)).toContain(
+      join(directory, "hyperv-is", "sample.vhdx"),
+    );
+    await session.waitFor("<Msft Virtual Disk 1.0>");
+    await session.waitFor("linux-data  (24M)");
+    await session.waitFor("SHA256 (/dev/da0p1) = ");
+    await session.waitFor("8388608 bytes transferred");
+    await session.waitFor("67108864 bytes transferred");
+    await session.waitFor("dev.storvsc.0.channel.10.send_req: ");
+    await session.waitFor(PROMPT);
+    session.type(`poweroff${Key.enter}`);
+    expect(await session.exit()).toBe(0);
+  });
+
   test.each(["shutdown -p now", "poweroff"])("%s ends the program with status 0", async (line) => {
     const session = await boot();
     session.type(`${line}${Key.enter}`);

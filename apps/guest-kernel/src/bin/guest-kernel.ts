@@ -1,7 +1,7 @@
 #!/usr/bin/env node
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import manifest from "../../package.json" with { type: "json" };
+import { cacheDirectory } from "../cache-directory.js";
 import { UsageMistake, bootCommand, bootUsage } from "../boot-command.js";
 import { makeDemoDisk } from "../demo-disk.js";
 
@@ -19,19 +19,14 @@ const TOUR = [
   "sha256 /dev/da0p1",
   "dd if=/dev/random of=/dev/da0 bs=1m seek=48 count=8",
   "dd if=/dev/da0 of=/dev/null bs=128k",
-].join("; ");
+  "sysctl dev.storvsc.0.channel",
+];
 
 async function demo(args: readonly string[]): Promise<number> {
-  const path = join(process.env["XDG_CACHE_HOME"] ?? join(tmpdir(), "hyperv-is"), "sample.vhdx");
+  const path = join(cacheDirectory(), "sample.vhdx");
   await makeDemoDisk(path);
-  process.stdout.write(`The sample disk is ${path}\n`);
-  if (process.stdin.isTTY) {
-    const status = await bootCommand(["--disk", path, "--quiet", "--exec", `dmesg; ${TOUR}`]);
-    if (status !== 0) return status;
-    process.stdout.write("\nThe same guest once more, and yours now: 'help' lists the commands.\n");
-    return bootCommand(["--disk", path, ...args]);
-  }
-  return bootCommand(["--disk", path, "--exec", `dmesg; ${TOUR}`, ...args]);
+  process.stdout.write(`The sample disk is ${path}; it is made anew when it is missing.\n`);
+  return bootCommand(["--disk", path, ...args], TOUR);
 }
 
 async function main([command, ...args]: readonly string[]): Promise<number> {

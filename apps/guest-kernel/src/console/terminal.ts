@@ -4,7 +4,8 @@ import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Machine } from "../machine.js";
 
-const PROMPT = "root@guest:~ # ";
+/** What the console prints before a command line. */
+export const PROMPT = "root@guest:~ # ";
 const HISTORY_LINES = 1000;
 
 function historyFile(): string {

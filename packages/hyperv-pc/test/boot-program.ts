@@ -16,10 +16,14 @@ const firmware = ["/usr/share/seabios", stockGuest()?.directory].find(
 
 /** Tests that boot by firmware. Without it they are skipped, and say what to do; in CI they fail. */
 export function describeWithFirmware(name: string, tests: () => void): void {
-  const remedy = "apt-get install seabios";
-  if (firmware !== undefined) describe(name, { timeout: 60_000 }, tests);
-  else if (process.env["CI"]) throw new Error(`'${name}' needs: ${remedy}`);
-  else describe.skip(`${name} (needs: ${remedy})`, tests);
+  if (firmware !== undefined) {
+    describe(name, { timeout: 60_000 }, tests);
+    return;
+  }
+  const needs = "needs: apt-get install seabios";
+  if (process.env["CI"]) throw new Error(`'${name}' ${needs}`);
+  console.log(`skipped: ${name} (${needs})`);
+  describe.skip(`${name} (${needs})`, tests);
 }
 
 /** `hyperv-pc boot` at work. */

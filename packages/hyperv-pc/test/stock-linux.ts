@@ -31,8 +31,15 @@ export function withGuest(
     ...missing.map((peer) => `apt-get install ${peerPackages[peer]}`),
   ];
   if (remedies.length === 0) test(name, { timeout }, run);
-  else if (process.env["CI"]) throw new Error(`'${name}' needs: ${remedies.join("; ")}`);
-  else test.skip(`${name} (needs: ${remedies.join("; ")})`);
+  else skip(name, remedies);
+}
+
+/** Skips a test, and says what to do; in CI it fails. */
+function skip(name: string, remedies: readonly string[]): void {
+  const needs = `needs: ${remedies.join("; ")}`;
+  if (process.env["CI"]) throw new Error(`'${name}' ${needs}`);
+  console.log(`skipped: ${name} (${needs})`);
+  test.skip(`${name} (${needs})`);
 }
 
 /** How a command of the guest ended. */

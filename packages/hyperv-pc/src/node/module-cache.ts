@@ -21,8 +21,11 @@ export async function emulatorModule(directory = cacheDirectory()): Promise<WebA
   const original = await readFile(originalPath());
   const hash = createHash("sha256").update(`${PATCH_VERSION}\n`).update(original).digest("hex");
   const path = join(directory, `v86-${hash.slice(0, 32)}.wasm`);
-  const cached = await readFile(path).catch(() => undefined);
-  const module = await WebAssembly.compile(cached ?? (await patched(original, path)));
+  // A file that is no module is made again.
+  const cached = await readFile(path)
+    .then((bytes) => WebAssembly.compile(bytes))
+    .catch(() => undefined);
+  const module = cached ?? (await WebAssembly.compile(await patched(original, path)));
   await selfTest(module);
   return module;
 }

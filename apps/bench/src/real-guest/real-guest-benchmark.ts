@@ -133,6 +133,7 @@ export const realGuest: Benchmark = {
     "composing the guest, and patching the emulator, which is done once and kept.",
     "writing the snapshot; reading it is a part of the restore, from the page cache.",
     "any work of the guest but its drivers' start.",
+    "what the kernel's command line switches off: address randomization, self-tests of ciphers, a search for ISA cards.",
   ],
   run,
 };

@@ -272,6 +272,39 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       await machine.shutdown();
     });
 
+    test("a controller that comes back, even while the guest boots, has its old names", async () => {
+      let seen: () => void = () => undefined;
+      const nextDisk = (): Promise<void> => new Promise((resolve) => (seen = resolve));
+      const first = nextDisk();
+      const machine = await start({
+        disks: [ram(16)],
+        faults: {
+          faults: [
+            { kind: "rescind", device: "scsi", operation: "inquiry", nth: 2, reofferAfterMs: 0 },
+          ],
+        },
+        onMessage: (line) => {
+          if (line.startsWith("da0: 16MB")) seen();
+        },
+      });
+      await first;
+      for (const round of [1, 2]) {
+        expect((await machine.exec("camcontrol devlist -v")).stdout).toBe(
+          "scbus0 on storvsc0 bus 0:\n" +
+            "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 0 (da0,pass0)\n" +
+            "scbus-1 on xpt0 bus 0:\n",
+        );
+        expect((await machine.exec("devinfo | grep -c storvsc")).stdout).toBe("1\n");
+        if (round === 2) break;
+        const again = nextDisk();
+        const [controller] = (await machine.host.stats()).controllers;
+        machine.host.rescind(controller!.instanceId, 0);
+        await again;
+      }
+      noViolations(machine);
+      await machine.shutdown();
+    });
+
     test("an older host is talked to in its own version", async () => {
       const machine = await start({
         disks: [ram(16)],
@@ -308,6 +341,18 @@ test("an image that is in use, missing, foreign or damaged is refused with its r
   );
   // Nothing of a failed boot keeps the good one.
   (await openImageFile(path)).close();
+});
+
+test("disks of several controllers are da0, da1, ... in the order in which they were given", async () => {
+  const megabytes = Array.from({ length: 66 }, (_, index) => index + 1);
+  const machine = await boot({ disks: megabytes.map(ram) });
+  expect(machine.disks.map(({ name, sizeBytes }) => [name, sizeBytes / 2 ** 20])).toEqual(
+    megabytes.map((size, index) => [`da${index}`, size]),
+  );
+  expect((await machine.exec("camcontrol devlist | grep da64,")).stdout).toContain(
+    " at scbus1 target 0 lun 0 (da64,pass64)",
+  );
+  await machine.shutdown();
 });
 
 test("whoever asks a machine that goes off gets an answer or hears that it is off", async () => {

@@ -3,6 +3,7 @@ import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import type { BlockDevice } from "../kernel/block-device.js";
 import type { CamBus, CamDisk } from "../kernel/guest-system.js";
 import { Errno, IoError } from "../kernel/io-error.js";
+import { lowestFree } from "../kernel/lowest-free.js";
 import type { MessageBuffer } from "../kernel/message-buffer.js";
 
 /** FreeBSD's text for the version field of INQUIRY data. */
@@ -184,7 +185,7 @@ export class Cam {
     this.#memory = memory;
   }
 
-  /** The controllers in the order they came, and the transport layer's own bus. */
+  /** The controllers by their numbers, and the transport layer's own bus. */
   get buses(): readonly CamBus[] {
     return [...this.#buses, { scbus: -1, simName: "xpt0" }];
   }
@@ -193,25 +194,41 @@ export class Cam {
     return [...this.#disks.values()].sort((left, right) => left.unit - right.unit);
   }
 
-  /** Takes a controller in: scans its bus, and follows what happens to its disks. @param unit - of the driver. */
+  /**
+   * Takes a controller in: scans its bus, and follows what happens to its disks. Rejects, and leaves it out, when
+   * it goes away meanwhile.
+   *
+   * @param unit - of the driver.
+   */
   async attach(controller: StorvscController, unit: number): Promise<void> {
     const simName = `${controller.kind === "ide" ? "blkvsc" : "storvsc"}${unit}`;
-    const bus: Bus = { scbus: this.#buses.length, simName, controller };
+    const scbus = lowestFree(this.#buses.map((bus) => bus.scbus));
+    const bus: Bus = { scbus, simName, controller };
     this.#buses.push(bus);
+    this.#buses.sort((left, right) => left.scbus - right.scbus);
     controller.onChange(({ kind, disk }) => {
       if (kind === "added") this.#add(bus, disk);
       else if (kind === "removed") this.#remove(disk);
       else if (kind === "resized") this.#announceSize(this.#disks.get(disk));
     });
-    await controller.rescan();
+    try {
+      await controller.rescan();
+    } catch (error) {
+      this.detach(controller);
+      throw error;
+    }
     for (const disk of controller.disks) this.#add(bus, disk);
+  }
+
+  /** Forgets a controller that is gone; its disks are gone already. */
+  detach(controller: StorvscController): void {
+    const at = this.#buses.findIndex((bus) => bus.controller === controller);
+    if (at >= 0) this.#buses.splice(at, 1);
   }
 
   #add(bus: Bus, disk: ScsiDisk): void {
     if (this.#disks.has(disk)) return;
-    const taken = new Set(Array.from(this.#disks.values(), ({ unit }) => unit));
-    let unit = 0;
-    while (taken.has(unit)) unit++;
+    const unit = lowestFree(Array.from(this.#disks.values(), (da) => da.unit));
     const da = new DaDisk(unit, disk, bus, this.#memory, this.#announceError);
     this.#disks.set(disk, da);
     const version = scsiVersions.get(disk.inquiry.version) ?? `SCSI-${disk.inquiry.version}`;

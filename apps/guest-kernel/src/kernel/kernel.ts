@@ -23,6 +23,7 @@ import type {
 } from "./guest-system.js";
 import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
 import { LinkerFiles } from "./linker-files.js";
+import { lowestFree } from "./lowest-free.js";
 import { MessageBuffer } from "./message-buffer.js";
 import { SysctlTree } from "./sysctl.js";
 
@@ -72,7 +73,6 @@ export class Kernel implements GuestSystem {
   readonly #vmbus: Vmbus;
   readonly #vmbusDevice: Device;
   readonly #attached: Attached[] = [];
-  readonly #units = new Map<string, number>();
   readonly #boundCpus = new Map<number, number>();
   #shuttingDown: Promise<void> | undefined;
 
@@ -143,10 +143,10 @@ export class Kernel implements GuestSystem {
     this.sysctl.show("dev.vmbus.0.version", "vmbus version", () => formatVersion(version));
     this.#addDeviceSysctls(this.#vmbusDevice);
     await this.#vmbus.requestOffers();
-    const attaching = this.#vmbus.devices.map((device) => this.#attach(device));
-    await Promise.all(attaching);
-    // A device that comes later is attached when it comes.
+    // One after another, so that devices, buses and disks have the same names at every boot.
     const known = new Set(this.#vmbus.devices);
+    for (const device of known) await this.#attach(device);
+    // A device that comes later, or has come meanwhile, is attached when it comes.
     this.#vmbus.onDevice((device) => {
       if (!known.has(device) && this.#shuttingDown === undefined) void this.#attach(device);
     });
@@ -198,8 +198,10 @@ export class Kernel implements GuestSystem {
     for (const { module } of this.#options.drivers) {
       const description = module.probe(device.classId);
       if (description === undefined) continue;
-      const unit = this.#units.get(module.deviceName) ?? 0;
-      this.#units.set(module.deviceName, unit + 1);
+      const siblings = this.#vmbusDevice.children.filter(
+        ({ driver }) => driver === module.deviceName,
+      );
+      const unit = lowestFree(siblings.map((sibling) => sibling.unit));
       const node = new Device(
         { driver: module.deviceName, unit, description, pnpInfo },
         this.#vmbusDevice,
@@ -237,6 +239,7 @@ export class Kernel implements GuestSystem {
       if (this.#shuttingDown !== undefined) return;
       this.dmesg.print(`${node.name}: chan${device.relid} revoked`, `${node.name}: detached`);
       this.#boundCpus.delete(device.relid);
+      this.#cam.detach(controller);
       this.#forget(node);
       const at = this.#attached.findIndex((one) => one.device === node);
       if (at >= 0) this.#attached.splice(at, 1);

@@ -12,9 +12,8 @@ import {
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
 import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
-import type { ListResult } from "./console/shell.js";
 import { junitReport } from "./junit.js";
-import { boot, type Machine } from "./machine.js";
+import { boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
@@ -110,29 +109,19 @@ function understand(args: readonly string[]): BootArguments {
   }
 }
 
-interface ExecutedLine {
-  readonly lists: readonly (ListResult & { readonly seconds: number })[];
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly poweredOff: boolean;
-}
-
-async function execute(
+function execute(
   machine: Machine,
   line: string,
   signal: AbortSignal,
   capture: boolean,
-): Promise<ExecutedLine> {
-  const started = performance.now();
-  const result = await machine.exec(line, {
+): Promise<ExecResult> {
+  return machine.exec(line, {
     signal,
     ...(!capture && {
       onStdout: (chunk) => writeTo(process.stdout, chunk),
       onStderr: (text) => void process.stderr.write(text),
     }),
   });
-  const seconds = (performance.now() - started) / 1000 / Math.max(1, result.lists.length);
-  return { ...result, lists: result.lists.map((list) => ({ ...list, seconds })) };
 }
 
 /** Tells about a disk that somebody may have wanted to boot. */
@@ -195,7 +184,8 @@ async function runMachine(
       if (showMessages) process.stdout.write(`${line}\n`);
     },
   });
-  const executed: ExecutedLine[] = [];
+  const executed: ExecResult[] = [];
+  const executedLists = (): readonly ExecutedList[] => executed.flatMap(({ lists }) => lists);
   const work = async (): Promise<number> => {
     if (!parsed.json) noteFreebsd(machine);
     for (const [index, line] of [...tour, ...parsed.lines].entries()) {
@@ -211,7 +201,7 @@ async function runMachine(
       if (result.poweredOff) break;
     }
     if (interactive && !signal.aborted) return runTerminal(machine, signal);
-    return executed.flatMap(({ lists }) => lists).find(({ status }) => status !== 0)?.status ?? 0;
+    return executedLists().find(({ status: each }) => each !== 0)?.status ?? 0;
   };
   let status: number | undefined;
   let stats: NodeHostStats | undefined;
@@ -232,7 +222,7 @@ async function runMachine(
       `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, commands: executed, violations, stats }, null, 2)}\n`,
     );
   if (parsed.report !== undefined)
-    writeFileSync(parsed.report, junitReport(executed, violations, failOnViolations));
+    writeFileSync(parsed.report, junitReport(executedLists(), violations, failOnViolations));
   if (!parsed.json) noteHostErrors(stats);
   if (violations.length > 0 && !parsed.json) {
     process.stderr.write(`The guest broke ${violations.length} rules of the protocol:\n`);

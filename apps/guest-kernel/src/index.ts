@@ -6,10 +6,10 @@ export {
   type BootOptions,
   type ExecOptions,
   type ExecResult,
+  type ExecutedList,
   type MachineHost,
 } from "./machine.js";
 export type { GuestDisk } from "./console/console-link.js";
-export type { ListResult } from "./console/shell.js";
 export { DiskError, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
 export {
   FaultPlanError,

@@ -1,4 +1,5 @@
 import type { Violation } from "@hyperv-is/hyperv-host";
+import type { ExecutedList } from "./machine.js";
 
 const escapes: Readonly<Record<string, string>> = {
   "&": "&amp;",
@@ -17,26 +18,16 @@ function xml(text: string): string {
 
 /** A JUnit report: a case for each command list, and one for the rules of the protocol if they count. */
 export function junitReport(
-  lines: readonly {
-    readonly lists: readonly {
-      readonly text: string;
-      readonly status: number;
-      readonly seconds: number;
-    }[];
-    readonly stdout: string;
-    readonly stderr: string;
-  }[],
+  lists: readonly ExecutedList[],
   violations: readonly Violation[],
   failOnViolations: boolean,
 ): string {
-  const cases = lines.flatMap(({ lists, stdout, stderr }) =>
-    lists.map(({ text, status, seconds }) => ({
-      name: text,
-      seconds,
-      failure: status === 0 ? undefined : `exit status ${status}\n${stderr}`,
-      output: stdout,
-    })),
-  );
+  const cases = lists.map(({ text, status, seconds, stdout, stderr }) => ({
+    name: text,
+    seconds,
+    failure: status === 0 ? undefined : `exit status ${status}\n${stderr}`,
+    output: stdout,
+  }));
   if (failOnViolations)
     cases.push({
       name: "the guest keeps to the protocol",

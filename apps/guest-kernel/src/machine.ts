@@ -56,14 +56,20 @@ export interface ExecOptions {
   readonly interactive?: boolean;
 }
 
-export interface ExecResult {
-  /** Status of the last list of the command line. */
-  readonly status: number;
+/** What became of one list of a command line: of what stands between `;`. */
+export interface ExecutedList extends ListResult {
   /** Empty when `onStdout` took it. */
   readonly stdout: string;
   readonly stderr: string;
-  /** Each list of the line, with its status: what stands between `;`. */
-  readonly lists: readonly ListResult[];
+}
+
+export interface ExecResult {
+  /** Status of the last list of the command line. */
+  readonly status: number;
+  /** Of all lists. */
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly lists: readonly ExecutedList[];
   /** The line asked for the power to be switched off, which has happened. */
   readonly poweredOff: boolean;
 }
@@ -102,8 +108,8 @@ function identity(): SystemIdentity {
 const poweredOff = (): BootError => new BootError("ERR_POWERED_OFF", "the machine is powered off");
 
 interface PendingLine {
-  stdout: Uint8Array[];
-  stderr: string;
+  /** What its lists have printed so far. */
+  readonly outputs: { readonly stdout: Uint8Array[]; stderr: string }[];
   readonly options: ExecOptions;
   resolve(result: ExecResult): void;
   reject(error: Error): void;
@@ -233,7 +239,7 @@ export class Machine implements AsyncDisposable {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#lines.set(id, { stdout: [], stderr: "", options, resolve, reject });
+      this.#lines.set(id, { outputs: [], options, resolve, reject });
       const { signal, interactive = false } = options;
       this.#vcpu.post({ kind: "exec", id, line, interactive });
       if (signal === undefined) return;
@@ -300,13 +306,16 @@ export class Machine implements AsyncDisposable {
         this.#disks = reply.disks;
         this.#booted();
         return;
+      case "list":
+        this.#lines.get(reply.id)?.outputs.push({ stdout: [], stderr: "" });
+        return;
       case "stdout":
         void this.#takeOutput(reply.id, reply.chunk);
         return;
       case "stderr": {
         const line = this.#lines.get(reply.id);
         if (line?.options.onStderr !== undefined) line.options.onStderr(reply.text);
-        else if (line !== undefined) line.stderr += reply.text;
+        else if (line !== undefined) line.outputs.at(-1)!.stderr += reply.text;
         return;
       }
       case "done":
@@ -321,7 +330,7 @@ export class Machine implements AsyncDisposable {
 
   async #takeOutput(id: number, chunk: Uint8Array): Promise<void> {
     const line = this.#lines.get(id);
-    if (line?.options.onStdout === undefined) line?.stdout.push(chunk);
+    if (line?.options.onStdout === undefined) line?.outputs.at(-1)!.stdout.push(chunk);
     else await line.options.onStdout(chunk);
     this.#vcpu.post({ kind: "taken", id });
   }
@@ -336,11 +345,15 @@ export class Machine implements AsyncDisposable {
       line.reject(error as Error);
       return;
     }
+    const lists = results.map((result, index) => {
+      const { stdout, stderr } = line.outputs[index]!;
+      return { ...result, stdout: new TextDecoder().decode(concat(stdout)), stderr };
+    });
     line.resolve({
-      status: results.at(-1)?.status ?? 0,
-      stdout: new TextDecoder().decode(concat(line.stdout)),
-      stderr: line.stderr,
-      lists: results,
+      status: lists.at(-1)?.status ?? 0,
+      stdout: lists.map(({ stdout }) => stdout).join(""),
+      stderr: lists.map(({ stderr }) => stderr).join(""),
+      lists,
       poweredOff: powerOff,
     });
   }

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { ExecutedList } from "@hyperv-is/guest-kernel";
 import { checkImageFile, createImageFile } from "@hyperv-is/vhd/node";
 
 const root = dirname(
@@ -180,21 +181,30 @@ test("--json and --report tell machines the same", () => {
   const report = join(directory, "report.xml");
   const { status, stdout } = run(
     ...["boot", "--disk", disk, "--json", "--violations", "fail", "--report", `junit=${report}`],
-    ...["--exec", "echo '<one>'; gpart show da9"],
+    ...["--exec", "echo '<one>'; gpart show da9; false || frob"],
   );
   expect(status).toBe(1);
   const result = JSON.parse(stdout) as {
     disks: { name: string }[];
-    commands: { stdout: string; lists: { text: string; status: number }[] }[];
+    commands: { stdout: string; lists: ExecutedList[] }[];
     violations: unknown[];
     stats: { controllers: unknown[] };
   };
   expect(result.disks.map(({ name }) => name)).toEqual(["da0"]);
-  expect(result.commands[0]!.lists.map(({ status: each }) => each)).toEqual([0, 1]);
+  const { lists } = result.commands[0]!;
+  const told = lists.map(({ text, status: each, stdout, stderr }) => [text, each, stdout, stderr]);
+  expect(told).toEqual([
+    ["echo <one>", 0, "<one>\n", ""],
+    ["gpart show da9", 1, "", "gpart: No such geom: da9.\n"],
+    ["false || frob", 127, "", "sh: frob: not found\n"],
+  ]);
   expect(result.violations).toEqual([]);
   expect(result.stats.controllers.length).toBe(1);
   const xml = readFileSync(report, "utf8");
-  expect(xml).toContain('tests="3" failures="1"');
+  expect(xml).toContain('tests="4" failures="2"');
   expect(xml).toContain('name="echo &lt;one&gt;"');
-  expect(xml).toContain("exit status 1");
+  expect(xml).toContain(
+    '<failure message="exit status 1">exit status 1\ngpart: No such geom: da9.\n</failure>\n' +
+      "    <system-out></system-out>",
+  );
 });

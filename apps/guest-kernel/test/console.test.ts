@@ -111,8 +111,9 @@ test("sizes are read and printed as FreeBSD does", () => {
 });
 
 test("a report is well-formed whatever the commands print", () => {
-  const lists = [{ text: 'echo <&\u0007">', status: 1, seconds: 0.5 }];
-  const xml = junitReport([{ lists, stdout: "\u0000\u001b]<x>", stderr: "bad & worse" }], [], true);
+  const printed = { stdout: "\u0000\u001b]<x>", stderr: "bad & worse" };
+  const lists = [{ text: 'echo <&\u0007">', status: 1, seconds: 0.5, ...printed }];
+  const xml = junitReport(lists, [], true);
   expect(xml).toContain('name="echo &lt;&amp;&quot;&gt;"');
   expect(xml).toContain("exit status 1\nbad &amp; worse");
   expect(xml).toContain("<system-out>]&lt;x&gt;</system-out>");

@@ -167,7 +167,11 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
     test("runs pipes, lists and conditions", async () => {
       const result = await machine.exec("false; true && echo yes; false || echo 'no  no' | wc -w");
       expect(result.stdout).toBe("yes\n       2\n");
-      expect(result.lists.map(({ status }) => status)).toEqual([1, 0, 0]);
+      expect(result.lists.map(({ status, stdout }) => [status, stdout])).toEqual([
+        [1, ""],
+        [0, "yes\n"],
+        [0, "       2\n"],
+      ]);
       expect(await run("echo a | ", 2)).toContain("sh: Syntax error");
       expect(await run("dmesg | grep -c da0")).toMatch(/^[1-9]\d*\n$/);
       expect(await run("echo 'f(x)+|' | grep '(x)+[|]'")).toBe("f(x)+|\n");

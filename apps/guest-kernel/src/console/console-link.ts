@@ -32,6 +32,8 @@ export type ConsoleReply =
   /** A line of dmesg. */
   | { readonly kind: "message"; readonly line: string }
   | { readonly kind: "booted"; readonly disks: readonly GuestDisk[] }
+  /** The next list of a line begins. */
+  | { readonly kind: "list"; readonly id: number }
   | { readonly kind: "stdout"; readonly id: number; readonly chunk: Uint8Array }
   | { readonly kind: "stderr"; readonly id: number; readonly text: string }
   | {

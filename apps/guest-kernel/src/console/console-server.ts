@@ -66,6 +66,7 @@ export class ConsoleServer {
     const results = await this.#shell.run(line, {
       stdout,
       stderr: (text) => this.#send({ kind: "stderr", id, text }),
+      listBegins: () => this.#send({ kind: "list", id }),
       signal,
       interactive,
     });

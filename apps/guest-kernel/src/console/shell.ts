@@ -9,6 +9,8 @@ import { commands } from "./commands/index.js";
 export interface ShellIo {
   readonly stdout: ByteSink;
   stderr(text: string): void;
+  /** What is written from now on is of the next list of the line. */
+  listBegins(): void;
   readonly signal: AbortSignal;
   readonly interactive: boolean;
 }
@@ -23,6 +25,8 @@ interface Step {
 export interface ListResult {
   text: string;
   status: number;
+  /** How long it ran. */
+  seconds: number;
 }
 
 /** Status of a command that does not exist, and of one that was interrupted, as shells have it. */
@@ -101,17 +105,22 @@ export class Shell {
       steps = parseLine(line);
     } catch (error) {
       if (!(error instanceof CommandError)) throw error;
+      io.listBegins();
       io.stderr(`sh: ${error.message}\n`);
-      return [{ text: line, status: error.status }];
+      return [{ text: line, status: error.status, seconds: 0 }];
     }
     for (const { when, pipeline } of steps) {
       const text = pipeline.map((words) => words.join(" ")).join(" | ");
       const last = results.at(-1);
-      if (last === undefined || when === ";") results.push({ text, status: 0 });
-      else last.text += ` ${when} ${text}`;
+      if (last === undefined || when === ";") {
+        results.push({ text, status: 0, seconds: 0 });
+        io.listBegins();
+      } else last.text += ` ${when} ${text}`;
       const list = results.at(-1)!;
       if ((when === "&&" && list.status !== 0) || (when === "||" && list.status === 0)) continue;
+      const started = performance.now();
       list.status = io.signal.aborted ? INTERRUPTED : await this.#pipeline(pipeline, io);
+      list.seconds += (performance.now() - started) / 1000;
     }
     return results;
   }

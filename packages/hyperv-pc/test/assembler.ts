@@ -37,6 +37,13 @@ export const instruction = {
     ...half(address),
     ...word(value),
   ],
+  /** Reads a device in memory, at any address, into EAX: the emulator does not check the limits of segments. */
+  readDevice: (address: number): number[] => [0x67, WIDE, 0xa1, ...word(address)],
+  writeDevice: (address: number, value: number): number[] => [
+    ...[0x67, WIDE, 0xc7, 0x05],
+    ...word(address),
+    ...word(value),
+  ],
   increment: (address: number): number[] => [WIDE, 0xff, 0x06, ...half(address)],
   cpuid: [0x0f, 0xa2],
   wrmsr: [0x0f, 0x30],

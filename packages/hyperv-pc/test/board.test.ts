@@ -16,11 +16,13 @@ const {
   out,
   powerOff,
   rdmsr,
+  readDevice,
   readMsr,
   reset,
   skipFaulting,
   store,
   storeValue,
+  writeDevice,
   writeMsr,
 } = instruction;
 
@@ -428,5 +430,50 @@ describe("the end of a guest", () => {
     const { state, messagesIn } = run.partition.server.stats();
     expect([state, messagesIn]).toEqual(["disconnected", 1]);
     expect(run.partition.server.offers).toEqual([device]);
+  });
+
+  test("a restart finds the interrupt controllers as they were at first", async () => {
+    const local = (register: number): number => 0xfee0_0000 + register;
+    const IO_SELECT = 0xfec0_0000;
+    const IO_WINDOW = 0xfec0_0010;
+    /** Of the line 5. */
+    const ENTRY = 0x1a;
+    const TIMER = 0x320;
+    const ICR = 0x300;
+    const SELF = 0x4_0000;
+    /** In-service bits of the vectors from 0xe0 on, and requests of those from 0xc0 on. */
+    const registers = [TIMER, 0x170, 0x260];
+    const run = await runLittlePc({
+      placed: [
+        interruptVector(0xe0, HANDLER),
+        // The first vector stays in service for ever, and the second waits for it.
+        { address: HANDLER, bytes: code(increment(STARTED), reset, idle) },
+      ],
+      program: code(
+        [0xbc, 0x00, 0x70], // mov sp, 0x7000
+        registers.flatMap((register, index) => [
+          ...readDevice(local(register)),
+          ...store(RESULT + 4 * index, "eax"),
+        ]),
+        writeDevice(IO_SELECT, ENTRY),
+        readDevice(IO_WINDOW),
+        store(RESULT + 4 * registers.length, "eax"),
+        load("eax", STARTED),
+        [0x3c, 1], // cmp al, 1
+        [0x75, powerOff.length], // jne behind it
+        powerOff,
+        writeDevice(local(TIMER), 0xef),
+        writeDevice(IO_WINDOW, 0x35),
+        writeDevice(local(ICR), SELF | 0xd0),
+        writeDevice(local(ICR), SELF | 0xe0),
+        enableInterrupts,
+        idle,
+      ),
+    });
+    expect([run.end, run.resets]).toEqual(["powered-off", 1]);
+    expect([0, 4, 8, 12].map((offset) => run.word(RESULT + offset))).toEqual([
+      ...[0x1_0000, 0, 0],
+      0x1_0000,
+    ]);
   });
 });

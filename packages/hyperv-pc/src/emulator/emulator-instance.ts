@@ -1,5 +1,6 @@
 import { EmulatorError } from "./emulator-error.js";
 import type { HookImports } from "./hooks.js";
+import type { InterruptControllerOffsets } from "./interrupt-controllers.js";
 
 /** What the emulated PC asks of the board that it is plugged into. */
 export interface Board extends HookImports {
@@ -28,13 +29,11 @@ export interface Board extends HookImports {
 }
 
 /** The emulator's heap, with guest memory in it. */
-export interface EmulatorHeap {
+export interface EmulatorHeap extends InterruptControllerOffsets {
   readonly buffer: ArrayBuffer;
   /** Byte offset of guest physical address 0. */
   readonly memoryOffset: number;
   readonly memoryBytes: number;
-  /** Byte offset of the local APIC's registers. */
-  readonly apicOffset: number;
   /** Forgets compiled code of a range of guest memory that somebody else than the processor wrote. */
   forgetCode(start: number, end: number): void;
   /** Reads a port of the PC as its processor would. */
@@ -59,6 +58,7 @@ interface ModuleExports {
   v86_malloc(bytes: number): number;
   v86_free(address: number): void;
   get_apic_addr(): number;
+  get_ioapic_addr(): number;
   main_loop(): number;
   jit_dirty_cache(start: number, end: number): void;
   reset_cpu(): void;
@@ -80,6 +80,7 @@ const NEEDED_EXPORTS = [
   "v86_malloc",
   "v86_free",
   "get_apic_addr",
+  "get_ioapic_addr",
   "main_loop",
   "jit_dirty_cache",
   "reset_cpu",
@@ -145,6 +146,7 @@ export async function instantiateEmulator(
         memoryOffset,
         memoryBytes,
         apicOffset: exports.get_apic_addr(),
+        ioApicOffset: exports.get_ioapic_addr(),
         forgetCode: (start, end) => exports.jit_dirty_cache(start, end),
         readPort8: (port) => env.io_port_read8(port),
         wake: () => env.stop_idling(),

@@ -17,6 +17,7 @@ import {
   HYPERCALL_PORT,
   HypervisorInstructions,
 } from "./hypervisor-instructions.js";
+import { InterruptControllers } from "./interrupt-controllers.js";
 import { LocalApic } from "./local-apic.js";
 
 /** Timers that their owner runs, instead of an event loop. */
@@ -108,6 +109,7 @@ export class PcBoard implements Board {
     const { timers, bus, faults, trace, events } = this.#options;
     const memory = new GuestMemory(heap.buffer, heap.memoryOffset, heap.memoryBytes);
     const apic = new LocalApic(heap.buffer, heap.apicOffset);
+    const controllers = new InterruptControllers(heap.buffer, heap);
     const partition = new Partition({
       memory,
       timers,
@@ -128,7 +130,7 @@ export class PcBoard implements Board {
       ...(trace && { trace }),
     });
     const instructions = new HypervisorInstructions(heap.buffer, partition.processors[VP]!);
-    this.#parts = { heap, memory, apic, partition, instructions };
+    this.#parts = { heap, memory, apic, controllers, partition, instructions };
     events.built(partition);
   }
 
@@ -157,8 +159,9 @@ export class PcBoard implements Board {
       this.#hasStarted = true;
       return;
     }
-    const { partition } = this.#built;
+    const { partition, controllers } = this.#built;
     this.#isResetting = true;
+    controllers.reset();
     this.#autoEoi.fill(0);
     partition.reset(() => {
       this.#isResetting = false;
@@ -261,6 +264,7 @@ interface Parts {
   readonly heap: EmulatorHeap;
   readonly memory: GuestMemory;
   readonly apic: LocalApic;
+  readonly controllers: InterruptControllers;
   readonly partition: Partition;
   readonly instructions: HypervisorInstructions;
 }

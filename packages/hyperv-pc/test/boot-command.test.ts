@@ -41,9 +41,7 @@ describeWithFirmware("hyperv-pc boot", () => {
     const args = ["--kernel", kernel, "--violations", "fail"];
     const [people, programs] = [new BootProgram(...args), new BootProgram(...args, "--json")];
     expect(await people.status()).toBe(3);
-    expect(people.stderr).toContain(
-      "The guest broke 1 rules of the protocol:\n  hypercall-without",
-    );
+    expect(people.stderr).toContain("The guest broke 1 rule of the protocol:\n  hypercall-without");
     expect([await programs.status(), programs.stderr]).toEqual([3, ""]);
     expect(JSON.parse(programs.stdout)).toMatchObject({
       end: "powered-off",

@@ -123,23 +123,28 @@ interface Outcome {
   readonly stats: ReturnType<PcMachine["host"]["stats"]>;
 }
 
+const counted = (count: number, noun: string): string =>
+  `${count} ${noun}${count === 1 ? "" : "s"}`;
+
 /** A few lines about the host, for people. */
 function summary({ end, resets, violations, stats }: Outcome): string {
   const lines = [
-    `The machine has ended: ${end}${resets > 0 ? ` after ${resets} restarts` : ""}.`,
-    `VMBus ${stats.version ?? "not connected"}: ${stats.messagesIn} messages from the guest, ${stats.messagesOut} to it, ` +
-      `${stats.channels.filter(({ state }) => state === "open").length} channels open.`,
+    `The machine has ended: ${end}${resets > 0 ? ` after ${counted(resets, "restart")}` : ""}.`,
+    `VMBus ${stats.version ?? "not connected"}: ${counted(stats.messagesIn, "message")} from the guest, ${stats.messagesOut} to it, ` +
+      `${counted(stats.channels.filter(({ state }) => state === "open").length, "channel")} open.`,
   ];
   for (const [controller, { disks }] of stats.controllers.entries())
     for (const { lun, reads, readBytes, writes, writtenBytes, errors, lastError } of disks) {
       lines.push(
-        `Disk at controller ${controller}, LUN ${lun}: ${reads} reads (${readBytes} bytes), ${writes} writes (${writtenBytes} bytes).`,
+        `Disk at controller ${controller}, LUN ${lun}: ${counted(reads, "read")} (${readBytes} bytes), ${counted(writes, "write")} (${writtenBytes} bytes).`,
       );
       if (errors > 0)
-        lines.push(`  The host failed ${errors} commands, the last with: ${String(lastError)}`);
+        lines.push(
+          `  The host failed ${counted(errors, "command")}, the last with: ${String(lastError)}`,
+        );
     }
   if (violations.length > 0) {
-    lines.push(`The guest broke ${violations.length} rules of the protocol:`);
+    lines.push(`The guest broke ${counted(violations.length, "rule")} of the protocol:`);
     for (const { rule, detail } of violations) lines.push(`  ${rule}: ${detail}`);
   }
   return `${lines.join("\n")}\n`;

@@ -31,7 +31,7 @@ const advice: Readonly<Record<ImageErrorCode, string>> = {
   ERR_IMAGE_TRUNCATED: "The file was cut or not copied to its end: copy it again.",
   ERR_IMAGE_FOREIGN: "Convert it first: 'vhd convert --from raw SOURCE TARGET'.",
   ERR_IMAGE_READ_ONLY: "Open it for writing, and check who may write the file.",
-  ERR_IMAGE_LOCKED: "Close it there first, or open it read-only here.",
+  ERR_IMAGE_LOCKED: "Close it there first; only 'vhd info' reads an image in use.",
   ERR_IMAGE_POISONED: "Close it, look after the first error, then open it again.",
   ERR_IMAGE_UNSUPPORTED: "Convert it with the program that made it.",
   ERR_IMAGE_INCOMPLETE: "Make the image again; it holds no usable disk.",

@@ -80,7 +80,8 @@ function parseBootArguments(args: readonly string[]): BootArguments {
   if (positionals.length > 0)
     throw new UsageMistake(
       `${positionals[0]!}: this program boots its own guest kernel, not the system on a disk.\n` +
-        `To attach the image as a disk of that guest: guest-kernel boot --disk ${positionals[0]!}`,
+        `To attach the image as a disk of that guest: guest-kernel boot --disk ${positionals[0]!}\n` +
+        `To boot a 32-bit system from it, with its own drivers: hyperv-pc boot --boot-disk ${positionals[0]!}`,
     );
   const cpusText = values.cpus ?? "1";
   if (!/^\d+$/.test(cpusText))
@@ -127,10 +128,11 @@ function execute(
 /** Tells about a disk that somebody may have wanted to boot. */
 function noteFreebsd(machine: Machine): void {
   for (const { name, partitionTypes } of machine.disks)
-    if (partitionTypes.some((type) => /^freebsd-(boot|ufs|zfs)$/.test(type)))
+    if (partitionTypes.some((type) => /^freebsd(-(boot|ufs|zfs))?$/.test(type)))
       process.stderr.write(
-        `${name} holds a FreeBSD system. It is attached as data: this program runs its own guest kernel,\n` +
-          `not the one on the disk. 'gpart show ${name}' at the console lists its partitions.\n`,
+        `${name} holds a FreeBSD system. It is attached as data: this program runs its own guest kernel, not the one\n` +
+          `on the disk. 'gpart show ${name}' at the console lists its partitions; to boot the system itself, if it is one\n` +
+          "for 32 bits: hyperv-pc boot --boot-disk FILE\n",
       );
 }
 

@@ -42,6 +42,7 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
     [["boot", "--violations", "ignore"], 'only "fail" is known'],
     [["boot", "--frob"], "Unknown option '--frob'"],
     [["boot", "freebsd.vhdx"], "guest-kernel boot --disk freebsd.vhdx"],
+    [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
     [["boot", "--faults", "/nowhere.json"], "/nowhere.json: ENOENT"],
   ];
   test.each(cases)("%j", (args, message) => {
@@ -168,6 +169,24 @@ test("disks are on the controllers that they are told to be on, and the bus spea
   expect(stats.controllers.map(({ disks }) => disks.length)).toEqual([0, 0, 1]);
   expect(commands[0]!.stdout).toMatch(/scbus2 target 0 lun 0 .*da0/);
   expect(commands[0]!.stdout).toContain("dev.vmbus.0.version: 3.0");
+});
+
+test("a disk with a FreeBSD system is attached as data, and told what can be done with it", async () => {
+  const path = join(directory, "freebsd.vhdx");
+  const image = await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 });
+  const mbr = new Uint8Array(512);
+  const view = new DataView(mbr.buffer);
+  mbr[446 + 4] = 0xa5;
+  view.setUint32(446 + 8, 64, true);
+  view.setUint32(446 + 12, 1000, true);
+  view.setUint16(510, 0xaa55, true);
+  image.write(0, mbr, 0, mbr.byteLength);
+  image.close();
+  const { status, stdout, stderr } = run("boot", "--disk", path, "--exec", "diskinfo da0s1");
+  expect([status, stdout]).toEqual([0, "da0s1\t512\t512000\t1000\t4096\t0\n"]);
+  expect(stderr).toContain("da0 holds a FreeBSD system. It is attached as data");
+  expect(stderr).toContain("'gpart show da0'");
+  expect(stderr).toContain("hyperv-pc boot --boot-disk FILE");
 });
 
 test("--exec prints what the commands print and ends with the status of the first that failed", () => {

@@ -82,6 +82,10 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
         "Last Block: 16383, Block Length: 512 bytes\n",
       );
       expect(await run("camcontrol inquiry da0")).toContain("pass0: <Msft Virtual Disk 1.0> Fixed");
+      expect(await run("camcontrol inquiry -S da0")).toMatch(/^naa\.60022480[\da-f]{24}\n$/);
+      expect(await run("camcontrol inquiry -SR da0")).toMatch(
+        /^pass0: Serial Number naa\..*\npass0: 300\.000MB\/s transfers, .*\n$/,
+      );
       expect(await run("devinfo -v | grep storvsc0")).toMatch(
         /^ +storvsc0 pnpinfo classid=ba6163d9-\S+ deviceid=\S+\n$/,
       );
@@ -143,7 +147,10 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       );
       expect(await run("dd bs=1m", 1)).toContain("usage: dd");
       expect(await run("dd if=/dev/zero of=/dev/da1 bs=1000", 1)).toContain("multiple of 512");
-      expect(await run("dd if=/dev/zero of=/dev/da1 bs=1m status=none", 1)).toContain(
+      expect(await run("dd if=/dev/zero of=/dev/da1 seek=16382 count=10", 1)).toMatch(
+        /^dd: \/dev\/da1: end of device\n3\+0 records in\n2\+0 records out\n1024 bytes transferred in /,
+      );
+      expect(await run("dd if=/dev/zero of=/dev/da1 bs=3m status=none", 1)).toBe(
         "dd: /dev/da1: end of device\n",
       );
     });

@@ -3,7 +3,7 @@ import { CommandError, UsageError, getopt, type Command } from "../command.js";
 
 const USAGE = `camcontrol devlist [-b] [-v]
 camcontrol tur [device]
-camcontrol inquiry [device]
+camcontrol inquiry [-DSR] [device]
 camcontrol readcap [-bhHNsq] [device]`;
 
 function find(system: GuestSystem, operands: readonly string[]): CamDisk {
@@ -65,16 +65,21 @@ export const camcontrol: Command = {
         return 0;
       }
       case "inquiry": {
-        const { operands } = getopt(rest, "DSR");
+        const { flags, operands } = getopt(rest, "DSR");
         const disk = find(system, operands);
         const data = await disk.inquiry();
+        const wants = (flag: string): boolean => flags.size === 0 || flags.has(flag);
         const version = data[2] === 5 ? "SPC-3" : `SCSI-${data[2]}`;
         const removable = (data[1]! & 0x80) !== 0 ? "Removable" : "Fixed";
-        await print(
-          `${disk.passName}: ${identity(disk)} ${removable} Direct Access ${version} SCSI device`,
-        );
-        await print(`${disk.passName}: Serial Number ${disk.ident}`);
-        await print(`${disk.passName}: 300.000MB/s transfers, Command Queueing Enabled`);
+        if (wants("D"))
+          await print(
+            `${disk.passName}: ${identity(disk)} ${removable} Direct Access ${version} SCSI device`,
+          );
+        // The serial number alone is for scripts.
+        if (flags.size === 1 && flags.has("S")) await print(disk.ident);
+        else if (wants("S")) await print(`${disk.passName}: Serial Number ${disk.ident}`);
+        if (wants("R"))
+          await print(`${disk.passName}: 300.000MB/s transfers, Command Queueing Enabled`);
         return 0;
       }
       case "readcap": {

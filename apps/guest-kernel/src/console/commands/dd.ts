@@ -136,6 +136,11 @@ class Copy {
       this.#end = Math.ceil(this.#text.byteLength / operands.blockBytes) - operands.skip;
     }
     this.#end = Math.max(0, Math.min(this.#end, operands.count));
+    // The first block without room on the output is the last: it is read, and ends the copy.
+    if (output?.kind === "disk") {
+      const room = Math.floor(output.device.sizeBytes / operands.blockBytes) - operands.seek;
+      this.#end = Math.min(this.#end, Math.max(0, room) + 1);
+    }
   }
 
   /** Copies with several blocks in flight; rejects with the first error, after the others have ended. */
@@ -276,8 +281,13 @@ export const dd: Command = {
     };
     const progress =
       operands.progress && context.interactive ? setInterval(report, 1000) : undefined;
+    let status = 0;
     try {
       await copy.run();
+    } catch (error) {
+      if (!(error instanceof CommandError)) throw error;
+      context.warn(`dd: ${error.message}`);
+      ({ status } = error);
     } finally {
       clearInterval(progress);
       if (!quiet) {
@@ -286,6 +296,6 @@ export const dd: Command = {
         report();
       }
     }
-    return 0;
+    return status;
   },
 };

@@ -38,6 +38,11 @@ export interface VirtualDisk {
    * Without this method all of the disk counts as data.
    */
   nextData?(position: number): number;
+  /**
+   * The first position at or after `position`, as above, from which something is known to be zeros because it takes no
+   * room in the file; `sizeBytes` when there is none. There with `nextData`, or neither is.
+   */
+  nextHole?(position: number): number;
   /** Flushes, leaves the image clean, and closes the file, which it does even when it throws. */
   close(): void;
 }

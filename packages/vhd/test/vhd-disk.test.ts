@@ -679,6 +679,9 @@ describe("failures of the file below", () => {
     content.set(after.subarray(0, 64 * KIB));
     const untouched = 64 * KIB;
     expect(disk.nextData?.(untouched)).toBe(9 * 8 * KIB);
+    expect(disk.nextHole?.(0)).toBe(untouched);
+    expect(disk.nextHole?.(untouched + 1)).toBe(untouched + 1);
+    expect(disk.nextHole?.(disk.sizeBytes)).toBe(disk.sizeBytes);
     content.set(bytes.subarray(0, 512), untouched + 7680);
     disk.write(untouched + 7680, bytes, 0, 512);
     expect(difference(readAll(disk), content)).toBe(-1);

@@ -309,6 +309,11 @@ describe("reading and writing", () => {
     expect(again.nextData(3 * MIB + 5)).toBe(3 * MIB + 5);
     expect(again.nextData(6 * MIB)).toBe(15 * MIB);
     expect(again.nextData(16 * MIB)).toBe(16 * MIB);
+    expect(again.nextHole(0)).toBe(MIB);
+    expect(again.nextHole(MIB + 5)).toBe(MIB + 5);
+    expect(again.nextHole(3 * MIB + 5)).toBe(6 * MIB);
+    expect(again.nextHole(15 * MIB)).toBe(16 * MIB);
+    expect(again.nextHole(16 * MIB)).toBe(16 * MIB);
   });
 
   test("positions above 4 GiB, in the disk and in the file, past sector bitmap slots", () => {

@@ -135,6 +135,15 @@ export class DynamicVhd implements VirtualDisk {
     return Math.min(block * blockBytes, this.sizeBytes);
   }
 
+  nextHole(position: number): number {
+    this.#state.assertUsable();
+    const { blockBytes, sectors } = this.#table;
+    const first = Math.floor(position / blockBytes);
+    let block = first;
+    while (block < sectors.length && sectors[block] !== NOT_ALLOCATED) block++;
+    return block === first ? position : Math.min(block * blockBytes, this.sizeBytes);
+  }
+
   close(): void {
     this.#state.close(
       () => this.flush(),

@@ -161,6 +161,15 @@ export class VhdxDisk implements VirtualDisk {
     return Math.min(block * this.blockBytes, this.sizeBytes);
   }
 
+  nextHole(position: number): number {
+    this.#state.assertUsable();
+    const first = Math.floor(position / this.blockBytes);
+    let block = first;
+    while (block < this.#words.length && (this.#words[block]! & 7) === BlockState.FullyPresent)
+      block++;
+    return block === first ? position : Math.min(block * this.blockBytes, this.sizeBytes);
+  }
+
   close(): void {
     this.#state.close(
       () => {

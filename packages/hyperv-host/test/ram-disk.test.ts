@@ -107,6 +107,31 @@ describe("RAM disk", () => {
     expect(() => disk.read(position, bytes, offset, length)).toThrow(RangeError);
     expect(() => disk.write(position, bytes, offset, length)).toThrow(RangeError);
   });
+  test.each([
+    ["few pages on a large disk", 2 ** 42, [0, 3, 4, 2 ** 29]],
+    ["many pages on a small disk", 2 ** 15 - 512, [0, 3, 4, 7]],
+  ])("tells data and holes, in %s", (_, sizeBytes, pages) => {
+    const disk = new RamDisk({ sizeBytes, identity });
+    const sector = new Uint8Array(512).fill(1);
+    for (const page of pages) disk.write(page * 4096, sector, 0, 512);
+    const last = pages[3]! * 4096;
+    const end = Math.min(last + 4096, sizeBytes);
+    const told = [0, 512, 4096, 8192, 3 * 4096, 4 * 4096 + 512, 5 * 4096, last];
+    expect(told.map((at) => [disk.nextData(at), disk.nextHole(at)])).toEqual([
+      [0, 4096],
+      [512, 4096],
+      [3 * 4096, 4096],
+      [3 * 4096, 8192],
+      [3 * 4096, 5 * 4096],
+      [4 * 4096 + 512, 5 * 4096],
+      [last, 5 * 4096],
+      [last, end],
+    ]);
+    if (end < sizeBytes) expect([disk.nextData(end), disk.nextHole(end)]).toEqual([sizeBytes, end]);
+    disk.unmap(0, sizeBytes - (sizeBytes % 4096));
+    disk.unmap(last, end - last);
+    expect(disk.nextData(0)).toBe(end < sizeBytes ? sizeBytes : last);
+  });
   test("refuses writing when it is read-only", () => {
     const disk = new RamDisk({ sizeBytes: 4096, identity, readOnly: true });
     const code = expect.objectContaining({ code: "ERR_IMAGE_READ_ONLY" }) as Error;

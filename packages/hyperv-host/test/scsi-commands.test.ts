@@ -188,6 +188,48 @@ describe("GET LBA STATUS, where it is on", () => {
     const cut = ask(disk, "9e 12 0000000000000000 00000037", 55).data;
     expect(hex(cut)).toBe(`${extents(2)}00000000${pieces.slice(0, 2).join("")}`);
   });
+  test("tells what takes room, where the disk is to tell that and its backend knows", () => {
+    const backend = new RamDisk({ sizeBytes: 4 * tib, identity });
+    for (const at of [8192, 12_288, 3 * tib]) backend.write(at, new Uint8Array(512), 0, 512);
+    const telling = new ScsiDisk(backend, { lbaStatus: true, tellsHoles: true });
+    const { data } = ask(telling, "9e 12 0000000000000000 00000100", 256);
+    expect(hex(data)).toBe(
+      `${extents(6)}00000000` +
+        "0000000000000000" +
+        "00000010" +
+        "01000000" +
+        "0000000000000010" +
+        "00000010" +
+        "00000000" +
+        // As much of a hole as a descriptor can count, and the rest.
+        "0000000000000020" +
+        "ffffffff" +
+        "01000000" +
+        "000000010000001f" +
+        "7fffffe1" +
+        "01000000" +
+        "0000000180000000" +
+        "00000008" +
+        "00000000" +
+        "0000000180000008" +
+        "7ffffff8" +
+        "01000000",
+    );
+    const inside = ask(telling, "9e 12 0000000000000018 00000018", 24).data;
+    expect(hex(inside)).toBe(`${extents(1)}00000000` + "00000000000000180000000800000000");
+    // LBPME and LBPRZ.
+    expect(hex(ask(telling, "9e 10", 32).data).slice(28, 30)).toBe("c0");
+    const mute = Object.assign(new RamDisk({ sizeBytes: tib, identity }), {
+      nextData: undefined,
+      nextHole: undefined,
+    });
+    const all = ask(
+      new ScsiDisk(mute, { lbaStatus: true, tellsHoles: true }),
+      "9e 12 0000000000000000 00000018",
+      24,
+    );
+    expect(hex(all.data)).toBe(`${extents(1)}00000000` + "00000000000000008000000000000000");
+  });
   test.each([
     ["9e 12 0000000000000000 00000000", 0, good(0)],
     ["9e 12 0000000000000000 00000017", 23, invalid()],

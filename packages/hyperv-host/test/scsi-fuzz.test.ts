@@ -186,6 +186,7 @@ test("any guest gets a status for anything, and no byte outside of the runs chan
     readOnly: fc.constantFrom(false, false, false, true),
     unmap: fc.boolean(),
     lbaStatus: fc.boolean(),
+    tellsHoles: fc.boolean(),
     logicalSectorBytes: fc.constantFrom(512, 4096),
   });
   fc.assert(

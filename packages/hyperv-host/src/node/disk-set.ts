@@ -44,8 +44,11 @@ export class DiskSet {
     try {
       for (const { instanceId, disks, ...options } of configs) {
         const controller = new StorvspController(options);
-        for (const { source, ...address } of disks)
-          controller.attach(address, new ScsiDisk(await openBackend(source, images)));
+        for (const { source, tellsHoles = false, ...address } of disks) {
+          const backend = await openBackend(source, images);
+          const characteristics = { lbaStatus: tellsHoles, tellsHoles };
+          controller.attach(address, new ScsiDisk(backend, characteristics));
+        }
         controllers.set(instanceId, controller);
       }
     } catch (error) {

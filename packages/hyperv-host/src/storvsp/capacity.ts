@@ -43,7 +43,7 @@ export function serviceActionIn16(
       readCapacity16(command, disk, characteristics, sectors);
       return;
     case ServiceAction.getLbaStatus:
-      if (characteristics.lbaStatus) getLbaStatus(command, sectors);
+      if (characteristics.lbaStatus) getLbaStatus(command, disk, characteristics, sectors);
       else command.result.invalidRequest(AdditionalSense.invalidCommandOperationCode);
       return;
     default:
@@ -55,7 +55,7 @@ export function serviceActionIn16(
 function readCapacity16(
   command: ScsiCommand,
   disk: DiskBackend,
-  { unmap }: DiskCharacteristics,
+  { unmap, tellsHoles }: DiskCharacteristics,
   sectors: number,
 ): void {
   if (command.buffer.lengthBytes < Capacity16.protection) {
@@ -68,13 +68,18 @@ function readCapacity16(
     blockBytes: disk.logicalSectorBytes,
     physicalExponent: Math.log2(disk.physicalSectorBytes / disk.logicalSectorBytes),
     provisioned: unmap,
-    unmappedReadsZero: false,
+    unmappedReadsZero: tellsHoles,
   });
   command.answer(target, Math.min(length, command.buffer.lengthBytes));
 }
 
-/** Everything is mapped, in as few extents as the counts allow. */
-function getLbaStatus(command: ScsiCommand, sectors: number): void {
+/** What is mapped, in as few extents as the counts allow: everything, unless the disk is to tell its holes and knows them. */
+function getLbaStatus(
+  command: ScsiCommand,
+  disk: DiskBackend,
+  { tellsHoles }: DiskCharacteristics,
+  sectors: number,
+): void {
   const { cdb, buffer, result } = command;
   const start = transferLba(cdb, 0);
   const allocation = command.u32(10);
@@ -97,8 +102,13 @@ function getLbaStatus(command: ScsiCommand, sectors: number): void {
   }
   const extents: LbaExtent[] = [];
   for (let lba = start; lba < sectors && extents.length < room;) {
-    const blocks = Math.min(sectors - lba, 0xffff_ffff);
-    extents.push({ lba, blocks, status: LbaStatus.mapped });
+    const position = lba * disk.logicalSectorBytes;
+    const data = tellsHoles ? (disk.nextData?.(position) ?? position) : position;
+    const isHole = data > position;
+    const end = isHole ? data : tellsHoles ? disk.nextHole?.(position) : undefined;
+    const endLba = end === undefined ? sectors : Math.min(end / disk.logicalSectorBytes, sectors);
+    const blocks = Math.min(endLba - lba, 0xffff_ffff);
+    extents.push({ lba, blocks, status: isHole ? LbaStatus.deallocated : LbaStatus.mapped });
     lba += blocks;
   }
   const target = command.scratch(

@@ -12,6 +12,8 @@ export type DiskSource =
 /** A disk on its controller: plain data. */
 export interface DiskConfig extends ScsiAddress {
   readonly source: DiskSource;
+  /** The guest may ask which blocks take room (GET LBA STATUS, LBPRZ), which Hyper-V's disks do not tell. */
+  readonly tellsHoles?: boolean;
 }
 
 /** What a controller offers to its guest: plain data. */

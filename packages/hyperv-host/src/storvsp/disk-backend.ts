@@ -30,4 +30,12 @@ export interface DiskBackend {
   flush(): void;
   /** The range is no longer needed; what it then reads as is the backend's choice. */
   unmap(position: number, lengthBytes: number): void;
+  /**
+   * The first position at or after `position`, which is inside the disk, that may hold something else than zeros;
+   * `sizeBytes` when there is none. A whole sector, as is that of `nextHole`. Without both methods all of the disk
+   * counts as data.
+   */
+  nextData?(position: number): number;
+  /** The first position at or after `position` that is known to be zeros because it takes no room; `sizeBytes` when there is none. */
+  nextHole?(position: number): number;
 }

@@ -14,6 +14,11 @@ export interface DiskCharacteristics {
   readonly writeCache: boolean;
   /** GET LBA STATUS is answered. */
   readonly lbaStatus: boolean;
+  /**
+   * GET LBA STATUS tells what the backend knows to take no room, and READ CAPACITY(16) that this reads as zeros
+   * (LBPRZ). Off, all of the disk is mapped, as the reference host has it.
+   */
+  readonly tellsHoles: boolean;
   /** Revolutions per minute, or a `RotationRate`. */
   readonly rotationRate: number;
   /** Largest transfer of one request; limits WRITE SAME. */
@@ -28,6 +33,7 @@ export const defaultCharacteristics: DiskCharacteristics = {
   forceUnitAccess: true,
   writeCache: true,
   lbaStatus: false,
+  tellsHoles: false,
   rotationRate: RotationRate.nonRotating,
   transferBytesMax: 8 * 1024 * 1024,
 };

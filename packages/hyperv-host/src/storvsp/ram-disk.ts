@@ -99,6 +99,30 @@ export class RamDisk implements DiskBackend {
     this.#drop(first, end);
   }
 
+  nextData(position: number): number {
+    this.#checkRange(position, 0);
+    const first = Math.floor(position / pageBytes);
+    if (this.#pages.has(first)) return position;
+    let next = Infinity;
+    // Over whichever is shorter, as in `#drop`.
+    const pages = Math.ceil(this.#sizeBytes / pageBytes);
+    if (pages - first <= this.#pages.size) {
+      for (let index = first + 1; index < pages && next === Infinity; index++)
+        if (this.#pages.has(index)) next = index;
+    } else {
+      for (const index of this.#pages.keys()) if (index > first && index < next) next = index;
+    }
+    return Math.min(next * pageBytes, this.#sizeBytes);
+  }
+
+  nextHole(position: number): number {
+    this.#checkRange(position, 0);
+    const first = Math.floor(position / pageBytes);
+    let index = first;
+    while (this.#pages.has(index)) index++;
+    return index === first ? position : Math.min(index * pageBytes, this.#sizeBytes);
+  }
+
   /** Makes the disk larger or smaller; what is cut off is lost, what is added reads as zero. */
   resize(sizeBytes: number): void {
     this.#checkSize(sizeBytes);

@@ -33,6 +33,8 @@ export interface DiskCapacity {
   readonly physicalBlockBytes: number;
   /** LBPME: blocks can be unmapped. */
   readonly provisioned: boolean;
+  /** LBPRZ: unmapped blocks read as zero. */
+  readonly unmappedReadsZero: boolean;
 }
 
 /** By what a disk is known, wherever it is attached. */
@@ -175,6 +177,7 @@ function capacityOf(
         readonly blockBytes: number;
         readonly physicalExponent?: number;
         readonly provisioned?: boolean;
+        readonly unmappedReadsZero?: boolean;
       }
     | undefined,
 ): DiskCapacity {
@@ -188,6 +191,7 @@ function capacityOf(
     blockBytes: answer.blockBytes,
     physicalBlockBytes: answer.blockBytes * 2 ** (answer.physicalExponent ?? 0),
     provisioned: answer.provisioned ?? false,
+    unmappedReadsZero: answer.unmappedReadsZero ?? false,
   };
 }
 

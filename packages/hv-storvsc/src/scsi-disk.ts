@@ -14,10 +14,15 @@ import {
   AdditionalSense,
   CDB_BYTES,
   DataDirection,
+  emitGetLbaStatusCdb,
   emitSynchronizeCache10Cdb,
   emitUnmapCdb,
   emitUnmapList,
+  LbaStatusDescriptor,
+  LbaStatusList,
+  parseLbaStatusList,
   unmapListBytes,
+  type LbaExtent,
   type StandardInquiry,
   type UnmapRange,
 } from "./protocol/index.js";
@@ -38,6 +43,13 @@ export interface DiskEvents {
 const PIECES_IN_FLIGHT = 8;
 /** The parameter list of UNMAP has a u16 length. */
 const UNMAP_LIST_BYTES_MAX = 0xffff;
+/** Extents that one GET LBA STATUS may bring. */
+const LBA_EXTENTS_MAX = 128;
+/** A disk refuses a command that it does not have, or an action of it, with one of these. */
+const noSuchCommand: ReadonlySet<number> = new Set([
+  AdditionalSense.invalidCommandOperationCode,
+  AdditionalSense.invalidFieldInCdb,
+]);
 /** All additional sense codes of resets. */
 const RESET_CODE = AdditionalSense.busReset >>> 8;
 
@@ -63,6 +75,7 @@ export class ScsiDisk implements DiskQueueOwner {
   readonly #unit: LogicalUnit;
   #properties: DiskProperties;
   #gone: Error | undefined;
+  #tellsLbaStatus = true;
   /** Ends when the last of the looks at the disk has ended. */
   #looks: Promise<unknown> = Promise.resolve();
   /** The look at everything that has not begun. */
@@ -222,6 +235,43 @@ export class ScsiDisk implements DiskQueueOwner {
         data,
       });
     }
+  }
+
+  /**
+   * Which blocks from `lba` on take room on the medium: extents in a row, as many as one command brings, at least one.
+   * Undefined when the disk does not tell, which it is asked once.
+   */
+  async lbaStatus(lba: number): Promise<readonly LbaExtent[] | undefined> {
+    if (!this.#tellsLbaStatus) return undefined;
+    const data = new Uint8Array(
+      LbaStatusList.descriptors + LBA_EXTENTS_MAX * LbaStatusDescriptor.SIZE,
+    );
+    const cdb = new Uint8Array(CDB_BYTES);
+    const length = emitGetLbaStatusCdb(cdb, 0, lba, data.byteLength);
+    let answer: Uint8Array;
+    try {
+      const result = await this.perform({
+        name: `GET LBA STATUS from ${lba} on`,
+        command: cdb.subarray(0, length),
+        direction: DataDirection.fromDevice,
+        data,
+      });
+      answer = data.subarray(0, result.transferredBytes);
+    } catch (error) {
+      const additional = error instanceof ScsiError ? error.sense?.additionalSense : undefined;
+      if (additional === undefined || !noSuchCommand.has(additional)) throw error;
+      this.#tellsLbaStatus = false;
+      return undefined;
+    }
+    const extents: LbaExtent[] = [];
+    let next = lba;
+    for (const extent of parseLbaStatusList(answer) ?? []) {
+      // What does not follow on what came before tells nothing.
+      if (extent.lba !== next || extent.blocks === 0) break;
+      extents.push(extent);
+      next += extent.blocks;
+    }
+    return extents.length > 0 ? extents : undefined;
   }
 
   /** TEST UNIT READY: also how news about an idle disk is fetched. */

@@ -7,10 +7,13 @@ import {
 } from "../src/index.js";
 import {
   AdditionalSense,
+  emitLbaStatusList,
+  LbaStatus,
   Opcode,
   SenseKey,
   transferBlocks,
   transferLba,
+  type LbaExtent,
 } from "../src/protocol/index.js";
 import { failed, good, RamDisk, RamTarget } from "./ram-target.js";
 import { codeOf, Rig } from "./rig.js";
@@ -73,6 +76,7 @@ describe("what a disk says about itself", () => {
       blockBytes: 512,
       physicalBlockBytes: 4096,
       provisioned: true,
+      unmappedReadsZero: false,
       serial: "serial-1",
       name: "naa.606060607365726961 6c2d3160606060".replace(" ", ""),
       writeProtected: false,
@@ -87,6 +91,62 @@ describe("what a disk says about itself", () => {
     expect(disk.inquiry.version).toBe(5);
     expect(disk.queueDepthMax).toBeGreaterThan(400);
     expect(JSON.parse(JSON.stringify(controller.inspect()))).toMatchObject({ disks: [{ lun: 0 }] });
+  });
+
+  describe("which of its blocks take room", () => {
+    /** A disk that answers GET LBA STATUS with these extents, or as told. */
+    async function telling(answer: readonly LbaExtent[] | ScsiAnswer) {
+      const rig = new Rig();
+      rig.target.disks.set("0:0", new RamDisk(4096, "S"));
+      const asked: string[] = [];
+      rig.target.intercept = (request, host) => {
+        const { cdb } = request.scsi!;
+        if (cdb[0] !== Opcode.serviceActionIn16 || cdb[1] !== 0x12) return undefined;
+        asked.push(Array.from(cdb, (byte) => byte.toString(16).padStart(2, "0")).join(""));
+        if (!("length" in answer)) return answer;
+        const list = new Uint8Array(8 + answer.length * 16);
+        emitLbaStatusList(list, answer);
+        return good(host.write(request, list));
+      };
+      const controller = await rig.attach();
+      const ask = (lba: number) => rig.settle(controller.disks[0]!.lbaStatus(lba));
+      return { ask, asked };
+    }
+
+    test("is what the disk tells, as far as that makes sense", async () => {
+      const extents = [
+        { lba: 8, blocks: 16, status: LbaStatus.mapped },
+        { lba: 24, blocks: 8, status: LbaStatus.deallocated },
+        { lba: 40, blocks: 8, status: LbaStatus.mapped },
+      ];
+      const { ask, asked } = await telling(extents);
+      expect(await ask(8)).toEqual(extents.slice(0, 2));
+      expect(asked).toEqual(["9e120000000000000008000008080000"]);
+      // An answer to another question, or to none.
+      expect(await ask(24)).toBeUndefined();
+      const { ask: askEmpty } = await telling([]);
+      expect(await askEmpty(0)).toBeUndefined();
+      const { ask: askEndless } = await telling([{ lba: 0, blocks: 0, status: LbaStatus.mapped }]);
+      expect(await askEndless(0)).toBeUndefined();
+    });
+
+    test.each([
+      ["the command", AdditionalSense.invalidCommandOperationCode],
+      ["the action", AdditionalSense.invalidFieldInCdb],
+    ])("is not known of a disk without %s, which is not asked again", async (_, additional) => {
+      const { ask, asked } = await telling(failed(SenseKey.illegalRequest, additional, 0x86));
+      expect(await ask(0)).toBeUndefined();
+      expect(await ask(0)).toBeUndefined();
+      expect(asked).toHaveLength(1);
+    });
+
+    test("is an error where the disk has another one", async () => {
+      const outside = failed(SenseKey.illegalRequest, AdditionalSense.lbaOutOfRange, 0x86);
+      const { ask } = await telling(outside);
+      await expect(ask(9999)).rejects.toMatchObject({
+        code: "ERR_SCSI_CHECK_CONDITION",
+      });
+    });
   });
 
   test("pages are asked for only when they are listed", async () => {

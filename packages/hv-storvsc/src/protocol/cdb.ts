@@ -62,6 +62,21 @@ export function emitReadCapacity16Cdb(
   return length;
 }
 
+/** GET LBA STATUS from block `lba` on, an integer below 2^53. */
+export function emitGetLbaStatusCdb(
+  target: Uint8Array,
+  at: number,
+  lba: number,
+  allocationBytes: number,
+): number {
+  const length = begin(target, at, Opcode.serviceActionIn16, 16);
+  target[at + 1] = ServiceAction.getLbaStatus;
+  put32(target, at + 2, Math.floor(lba / u32));
+  put32(target, at + 6, lba);
+  put32(target, at + 10, allocationBytes);
+  return length;
+}
+
 /** MODE SENSE(6) without block descriptors; `pageControl` as in `PageControl`, `allocationBytes` up to 255. */
 export function emitModeSense6Cdb(
   target: Uint8Array,

@@ -1,7 +1,13 @@
 import type { GuestMemory } from "@hyperv-is/vmbus-core";
-import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
+import { LbaStatus, RotationRate } from "@hyperv-is/hv-storvsc/protocol";
+import type {
+  DiskCompletions,
+  DiskQueue,
+  ScsiDisk,
+  StorvscController,
+} from "@hyperv-is/hv-storvsc";
 import type { BlockDevice } from "../kernel/block-device.js";
-import type { CamBus, CamDisk } from "../kernel/guest-system.js";
+import type { CamBus, CamDisk, DiskExtent } from "../kernel/guest-system.js";
 import { Errno, IoError } from "../kernel/io-error.js";
 import { lowestFree } from "../kernel/lowest-free.js";
 import type { MessageBuffer } from "../kernel/message-buffer.js";
@@ -84,8 +90,39 @@ class DaDisk implements CamDisk, BlockDevice {
     return this.disk.unmapLimits !== undefined;
   }
 
+  get unmappedReadsZero(): boolean {
+    return this.disk.capacity.unmappedReadsZero;
+  }
+
+  get isRotational(): boolean {
+    return this.disk.rotationRate > RotationRate.nonRotating;
+  }
+
   get writeCache(): boolean {
     return this.disk.writeCache;
+  }
+
+  get queueDepthMax(): number {
+    return this.disk.queueDepthMax;
+  }
+
+  openQueue(depth: number, completions: DiskCompletions): DiskQueue {
+    return this.disk.openQueue(depth, completions);
+  }
+
+  async allocation(position: number): Promise<readonly DiskExtent[] | undefined> {
+    const { blockBytes } = this;
+    let extents: readonly DiskExtent[] | undefined;
+    await this.#watch(
+      this.disk.lbaStatus(position / blockBytes).then((told) => {
+        extents = told?.map(({ lba, blocks, status }) => ({
+          position: lba * blockBytes,
+          lengthBytes: blocks * blockBytes,
+          isHole: status === LbaStatus.deallocated,
+        }));
+      }),
+    );
+    return extents;
   }
 
   get blocks(): number {

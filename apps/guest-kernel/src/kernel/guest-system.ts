@@ -1,3 +1,4 @@
+import type { DiskCompletions, DiskQueue } from "@hyperv-is/hv-storvsc";
 import type { BlockDevice, GuestBuffer } from "./block-device.js";
 import type { Device } from "./device-tree.js";
 import type { LinkerFiles } from "./linker-files.js";
@@ -25,6 +26,13 @@ export interface OfferedChannel {
   readonly cpu: number | undefined;
 }
 
+/** A part of a disk that takes room on it as a whole, or not at all. In bytes. */
+export interface DiskExtent {
+  readonly position: number;
+  readonly lengthBytes: number;
+  readonly isHole: boolean;
+}
+
 /** A SCSI disk at its place. */
 export interface CamDisk {
   /** `da0`. */
@@ -42,6 +50,10 @@ export interface CamDisk {
   /** Serial number or identity that `diskinfo -v` shows; empty if the disk has none. */
   readonly ident: string;
   readonly unmapSupported: boolean;
+  /** Holes read as zeros. */
+  readonly unmappedReadsZero: boolean;
+  /** The disk says that it turns. */
+  readonly isRotational: boolean;
   readonly writeCache: boolean;
   readonly blocks: number;
   readonly device: BlockDevice;
@@ -49,6 +61,15 @@ export interface CamDisk {
   inquiry(): Promise<Uint8Array>;
   /** TEST UNIT READY. */
   testUnitReady(): Promise<void>;
+  /** Depth that `openQueue` can give now. */
+  readonly queueDepthMax: number;
+  /** Opens the driver's fast path, as `ScsiDisk.openQueue`. */
+  openQueue(depth: number, completions: DiskCompletions): DiskQueue;
+  /**
+   * Extents in a row from `position` on, as many as one command tells, at least one; undefined when the disk cannot
+   * tell. Rejects with an `IoError`.
+   */
+  allocation(position: number): Promise<readonly DiskExtent[] | undefined>;
   /** READ CAPACITY, asked anew. */
   readCapacity(): Promise<{ readonly lastBlock: number; readonly blockBytes: number }>;
 }

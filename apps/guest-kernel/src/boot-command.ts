@@ -11,9 +11,11 @@ import {
   type NodeHostStats,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
+import { BootError } from "./boot-error.js";
 import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
 import { junitReport } from "./junit.js";
 import { boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
+import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
@@ -28,6 +30,9 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --cpus N                 virtual processors; this release has 1
   --memory SIZE            guest memory, 32M to 4G (256M)
   --module FILE            load a driver module instead of the driver in tree
+  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
+                           address; may be repeated. Without a terminal and --exec the guest then runs
+                           until it is interrupted
 ${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
   --report junit=FILE      write a JUnit report of the commands
   --json                   print one JSON object instead of the commands' output
@@ -39,6 +44,7 @@ interface BootArguments {
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly modules: string[];
+  readonly nbd: NbdExportOptions[];
   readonly lines: string[];
   readonly report: string | undefined;
   readonly json: boolean;
@@ -58,6 +64,15 @@ function parseReport(text: string): string {
   return path;
 }
 
+function parseNbd(text: string): NbdExportOptions {
+  try {
+    return parseNbdExport(text);
+  } catch (error) {
+    if (error instanceof BootError) throw new UsageMistake(error.message);
+    throw error;
+  }
+}
+
 /** Throws `UsageMistake`, and `HostOptionError` for what is said of the host. */
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
@@ -65,6 +80,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus: { type: "string" },
     memory: { type: "string" },
     module: { type: "string", multiple: true },
+    nbd: { type: "string", multiple: true },
     exec: { type: "string", multiple: true },
     report: { type: "string" },
     json: { type: "boolean" },
@@ -94,6 +110,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus,
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     modules: values.module ?? [],
+    nbd: (values.nbd ?? []).map(parseNbd),
     lines: values.exec ?? [],
     report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
@@ -146,6 +163,13 @@ function noteHostErrors(stats: NodeHostStats | undefined): void {
         );
 }
 
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 /**
  * Runs `guest-kernel boot`.
  *
@@ -179,6 +203,7 @@ async function runMachine(
     cpus: parsed.cpus,
     memoryBytes: parsed.memoryBytes,
     modules: parsed.modules,
+    nbd: parsed.nbd,
     ...(faults && { faults }),
     ...(trace && { trace }),
     ...(bus && { bus }),
@@ -203,6 +228,11 @@ async function runMachine(
       if (result.poweredOff) break;
     }
     if (interactive && !signal.aborted) return runTerminal(machine, signal);
+    if (parsed.nbd.length > 0 && parsed.lines.length === 0) {
+      if (!showMessages && !parsed.json)
+        for (const { uri } of machine.nbd) process.stdout.write(`${uri}\n`);
+      await Promise.race([machine.ended, aborted(signal)]);
+    }
     return executedLists().find(({ status: each }) => each !== 0)?.status ?? 0;
   };
   let status: number | undefined;

@@ -1,6 +1,11 @@
 /** Stable codes of what keeps a guest from booting. */
 export type BootErrorCode =
-  "ERR_CPUS" | "ERR_MEMORY" | "ERR_MODULE_FILE" | "ERR_GUEST_FAILED" | "ERR_POWERED_OFF";
+  | "ERR_CPUS"
+  | "ERR_MEMORY"
+  | "ERR_MODULE_FILE"
+  | "ERR_NBD"
+  | "ERR_GUEST_FAILED"
+  | "ERR_POWERED_OFF";
 
 /** A guest that cannot boot, or that is gone. */
 export class BootError extends Error {

@@ -9,6 +9,12 @@ export {
   type ExecutedList,
   type MachineHost,
 } from "./machine.js";
+export {
+  parseNbdExport,
+  type NbdAddress,
+  type NbdExportOptions,
+  type NbdServed,
+} from "./nbd/export-address.js";
 export type { GuestDisk } from "./console/console-link.js";
 export { DiskError, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
 export {

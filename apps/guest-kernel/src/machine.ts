@@ -20,6 +20,7 @@ import { BootError } from "./boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "./console/console-link.js";
 import type { ListResult } from "./console/shell.js";
 import type { SystemIdentity } from "./kernel/guest-system.js";
+import { checkExport, type NbdExportOptions, type NbdServed } from "./nbd/export-address.js";
 import { cacheModule } from "./module-cache.js";
 import type { VcpuProgramData } from "./smp/vcpu.js";
 
@@ -41,6 +42,8 @@ export interface BootOptions {
   readonly faults?: FaultPlanData;
   /** Records what host and guest exchange into a file, for `hyperv-host trace`. */
   readonly trace?: TraceFileOptions;
+  /** Disks of the guest to serve to NBD clients, from the boot to the shutdown. */
+  readonly nbd?: readonly NbdExportOptions[];
   /** Gets each line of dmesg as it is printed. */
   readonly onMessage?: (line: string) => void;
 }
@@ -130,15 +133,23 @@ export class Machine implements AsyncDisposable {
   readonly #lines = new Map<number, PendingLine>();
   readonly #answers = new Map<number, PendingAnswer>();
   #disks: readonly GuestDisk[] = [];
+  #nbd: readonly NbdServed[] = [];
   #nextId = 1;
   #failure: Error | undefined;
   #stopping: Promise<void> | undefined;
+  #end: (error: Error | undefined) => void = () => undefined;
+  /** Resolves when the guest is powered off, rejects with what it failed with. */
+  readonly ended = new Promise<void>((resolve, reject) => {
+    this.#end = (error) => (error === undefined ? resolve() : reject(error));
+  });
   #booted: () => void = () => undefined;
   #failed: (error: Error) => void = () => undefined;
 
   private constructor(host: NodeHost, options: BootOptions, data: VcpuData<VcpuProgramData>) {
     this.#host = host;
     this.#options = options;
+    // Nobody has to wait for it.
+    this.ended.catch(() => undefined);
     this.#vcpu = startWorker<ConsoleRequest, ConsoleReply>({
       entry: "@hyperv-is/guest-kernel/smp/vcpu",
       from: import.meta.url,
@@ -147,11 +158,13 @@ export class Machine implements AsyncDisposable {
       doorbell: host.doorbellOf(0),
       onMessage: (reply) => this.#receive(reply),
       onExit: ({ error }) => {
-        const ended = (): BootError =>
-          this.#stopping
-            ? poweredOff()
-            : new BootError("ERR_GUEST_FAILED", "the guest's kernel ended");
-        this.#gone(error ?? ended());
+        const failure =
+          error ??
+          (this.#stopping
+            ? undefined
+            : new BootError("ERR_GUEST_FAILED", "the guest's kernel ended"));
+        this.#end(failure);
+        this.#gone(failure ?? poweredOff());
       },
     });
     this.host = {
@@ -179,7 +192,10 @@ export class Machine implements AsyncDisposable {
         "ERR_MEMORY",
         `${memoryBytes} bytes of memory: it must be whole MiB, from 32M to 4096M`,
       );
-    const controllers = placeDisks(disks.map(placement));
+    const nbd = (options.nbd ?? []).map(checkExport);
+    // Whoever copies a disk wants to know what need not be copied.
+    const holes = nbd.length > 0 ? { tellsHoles: true } : {};
+    const controllers = placeDisks(disks.map((disk) => ({ ...holes, ...placement(disk) })));
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);
     let failed: (error: Error) => void = () => undefined;
@@ -205,9 +221,13 @@ export class Machine implements AsyncDisposable {
         modules: moduleFiles,
         programsAddress: half,
         programsBytes: half,
+        nbd,
       },
     });
-    failed = (error) => machine.#gone(error);
+    failed = (error) => {
+      machine.#end(error);
+      machine.#gone(error);
+    };
     try {
       await new Promise<void>((resolve, reject) => {
         machine.#booted = resolve;
@@ -224,6 +244,11 @@ export class Machine implements AsyncDisposable {
   /** The disks as they were when the guest had booted. */
   get disks(): readonly GuestDisk[] {
     return this.#disks;
+  }
+
+  /** Where NBD clients find what `BootOptions.nbd` asked for, by address in the order of the options. */
+  get nbd(): readonly NbdServed[] {
+    return this.#nbd;
   }
 
   /** The kernel's messages so far. */
@@ -304,6 +329,7 @@ export class Machine implements AsyncDisposable {
         return;
       case "booted":
         this.#disks = reply.disks;
+        this.#nbd = reply.nbd;
         this.#booted();
         return;
       case "list":

@@ -40,6 +40,8 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
     [["boot", "--memory", "lots"], "write it as 256M or 1G"],
     [["boot", "--report", "x.xml"], "write it as junit=FILE"],
     [["boot", "--violations", "ignore"], 'only "fail" is known'],
+    [["boot", "--nbd", "da0"], "write it as da0=unix:PATH"],
+    [["boot", "--nbd", "da0=0.0.0.0:10809"], "on loopback addresses only"],
     [["boot", "--frob"], "Unknown option '--frob'"],
     [["boot", "freebsd.vhdx"], "guest-kernel boot --disk freebsd.vhdx"],
     [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
@@ -126,6 +128,33 @@ describe("a signal", () => {
     const xml = readFileSync(report, "utf8");
     expect(xml).toContain("exit status 130");
   });
+});
+
+test("an exported disk is served until the program is interrupted", async () => {
+  const socket = join(directory, "da0.sock");
+  const args = [program, "boot", "--quiet", "--disk", disk, "--nbd", `da0=unix:${socket}`];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const [uri] = (await once(child.stdout.setEncoding("utf8"), "data")) as [string];
+  expect(uri).toBe(`nbd+unix:///da0?socket=${socket}\n`);
+  const client = await NbdClient.connect(uri.trim());
+  const data = Buffer.alloc(4096, 0x5a);
+  expect((await client.write(8192, data)).error).toBe(0);
+  child.kill("SIGTERM");
+  const [[status]] = (await Promise.all([once(child, "close"), client.closed])) as [[number]];
+  expect([status, existsSync(socket)]).toEqual([143, false]);
+  const image = await openImageFile(disk, { readOnly: true });
+  const found = Buffer.alloc(4096);
+  image.read(8192, found, 0, 4096);
+  image.close();
+  expect(found.equals(data)).toBe(true);
+});
+
+test("a disk that cannot be exported keeps the guest from booting", () => {
+  const { status, stderr } = run("boot", "--disk", disk, "--nbd", "da5=unix:/nowhere/x");
+  expect([status, stderr]).toEqual([
+    1,
+    "guest-kernel: NBD export da5: the guest has no such disk; it has da0\n",
+  ]);
 });
 
 test("output that nobody reads any more ends the guest in good order", async () => {

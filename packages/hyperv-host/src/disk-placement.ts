@@ -11,6 +11,8 @@ export interface DiskPlacement {
   readonly source: DiskSource;
   /** 0 to 3; the first with a free LUN unless given. */
   readonly controller?: number;
+  /** As `DiskConfig.tellsHoles`. */
+  readonly tellsHoles?: boolean;
 }
 
 /** Instance id of the nth SCSI controller of a machine. */
@@ -25,21 +27,28 @@ export function scsiControllerId(index: number): Guid {
  * Throws `ERR_TOO_MANY_DISKS` if they do not fit.
  */
 export function placeDisks(disks: readonly DiskPlacement[]): ControllerConfig[] {
-  const placed: DiskSource[][] = [[]];
-  for (const { source, controller: wanted } of disks) {
-    const free = placed.findIndex((sources) => sources.length < LUNS_PER_CONTROLLER);
+  const placed: DiskPlacement[][] = [[]];
+  for (const disk of disks) {
+    const { controller: wanted } = disk;
+    const free = placed.findIndex((there) => there.length < LUNS_PER_CONTROLLER);
     const index = wanted ?? (free < 0 ? placed.length : free);
     while (placed.length <= index && placed.length < CONTROLLERS_MAX) placed.push([]);
-    const sources = placed[index];
-    if (sources === undefined || sources.length >= LUNS_PER_CONTROLLER)
+    const there = placed[index];
+    if (there === undefined || there.length >= LUNS_PER_CONTROLLER)
       throw new VmbusError(
         "ERR_TOO_MANY_DISKS",
-        `no room for disk ${disks.findIndex((disk) => disk.source === source) + 1}: a machine has ${CONTROLLERS_MAX} controllers of ${LUNS_PER_CONTROLLER}`,
+        `no room for disk ${disks.indexOf(disk) + 1}: a machine has ${CONTROLLERS_MAX} controllers of ${LUNS_PER_CONTROLLER}`,
       );
-    sources.push(source);
+    there.push(disk);
   }
-  return placed.map((sources, index) => ({
+  return placed.map((there, index) => ({
     instanceId: scsiControllerId(index),
-    disks: sources.map((source, lun) => ({ path: 0, target: 0, lun, source })),
+    disks: there.map(({ source, tellsHoles }, lun) => ({
+      path: 0,
+      target: 0,
+      lun,
+      source,
+      ...(tellsHoles !== undefined && { tellsHoles }),
+    })),
   }));
 }

@@ -1,3 +1,4 @@
+import type { NbdServed } from "../nbd/export-address.js";
 import type { ListResult } from "./shell.js";
 
 /** What the machine asks of the guest: plain messages. Requests have numbers, answers repeat them. */
@@ -31,7 +32,11 @@ export interface GuestDisk {
 export type ConsoleReply =
   /** A line of dmesg. */
   | { readonly kind: "message"; readonly line: string }
-  | { readonly kind: "booted"; readonly disks: readonly GuestDisk[] }
+  | {
+      readonly kind: "booted";
+      readonly disks: readonly GuestDisk[];
+      readonly nbd: readonly NbdServed[];
+    }
   /** The next list of a line begins. */
   | { readonly kind: "list"; readonly id: number }
   | { readonly kind: "stdout"; readonly id: number; readonly chunk: Uint8Array }

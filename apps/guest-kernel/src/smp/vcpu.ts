@@ -10,6 +10,8 @@ import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
 import { Kernel, type KernelDriver } from "../kernel/kernel.js";
+import type { NbdExportOptions } from "../nbd/export-address.js";
+import { NbdServer } from "../nbd/nbd-server.js";
 import { readPartitionTable } from "../kernel/partitions.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
 
@@ -32,6 +34,8 @@ export interface VcpuProgramData {
   readonly programsBytes: number;
   /** Highest protocol version of the bus that is tried. */
   readonly busCeiling?: number;
+  /** Disks to serve to NBD clients. */
+  readonly nbd: readonly NbdExportOptions[];
 }
 
 const inTree: readonly DriverModule[] = [hvStorvsc];
@@ -41,6 +45,7 @@ class Guest {
   readonly #vcpu: Vcpu<VcpuProgramData>;
   readonly #kernel: Kernel;
   readonly #console: ConsoleServer;
+  #nbd: NbdServer | undefined;
   #end: () => void = () => undefined;
   readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
 
@@ -69,14 +74,27 @@ class Guest {
 
   async boot(): Promise<void> {
     await this.#kernel.boot();
-    this.#send({ kind: "booted", disks: await this.#disks() });
+    const { memory, timers, doorbell, data } = this.#vcpu;
+    this.#nbd = await NbdServer.start({
+      exports: data.program.nbd,
+      system: this.#kernel,
+      memory,
+      timers,
+      wake: () => doorbell.ring(),
+    });
+    this.#send({ kind: "booted", disks: await this.#disks(), nbd: this.#nbd.served });
   }
 
   receive(request: ConsoleRequest): void {
-    if (request.kind === "shutdown") void this.#kernel.shutdown().finally(this.#end);
+    if (request.kind === "shutdown") void this.#shutdown().finally(this.#end);
     else if (request.kind === "inspect")
       this.#send({ kind: "inspected", id: request.id, state: this.#kernel.inspect() });
     else this.#console.receive(request);
+  }
+
+  async #shutdown(): Promise<void> {
+    await this.#nbd?.shutDown();
+    await this.#kernel.shutdown();
   }
 
   #send(reply: ConsoleReply): void {

@@ -1,0 +1,183 @@
+import type { Socket } from "node:net";
+import type { Timer, Timers } from "@hyperv-is/vmbus-core";
+import { Handshake, type ExportCatalog } from "./handshake.js";
+import type { Admission, NbdExport } from "./nbd-export.js";
+import { RequestReader } from "./request-reader.js";
+import { Transmission, type ReplyLink } from "./transmission.js";
+
+/** How long a client may take to get to its first request. */
+const HANDSHAKE_MS = 30_000;
+/** How long a client that has its last reply may take to close the connection. */
+const LINGER_MS = 2_000;
+
+/** What a connection needs to know of its server. */
+export interface ConnectionContext {
+  /** The exports of its address, the default one first. */
+  readonly exports: readonly NbdExport[];
+  readonly timers: Timers;
+  /** Nobody is let in any more. */
+  readonly isShuttingDown: boolean;
+  /** Requests were given to the disk outside a turn of this thread's pump. */
+  wake(): void;
+  /** The connection is gone, and all that it had is given back. */
+  released(connection: NbdConnection): void;
+}
+
+/** One client: its socket, the handshake, and then its requests. */
+export class NbdConnection implements ReplyLink, ExportCatalog {
+  readonly #socket: Socket;
+  readonly #context: ConnectionContext;
+  readonly #handshake: Handshake;
+  #deadline: Timer;
+  #admission: Admission | undefined;
+  #transmission: Transmission | undefined;
+  #reader: RequestReader | undefined;
+  /** What came while requests could not be taken, and how far it was read. */
+  #held: Uint8Array | undefined;
+  #heldAt = 0;
+  #isCorked = false;
+  /** The client sends nothing more. */
+  #hasEnded = false;
+  #isEnding = false;
+
+  constructor(socket: Socket, context: ConnectionContext) {
+    this.#socket = socket;
+    this.#context = context;
+    this.#deadline = context.timers.after(HANDSHAKE_MS, () => this.abort());
+    socket.setNoDelay(true);
+    socket.on("data", (bytes) => this.#receive(bytes));
+    socket.on("end", () => this.#noMore());
+    // What went wrong does not matter: the client is gone, and `close` follows.
+    socket.on("error", () => undefined);
+    socket.on("close", () => this.#closed());
+    this.#handshake = new Handshake(this, (bytes) => socket.write(bytes));
+  }
+
+  get isShuttingDown(): boolean {
+    return this.#context.isShuttingDown;
+  }
+
+  list(): ReturnType<ExportCatalog["list"]> {
+    return this.#context.exports.flatMap((one) => one.describe() ?? []);
+  }
+
+  find(name: string): ReturnType<ExportCatalog["find"]> {
+    return this.#export(name)?.describe();
+  }
+
+  admit(name: string): string | undefined {
+    const admission = this.#export(name)?.admit() ?? `there is no ${name}`;
+    if (typeof admission === "string") return admission;
+    this.#admission = admission;
+    return undefined;
+  }
+
+  get isClosed(): boolean {
+    return this.#socket.destroyed;
+  }
+
+  send(bytes: Uint8Array, done: () => void): void {
+    if (this.#socket.destroyed) {
+      queueMicrotask(done);
+      return;
+    }
+    if (!this.#isCorked) {
+      this.#isCorked = true;
+      this.#socket.cork();
+      queueMicrotask(this.#uncork);
+    }
+    this.#socket.write(bytes, done);
+  }
+
+  ready(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    if (!this.#readRequests(held, this.#heldAt)) return;
+    this.#socket.resume();
+    if (this.#hasEnded) this.#transmission!.end();
+  }
+
+  end(): void {
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    this.#held = undefined;
+    this.#socket.end();
+    // A socket that is closed while something comes may take the last replies back from the client.
+    this.#socket.resume();
+    this.#setDeadline(LINGER_MS);
+  }
+
+  abort(): void {
+    this.#socket.destroy();
+  }
+
+  /** Ends the connection in good order: what it has begun is answered, what comes is refused. */
+  shutDown(): void {
+    if (this.#transmission === undefined) this.end();
+    else this.#transmission.refuse();
+  }
+
+  #setDeadline(delayMs: number): void {
+    this.#deadline.cancel();
+    this.#deadline = this.#context.timers.after(delayMs, () => this.abort());
+  }
+
+  #export(name: string): NbdExport | undefined {
+    const { exports } = this.#context;
+    return name === "" ? exports[0] : exports.find((one) => one.name === name);
+  }
+
+  readonly #uncork = (): void => {
+    this.#isCorked = false;
+    this.#socket.uncork();
+  };
+
+  #receive(bytes: Uint8Array): void {
+    if (this.#isEnding) return;
+    let at = 0;
+    if (this.#reader === undefined) {
+      at = this.#handshake.read(bytes, 0);
+      const { agreement, isClosed } = this.#handshake;
+      if (isClosed) this.end();
+      if (agreement === undefined) return;
+      this.#deadline.cancel();
+      this.#transmission = new Transmission(this.#admission!, agreement, this, () =>
+        this.#release(),
+      );
+      this.#reader = new RequestReader(this.#transmission);
+    }
+    if (!this.#readRequests(bytes, at)) this.#socket.pause();
+  }
+
+  /** @returns Whether all was taken; what was not is held. */
+  #readRequests(bytes: Uint8Array, from: number): boolean {
+    const at = this.#reader!.read(bytes, from);
+    this.#transmission!.flush();
+    this.#context.wake();
+    // A client that is not listened to any more has nothing that would be read later.
+    if (at === bytes.byteLength || this.#isEnding) return true;
+    this.#held = bytes;
+    this.#heldAt = at;
+    return false;
+  }
+
+  /** The client sends nothing more, but may still listen. */
+  #noMore(): void {
+    this.#hasEnded = true;
+    if (this.#transmission === undefined) this.end();
+    else if (this.#held === undefined) this.#transmission.end();
+  }
+
+  #closed(): void {
+    this.#deadline.cancel();
+    this.#held = undefined;
+    if (this.#transmission === undefined) this.#release();
+    else this.#transmission.closed();
+  }
+
+  #release(): void {
+    this.#admission?.release();
+    this.#context.released(this);
+  }
+}

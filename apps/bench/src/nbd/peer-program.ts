@@ -1,0 +1,101 @@
+import { execFile, spawn, type ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { connect } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
+import { BenchmarkError } from "../benchmark.js";
+
+const execute = promisify(execFile);
+const START_LIMIT_MS = 10_000;
+const RETRY_MS = 20;
+
+/** Runs a peer's program to its end. Rejects with BenchmarkError when it is not there, or fails. */
+export async function runPeer(
+  command: string,
+  args: readonly string[],
+  debianPackage: string,
+): Promise<string> {
+  try {
+    return (await execute(command, args, { maxBuffer: 1 << 26 })).stdout;
+  } catch (cause) {
+    const { code, stderr = "" } = cause as NodeJS.ErrnoException & { readonly stderr?: string };
+    if (code === "ENOENT") throw missing(command, debianPackage, cause);
+    throw new BenchmarkError(`${command} failed: ${stderr.trim()}`, { cause });
+  }
+}
+
+/** The first number with dots in what a program says of its version. */
+export async function versionOf(command: string, debianPackage: string): Promise<string> {
+  const text = await runPeer(command, ["--version"], debianPackage);
+  return /\d+(\.\d+)+/.exec(text)?.[0] ?? "of unknown version";
+}
+
+/** An NBD server of somebody else, on a unix socket. */
+export class PeerServer implements AsyncDisposable {
+  readonly uri: string;
+  /** What was run, with its version, for the report. */
+  readonly title: string;
+  readonly #process: ChildProcess;
+  readonly #ended: Promise<unknown>;
+
+  private constructor(uri: string, title: string, child: ChildProcess, ended: Promise<unknown>) {
+    this.uri = uri;
+    this.title = title;
+    this.#process = child;
+    this.#ended = ended;
+  }
+
+  /**
+   * Starts a server and waits until it takes connections. Rejects with BenchmarkError.
+   *
+   * @param args - Make it serve at `socket`, in the foreground.
+   * @param shown - The same as a person would write them.
+   */
+  static async start(
+    command: string,
+    args: readonly string[],
+    shown: string,
+    socket: string,
+    debianPackage: string,
+  ): Promise<PeerServer> {
+    const version = await versionOf(command, debianPackage);
+    const child = spawn(command, args, { stdio: ["ignore", "ignore", "pipe"] });
+    let said = "";
+    child.stderr.on("data", (bytes: Buffer) => (said += bytes.toString()));
+    const ended = once(child, "exit").catch(() => undefined);
+    const kill = (): void => void child.kill();
+    process.once("exit", kill);
+    void ended.then(() => process.off("exit", kill));
+    const title = `${command} ${version} (${command} ${shown})`;
+    const server = new PeerServer(`nbd+unix:///?socket=${socket}`, title, child, ended);
+    for (const from = performance.now(); !(await takesConnections(socket));) {
+      if (child.exitCode !== null || performance.now() - from > START_LIMIT_MS) {
+        await server[Symbol.asyncDispose]();
+        throw new BenchmarkError(`${command} does not serve: ${said.trim()}`);
+      }
+      await delay(RETRY_MS);
+    }
+    return server;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#process.kill();
+    await this.#ended;
+  }
+}
+
+async function takesConnections(path: string): Promise<boolean> {
+  const client = connect(path);
+  try {
+    await once(client, "connect");
+    return true;
+  } catch {
+    return false;
+  } finally {
+    client.destroy();
+  }
+}
+
+function missing(command: string, debianPackage: string, cause: unknown): BenchmarkError {
+  return new BenchmarkError(`${command} is not there: apt-get install ${debianPackage}`, { cause });
+}

@@ -1,35 +1,15 @@
 // Records the traces of the stock Linux guest that the host's tests replay:
 //   node packages/hyperv-pc/test/record-traces.mjs packages/hyperv-host/test/traces
-import { Buffer } from "node:buffer";
-import { readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { gzipSync } from "node:zlib";
-import { bootPc } from "@hyperv-is/hyperv-pc/node";
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
+import { FIRST, SECOND, ram, record } from "./recording.mjs";
 
 const [directory = ".", only] = process.argv.slice(2);
-const MEGABYTE = 2 ** 20;
-/** @type {import("@hyperv-is/hyperv-host").ControllerConfig["instanceId"]} */
-const FIRST = "5c51c000-0000-4000-8000-000000000000";
-/** @type {import("@hyperv-is/hyperv-host").ControllerConfig["instanceId"]} */
-const SECOND = "5c51c000-0000-4000-8000-000000000001";
 /** Ends the output of a command, before its exit status; see tools/stock-guest/init.sh. */
 const OUTPUT_END = "\x1e";
 const KERNEL_LINE = "nokaslr cryptomgr.notests noisapnp panic=1 stock.console=commands";
 
 const guest = stockGuest();
 if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
-
-/** @param {number} lun @param {number} fill @param {object} [options] */
-const ram = (lun, fill, options = {}) => ({
-  ...{ path: 0, target: 0, lun },
-  source: {
-    kind: /** @type {const} */ ("ram"),
-    sizeBytes: 4 * MEGABYTE,
-    identity: new Uint8Array(16).fill(fill),
-    ...options,
-  },
-});
 
 /** The guest's name of a disk, as a word for its shell. @param {string} instanceId @param {number} lun */
 const nameOf = (instanceId, lun) =>
@@ -114,45 +94,26 @@ const sessions = [
   },
 ].filter(({ name }) => only === undefined || name === only);
 
-for (const { name, controllers, says, play } of sessions) {
-  const path = join(directory, `${name}.trace`);
-  const pc = await bootPc({
-    ...{ kernel: guest.kernel, initrd: guest.initrd, bios: guest.directory },
-    append: KERNEL_LINE,
-    controllers,
-    trace: { path, dataLimitBytes: 2 ** 18 },
-  });
-  /** @type {Run} */
-  const run = async (command) => {
-    pc.serial.write(`${command}\n`);
-    const output = await pc.serial.waitFor(commandEnd);
-    process.stderr.write(`# ${command}\n${output.replace(OUTPUT_END, "status ")}\n`);
-  };
-  await pc.serial.waitFor(commandEnd);
-  await play(run, pc);
-  const violations = pc.host.stats().violations;
-  await pc.stop();
-  writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
-  rmSync(path);
-  process.stderr.write(`${name}: ${JSON.stringify(violations)}\n`);
-  const provenance = {
-    guest: "Linux, Debian's 32-bit kernel, unmodified",
-    version: guest.manifest.kernelRelease,
-    recorded: ["node packages/hyperv-pc/test/record-traces.mjs DIRECTORY", ...says],
-    date: new Date().toISOString().slice(0, 10),
-    host: {
-      controllers: controllers.map(({ instanceId, disks }) => ({
-        instanceId,
-        disks: disks.map(({ path: bus, target, lun, source }) => ({
-          ...{ path: bus, target, lun },
-          ...source,
-          kind: undefined,
-          identity: Buffer.from(source.identity).toString("hex"),
-        })),
-      })),
+for (const { name, controllers, says, play } of sessions)
+  await record({
+    directory,
+    name,
+    boot: {
+      ...{ kernel: guest.kernel, initrd: guest.initrd, bios: guest.directory },
+      append: KERNEL_LINE,
     },
-    violations: {},
-  };
-  writeFileSync(join(directory, `${name}.json`), `${JSON.stringify(provenance, null, 2)}\n`);
-}
+    controllers,
+    provenance: {
+      guest: "Linux, Debian's 32-bit kernel, unmodified",
+      version: guest.manifest.kernelRelease,
+      recorded: ["node packages/hyperv-pc/test/record-traces.mjs DIRECTORY", ...says],
+    },
+    async play(pc) {
+      await pc.serial.waitFor(commandEnd);
+      await play(async (command) => {
+        pc.serial.write(`${command}\n`);
+        await pc.serial.waitFor(commandEnd);
+      }, pc);
+    },
+  });
 process.exit(0);

@@ -1,12 +1,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ExecutedList } from "@hyperv-is/guest-kernel";
-import { checkImageFile, createImageFile } from "@hyperv-is/vhd/node";
+import { checkImageFile, createImageFile, openImageFile } from "@hyperv-is/vhd/node";
+import { NbdClient } from "./nbd-client.js";
 
 const root = dirname(
   createRequire(import.meta.url).resolve("@hyperv-is/guest-kernel/package.json"),

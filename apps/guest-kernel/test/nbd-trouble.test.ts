@@ -17,7 +17,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import {
   boot,
-  controllerId,
+  scsiControllerId,
   type BootDisk,
   type BootOptions,
   type Machine,
@@ -202,7 +202,7 @@ describe("a disk that has trouble", () => {
       }
     };
     const loads = Promise.all(Array.from({ length: 16 }, load));
-    expect(machine.host.rescind(controllerId(0), 50)).toBe(true);
+    expect(machine.host.rescind(scsiControllerId(0), 50)).toBe(true);
     await loads;
     expect([errors > 0, lastError]).toEqual([true, ESHUTDOWN]);
     expect((await client.write(0, random(512))).error).toBe(ESHUTDOWN);

@@ -141,7 +141,8 @@ test("an exported disk is served until the program is interrupted", async () => 
   const data = Buffer.alloc(4096, 0x5a);
   expect((await client.write(8192, data)).error).toBe(0);
   child.kill("SIGTERM");
-  const [[status]] = (await Promise.all([once(child, "close"), client.closed])) as [[number]];
+  const [status] = (await once(child, "close")) as [number];
+  await client.closed;
   expect([status, existsSync(socket)]).toEqual([143, false]);
   const image = await openImageFile(disk, { readOnly: true });
   const found = Buffer.alloc(4096);

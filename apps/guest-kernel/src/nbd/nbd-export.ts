@@ -120,7 +120,8 @@ export class NbdExport {
     if (disk === undefined) return `${this.name} is gone`;
     if (this.counters.connections >= CONNECTIONS_MAX)
       return `${this.name} has ${CONNECTIONS_MAX} clients, more it does not take`;
-    const depth = Math.min(DEPTH, disk.queueDepthMax - SLOTS_FOR_GUEST);
+    // Whoever comes first must not take all.
+    const depth = Math.min(DEPTH, (disk.queueDepthMax - SLOTS_FOR_GUEST) >> 2);
     if (depth < DEPTH_MIN) return `the channel of ${this.name} has no room for another client`;
     let buffer: GuestBuffer | undefined;
     try {

@@ -79,7 +79,7 @@ async function nameOf(linux: StockLinux, instanceId: string, lun: number): Promi
 
 withGuest(
   "a stock Linux guest writes 200 MB to ext4 on a VHDX, and has them after a restart",
-  { timeout: 600_000, peers: ["qemu-img", "mkfs.ext4", "e2fsck", "debugfs"] },
+  { timeout: 1_200_000, peers: ["qemu-img", "mkfs.ext4", "e2fsck", "debugfs"] },
   async () => {
     const seed = Math.floor(Date.now() / 1000);
     console.log(`seed ${seed}`);

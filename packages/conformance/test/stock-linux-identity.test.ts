@@ -9,7 +9,7 @@ import { Partition, controllerOffers, type ControllerConfig } from "@hyperv-is/h
 import { DiskSet } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, NodeTimers } from "@hyperv-is/platform-node";
 import { createImageFile } from "@hyperv-is/vhd/node";
-import { GuestCpu, GuestMemory, PageAllocator, Vmbus } from "@hyperv-is/vmbus-core";
+import { GuestCpu, GuestMemory, PageAllocator, Vmbus, localQueue } from "@hyperv-is/vmbus-core";
 import { StockLinux, withGuest } from "../../hyperv-pc/test/stock-linux.js";
 
 const directory = mkdtempSync(join(tmpdir(), "stock-linux-identity-"));
@@ -78,10 +78,12 @@ class OwnGuest implements AsyncDisposable {
           .control({
             device,
             timers,
-            cpus: 1,
+            cpus: [0],
             log: () => undefined,
-            startQueue: (_cpu, description) =>
-              Promise.resolve(driver.queue(cpu, structuredClone(description))),
+            startQueue: (number, description, told) =>
+              Promise.resolve(
+                localQueue(number, driver.queue(cpu, structuredClone(description), told)),
+              ),
           })
           .then(resolve, reject);
       });

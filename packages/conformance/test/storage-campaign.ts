@@ -131,7 +131,7 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
   const leaked = arena.leakedPages - unconfirmed;
   check(leaked === 0 || (mayLeak && leaked > 0), `${leaked} pages leaked without a reason`);
 
-  const queues = machine.everAttached.map((controller) => controller.channels[0]!.queue.counters);
+  const queues = machine.everAttached.map((controller) => controller.queue.counters);
   const hosts = machine.hostControllers;
   return {
     steps: machine.simulation.steps,
@@ -150,8 +150,8 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
   };
 }
 
-function isRescinded({ channels }: StorvscController): boolean {
-  return channels[0]!.queue.closedReason === "rescinded";
+function isRescinded({ queue }: StorvscController): boolean {
+  return queue.closedReason === "rescinded";
 }
 
 /** True if a fault of the plan can have made an operation fail so. */

@@ -4,7 +4,7 @@ import {
   type ScsiDisk as GuestDisk,
   type StorvscController,
   type StorvscOptions,
-  type StorvscQueue,
+  type StorvscQueueHalf,
 } from "@hyperv-is/hv-storvsc";
 import {
   HostMessageSlot,
@@ -22,6 +22,7 @@ import {
   GuestMemory,
   PageAllocator,
   Vmbus,
+  localQueue,
   type ControlContext,
   type EventFlagsFactory,
   type RingControlFactory,
@@ -331,14 +332,16 @@ export class StorageMachine {
     const instanceId = device.instanceId as Guid;
     const plan = this.#plans.get(instanceId)!;
     try {
-      const context: ControlContext<StorvscQueue> = {
+      const context: ControlContext<StorvscQueueHalf> = {
         device,
         timers: this.timers,
-        cpus: 1,
+        cpus: [0],
         log: (line) => void this.log.push(line),
         // What goes from CPU to CPU is plain data.
-        startQueue: (_cpu, description) =>
-          Promise.resolve(driver.queue(this.cpu, structuredClone(description))),
+        startQueue: (cpu, description, told) =>
+          Promise.resolve(
+            localQueue(cpu, driver.queue(this.cpu, structuredClone(description), told)),
+          ),
       };
       const controller = await (plan.guest === undefined
         ? driver.control(context)

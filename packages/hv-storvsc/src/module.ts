@@ -3,13 +3,14 @@ import {
   type ControlContext,
   type DriverModule,
   type QueueContext,
+  type TellControl,
 } from "@hyperv-is/vmbus-core";
 import manifest from "../package.json" with { type: "json" };
 import { StorageClassId } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
+import { StorvscQueueHalf } from "./queue-half.js";
 import { attachStorvsc } from "./storvsc-control.js";
 import type { StorvscController } from "./storvsc-controller.js";
-import { StorvscQueue } from "./storvsc-queue.js";
 
 // The driver as a kernel loads it from a file: the exports are those of a `DriverModule`.
 
@@ -33,17 +34,21 @@ export function probe(classId: string): string | undefined {
 }
 
 /** Attaches a controller with the defaults of `attachStorvsc`. */
-export function control(context: ControlContext<StorvscQueue>): Promise<StorvscController> {
+export function control(context: ControlContext<StorvscQueueHalf>): Promise<StorvscController> {
   return attachStorvsc(context);
 }
 
 /** Makes the queue half from a `StorvscQueueDescription`. */
-export function queue(context: QueueContext, description: unknown): StorvscQueue {
-  return new StorvscQueue(context, description as StorvscQueueDescription);
+export function queue(
+  context: QueueContext,
+  description: unknown,
+  tell: TellControl,
+): StorvscQueueHalf {
+  return new StorvscQueueHalf(context, description as StorvscQueueDescription, tell);
 }
 
 /** The same as one object, for a kernel that has the driver in tree. */
-export const driver: DriverModule<StorvscQueue, StorvscController> = {
+export const driver: DriverModule<StorvscQueueHalf, StorvscController> = {
   name,
   version,
   kernelInterface,

@@ -1,17 +1,18 @@
-import type {
-  Channel,
-  ChannelDescription,
-  ChannelHandler,
-  GuestMemory,
-  PageAllocator,
-  QueueContext,
-  Timers,
+import {
+  localQueue,
+  type Channel,
+  type ChannelDescription,
+  type ChannelHandler,
+  type GuestMemory,
+  type PageAllocator,
+  type QueueContext,
+  type Timers,
 } from "@hyperv-is/vmbus-core";
 import { StorageClassId } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
+import { StorvscQueueHalf } from "./queue-half.js";
 import { attachStorvsc, type StorvscOptions } from "./storvsc-control.js";
 import type { StorvscController } from "./storvsc-controller.js";
-import { StorvscQueue } from "./storvsc-queue.js";
 
 /** A channel to a storage host that does not come from our bus: a loopback pair, say, or a mapped device. */
 export interface OwnChannel {
@@ -66,9 +67,12 @@ export function attachOverChannel(
         onSubChannel: () => undefined,
       },
       timers: own.timers,
+      cpus: [0],
       log: (line) => own.log?.(line),
-      startQueue: (_, plain) =>
-        Promise.resolve(new StorvscQueue(cpu, plain as StorvscQueueDescription)),
+      startQueue: (_, plain, told) => {
+        const half = new StorvscQueueHalf(cpu, plain as StorvscQueueDescription, told);
+        return Promise.resolve(localQueue(0, half));
+      },
     },
     options,
   );

@@ -39,6 +39,14 @@ export interface DiskEvents {
   lunsChanged(): void;
 }
 
+/** What is known about a disk: plain data, from which any CPU with a channel to its controller makes a face of it. */
+export interface DiskDescription extends Pick<
+  FoundUnit,
+  "target" | "lun" | "inquiry" | "inquiryData"
+> {
+  readonly properties: DiskProperties;
+}
+
 /** Requests that one `read` or `write` keeps in flight when it is larger than the largest transfer. */
 const PIECES_IN_FLIGHT = 8;
 /** The parameter list of UNMAP has a u16 length. */
@@ -81,23 +89,20 @@ export class ScsiDisk implements DiskQueueOwner {
   /** The look at everything that has not begun. */
   #nextLook: Promise<void> | undefined;
 
-  private constructor(
-    executor: CommandExecutor,
-    found: FoundUnit,
-    properties: DiskProperties,
-    events: DiskEvents,
-  ) {
-    this.target = found.target;
-    this.lun = found.lun;
-    this.inquiry = found.inquiry;
-    this.inquiryData = found.inquiryData;
+  /** Makes a face of a disk whose description is known, over the executor's channel. */
+  constructor(executor: CommandExecutor, description: DiskDescription, events: DiskEvents) {
+    const { target, lun, inquiry, inquiryData, properties } = description;
+    this.target = target;
+    this.lun = lun;
+    this.inquiry = inquiry;
+    this.inquiryData = inquiryData;
     const { version, maxTransferBytes } = executor.queue.parameters!;
     this.maxTransferBytes = maxTransferBytes;
     this.#version = version;
     this.#executor = executor;
     this.#events = events;
     this.#properties = properties;
-    this.#unit = new LogicalUnit(executor, found.target, found.lun);
+    this.#unit = new LogicalUnit(executor, target, lun);
     this.#unit.onAttention = (additionalSense) => this.#act(additionalSense);
   }
 
@@ -113,7 +118,13 @@ export class ScsiDisk implements DiskQueueOwner {
     const { blockBytes } = properties.capacity;
     if (blockBytes > maxTransferBytes)
       throw new ScsiError("ERR_SCSI_UNSUPPORTED", `blocks of ${blockBytes} bytes`);
-    return new ScsiDisk(executor, found, properties, events);
+    return new ScsiDisk(executor, { ...found, properties }, events);
+  }
+
+  /** What another CPU makes its face of the disk from. */
+  get description(): DiskDescription {
+    const { target, lun, inquiry, inquiryData } = this;
+    return { target, lun, inquiry, inquiryData, properties: this.#properties };
   }
 
   /** Without padding, as are `product` and `revision`: for example `Msft`, `Virtual Disk`, `1.0`. */
@@ -298,9 +309,16 @@ export class ScsiDisk implements DiskQueueOwner {
     this.#leave(new ScsiError("ERR_SCSI_DISK_CHANGED", `another disk is at ${this.#name()} now`));
   }
 
-  /** The controller goes away, and the disk with it. */
-  controllerGone(reason: Error): void {
+  /** The controller, or this CPU's channel to it, goes away, and the disk with it. Tells nobody. */
+  end(reason: Error): void {
     this.#gone ??= reason;
+  }
+
+  /** Takes over what another CPU has found out. @returns False if that is about another disk. */
+  follow({ inquiry, properties }: DiskDescription): boolean {
+    if (!this.#isSame(inquiry, properties)) return false;
+    this.#properties = properties;
+    return true;
   }
 
   /**
@@ -418,13 +436,17 @@ export class ScsiDisk implements DiskQueueOwner {
       return;
     }
     const properties = await readDiskProperties(this.#quietUnit(), found.inquiry, this.#version);
-    const same =
-      properties.identity.name === this.identity.name &&
-      found.inquiry.vendor === this.vendor &&
-      found.inquiry.product === this.product &&
-      properties.capacity.blockBytes === this.blockBytes;
-    if (same) this.#update(properties);
+    if (this.#isSame(found.inquiry, properties)) this.#update(properties);
     else this.replaced();
+  }
+
+  #isSame(inquiry: StandardInquiry, { identity, capacity }: DiskProperties): boolean {
+    return (
+      identity.name === this.identity.name &&
+      inquiry.vendor === this.vendor &&
+      inquiry.product === this.product &&
+      capacity.blockBytes === this.blockBytes
+    );
   }
 
   /** A unit for asking about the disk itself: whoever asks sees to the news that comes meanwhile. */

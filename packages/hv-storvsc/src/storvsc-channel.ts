@@ -1,9 +1,15 @@
-import type { SubChannel, VmbusDevice } from "@hyperv-is/vmbus-core";
+import type {
+  ChannelClosedReason,
+  QueueHandle,
+  SubChannel,
+  VmbusDevice,
+} from "@hyperv-is/vmbus-core";
 import type { StorvscParameters } from "./negotiation.js";
 import { STORAGE_OPEN_USER_DATA_BYTES } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
+import type { QueueMessage, QueueNews, StorvscQueueHalf } from "./queue-half.js";
+import type { DiskDescription } from "./scsi-disk.js";
 import type { StorvscContext } from "./storvsc-context.js";
-import type { StorvscQueue } from "./storvsc-queue.js";
 
 /** Where a channel comes from: the device itself for the primary, an offer of it for a sub-channel. */
 export type ChannelSource = Pick<
@@ -21,31 +27,37 @@ export interface ChannelOptions {
   readonly pathId: number;
 }
 
-/** An open channel: its rings at the host, and its queue on the CPU that it is bound to. */
+/** What one end of a channel has done, and how its rings are, as plain JSON: `StorvscQueue.inspect`. */
+export type ChannelInspection = Record<string, unknown>;
+
+/** An open channel: its rings at the host, and its queue half on the CPU that it is bound to. */
 export class StorvscChannel {
   readonly description: StorvscQueueDescription;
-  readonly queue: StorvscQueue;
+  readonly handle: QueueHandle<StorvscQueueHalf>;
   readonly #source: ChannelSource;
+  readonly #news: NewsBox;
   #closing: Promise<void> | undefined;
 
   private constructor(
     source: ChannelSource,
     description: StorvscQueueDescription,
-    queue: StorvscQueue,
+    handle: QueueHandle<StorvscQueueHalf>,
+    news: NewsBox,
   ) {
     this.#source = source;
     this.description = description;
-    this.queue = queue;
+    this.handle = handle;
+    this.#news = news;
   }
 
   /**
-   * Makes the rings, starts the queue on `cpu`, and opens the channel, in this order: the queue is there
+   * Makes the rings, starts the queue half on `cpu`, and opens the channel, in this order: the queue is there
    * when the host's first signal comes. Whatever fails, what was made before is taken back.
    *
    * @param parameters - What was agreed on the primary channel; absent for the primary channel itself.
    */
   static async open(
-    context: StorvscContext,
+    context: Pick<StorvscContext, "startQueue">,
     source: ChannelSource,
     cpu: number,
     options: ChannelOptions,
@@ -65,22 +77,77 @@ export class StorvscChannel {
       pathId,
       ...(parameters === undefined ? {} : { parameters }),
     };
-    let queue: StorvscQueue | undefined;
+    const news = new NewsBox();
+    let handle: QueueHandle<StorvscQueueHalf> | undefined;
     try {
-      queue = await context.startQueue(cpu, description);
+      handle = await context.startQueue(cpu, description, (message) =>
+        news.put(message as QueueNews),
+      );
       await source.openChannel(channel, new Uint8Array(STORAGE_OPEN_USER_DATA_BYTES));
-      return new StorvscChannel(source, description, queue);
+      return new StorvscChannel(source, description, handle, news);
     } catch (error) {
-      queue?.stop();
+      await handle?.stop();
       await source.closeChannel(channel);
       throw error;
     }
   }
 
-  /** Abandons what is outstanding, closes the channel at the host, and gives its rings back. Idempotent. */
-  close(): Promise<void> {
-    this.queue.stop();
-    this.#closing ??= this.#source.closeChannel(this.description.channel);
+  get cpu(): number {
+    return this.handle.cpu;
+  }
+
+  get relid(): number {
+    return this.description.channel.relid;
+  }
+
+  /** Has the news of the queue half heard, those that came before included. */
+  onNews(listener: (news: QueueNews) => void): void {
+    this.#news.open(listener);
+  }
+
+  /** Tells the CPU what disks there are. Rejects when it cannot make use of them, or is gone. */
+  async tellDisks(disks: readonly DiskDescription[]): Promise<void> {
+    await this.#ask({ kind: "disks", disks });
+  }
+
+  /** Has the CPU take no new requests; resolves when none is in flight, or the CPU is gone. */
+  async drain(): Promise<void> {
+    await this.#ask({ kind: "drain" }).catch(() => undefined);
+  }
+
+  /** Rejects when the CPU is gone. */
+  async inspect(): Promise<ChannelInspection> {
+    return (await this.#ask({ kind: "inspect" })) as ChannelInspection;
+  }
+
+  /** Abandons what is outstanding, closes the channel at the host, and gives its rings back. Never rejects. Idempotent. */
+  close(reason: ChannelClosedReason = "closed"): Promise<void> {
+    this.#closing ??= this.#close(reason);
     return this.#closing;
+  }
+
+  async #close(reason: ChannelClosedReason): Promise<void> {
+    await this.handle.stop(reason);
+    await this.#source.closeChannel(this.description.channel);
+  }
+
+  #ask(message: QueueMessage): Promise<unknown> {
+    return this.handle.ask(message);
+  }
+}
+
+/** Keeps news until somebody wants them. */
+class NewsBox {
+  #early: QueueNews[] = [];
+  #listener: ((news: QueueNews) => void) | undefined;
+
+  put(news: QueueNews): void {
+    if (this.#listener === undefined) this.#early.push(news);
+    else this.#listener(news);
+  }
+
+  open(listener: (news: QueueNews) => void): void {
+    this.#listener = listener;
+    for (const news of this.#early.splice(0)) listener(news);
   }
 }

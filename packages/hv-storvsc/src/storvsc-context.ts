@@ -1,10 +1,10 @@
 import type { ControlContext, VmbusDevice } from "@hyperv-is/vmbus-core";
-import type { StorvscQueue } from "./storvsc-queue.js";
+import type { StorvscQueueHalf } from "./queue-half.js";
 
 /** What the driver's control half uses of what a kernel offers: a `ControlContext` is one. */
 export interface StorvscContext extends Pick<
-  ControlContext<StorvscQueue>,
-  "timers" | "log" | "startQueue"
+  ControlContext<StorvscQueueHalf>,
+  "timers" | "cpus" | "log" | "startQueue"
 > {
   readonly device: Pick<
     VmbusDevice,

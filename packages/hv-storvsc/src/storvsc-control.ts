@@ -5,10 +5,16 @@ import {
   type StorvscParameters,
 } from "./negotiation.js";
 import { StorageClassId } from "./protocol/index.js";
+import type { StorvscQueueHalf } from "./queue-half.js";
 import { StorvscChannel, type ChannelOptions } from "./storvsc-channel.js";
 import { StorvscController, type BusLayout } from "./storvsc-controller.js";
 import type { StorvscContext } from "./storvsc-context.js";
 import type { StorvscQueue } from "./storvsc-queue.js";
+import {
+  wantedSubChannels,
+  type SubChannelRule,
+  type SubChannelWishes,
+} from "./sub-channel-rule.js";
 
 /** What can be chosen about a controller; FreeBSD's tunables `hw.storvsc.*` are among it. */
 export interface StorvscOptions extends NegotiationOptions {
@@ -28,13 +34,20 @@ export interface StorvscOptions extends NegotiationOptions {
   readonly drainTimeoutMs?: number;
   /** How often disks are asked whether they have news; never unless told. */
   readonly pollIntervalMs?: number;
+  /** How many sub-channels to ask for, beside what the host allows; `one-per-cpu` unless told. */
+  readonly subChannelRule?: SubChannelRule;
+  /** Channels at most, the primary's included (`chan_cnt`); 0, unless told, for no limit. */
+  readonly channelLimit?: number;
+  /** How long to wait for sub-channels that the host has promised; 2,000 unless told. Later ones are used all the same. */
+  readonly subChannelTimeoutMs?: number;
 }
 
 /** The boot processor: the primary channel is bound to it, so that the control half can call its queue. */
 const BOOT_CPU = 0;
 
 /**
- * Attaches a controller, on the boot processor: opens its channel, agrees on a version, finds the disks.
+ * Attaches a controller, on the boot processor: opens its channel, agrees on a version, finds the disks, and
+ * has sub-channels opened on the other CPUs.
  *
  * Rejects with `StorvscError` (or what the bus rejects with) when any step fails; the channel is closed then.
  */
@@ -53,20 +66,38 @@ export async function attachStorvsc(
   };
   const layout: BusLayout = { targets: options.targets ?? 2, luns: options.luns ?? 64, only };
   const primary = await StorvscChannel.open(context, device, BOOT_CPU, channelOptions);
+  let controller: StorvscController | undefined;
   try {
-    const parameters = await negotiate(context, primary.queue, options);
-    primary.queue.configure(parameters);
-    const controller = new StorvscController(context, [primary], parameters, {
+    const { queue } = localHalf(primary);
+    const parameters = await negotiate(context, queue, options);
+    queue.configure(parameters);
+    const wishes: SubChannelWishes = {
+      rule: options.subChannelRule ?? "one-per-cpu",
+      cpus: context.cpus.length,
+      channelLimit: options.channelLimit ?? 0,
+    };
+    controller = new StorvscController(context, primary, queue, parameters, {
       layout,
       drainTimeoutMs: options.drainTimeoutMs ?? 60_000,
       pollIntervalMs: options.pollIntervalMs ?? 0,
+      subChannels: {
+        wanted: wantedSubChannels(wishes, parameters.subChannelCountMax),
+        timeoutMs: options.subChannelTimeoutMs ?? 2_000,
+        channel: channelOptions,
+      },
     });
-    await controller.rescan();
+    await controller.start();
     return controller;
   } catch (error) {
-    await primary.close();
+    await (controller?.detach() ?? primary.close());
     throw error;
   }
+}
+
+/** The queue half of the primary channel, which is on this CPU. */
+function localHalf({ handle }: StorvscChannel): StorvscQueueHalf {
+  if (handle.local === undefined) throw new Error("the primary channel is on another CPU");
+  return handle.local;
 }
 
 /** Carries the effects of a negotiation out: one packet at a time, and one timer. */

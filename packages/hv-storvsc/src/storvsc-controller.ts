@@ -8,6 +8,8 @@ import { scanBus, scanUnit, type FoundUnit, type ScannedUnit } from "./scan.js";
 import { ScsiDisk, type DiskEvents } from "./scsi-disk.js";
 import type { StorvscChannel } from "./storvsc-channel.js";
 import type { StorvscContext } from "./storvsc-context.js";
+import type { StorvscQueue } from "./storvsc-queue.js";
+import { SubChannels, type SubChannelOptions } from "./sub-channels.js";
 
 /** News about a disk of a controller. */
 export interface DiskChange {
@@ -31,18 +33,21 @@ export interface ControllerOptions {
   readonly drainTimeoutMs: number;
   /** How often disks are asked whether they have news; 0: never. */
   readonly pollIntervalMs: number;
+  readonly subChannels: SubChannelOptions;
 }
 
 /**
- * An attached controller, and the disks behind it. Lives on the CPU of the primary channel, which carries
- * all requests, as do its disks.
+ * An attached controller, and the disks behind it. Lives on the CPU of the primary channel, as do its disks,
+ * whose requests go there. Code on other CPUs uses the disks by their sub-channels: `StorvscQueueHalf.disks`.
  */
 export class StorvscController implements DiskEvents {
   /** Which of Hyper-V's controllers it stands for: FreeBSD names them storvsc and blkvsc. */
   readonly kind: "scsi" | "ide";
   readonly parameters: StorvscParameters;
-  /** The open channels, the primary first. */
-  readonly channels: readonly StorvscChannel[];
+  /** The queue of the primary channel. */
+  readonly queue: StorvscQueue;
+  readonly #primary: StorvscChannel;
+  readonly #subChannels: SubChannels;
   readonly #context: StorvscContext;
   readonly #options: ControllerOptions;
   readonly #executor: CommandExecutor;
@@ -54,20 +59,20 @@ export class StorvscController implements DiskEvents {
   #scans = 0;
   /** A scan holds what it found against what was there. */
   #comparing = false;
-  #subChannelsOffered = 0;
   #detaching: Promise<void> | undefined;
 
-  /** Throws `ERR_STORVSC_MEMORY` when there is no room for a buffer. The primary's queue is configured. */
+  /** Throws `ERR_STORVSC_MEMORY` when there is no room for a buffer. The primary's `queue` is configured. */
   constructor(
     context: StorvscContext,
-    channels: readonly [StorvscChannel, ...StorvscChannel[]],
+    primary: StorvscChannel,
+    queue: StorvscQueue,
     parameters: StorvscParameters,
     options: ControllerOptions,
   ) {
-    const { queue } = channels[0];
     this.kind = context.device.classId === StorageClassId.ide ? "ide" : "scsi";
     this.parameters = parameters;
-    this.channels = channels;
+    this.queue = queue;
+    this.#primary = primary;
     this.#context = context;
     this.#options = options;
     this.#executor = new CommandExecutor(queue, context.timers);
@@ -75,10 +80,23 @@ export class StorvscController implements DiskEvents {
       busChanged: () => this.lunsChanged(),
       closed: (reason) => this.#closed(reason),
     };
-    // Offers that nobody asked for stay unopened: the host has nothing to lose by them.
-    context.device.onSubChannel(() => this.#subChannelsOffered++);
     void context.device.rescinded.then(() => queue.stop("rescinded"));
+    this.#subChannels = new SubChannels(context, primary.cpu, parameters, options.subChannels, {
+      disks: () => this.#disks.map(({ description }) => description),
+      diskNews: (channel, target, lun) => void this.#lookFor(channel, target, lun),
+      lunsChanged: () => this.lunsChanged(),
+    });
     this.#armPoll();
+  }
+
+  /** Finds the disks, and has the sub-channels opened. Rejects as `rescan` does. */
+  async start(): Promise<void> {
+    await Promise.all([this.rescan(), this.#subChannels.request(this.queue)]);
+  }
+
+  /** The open channels, the primary first. */
+  get channels(): readonly StorvscChannel[] {
+    return [this.#primary, ...this.#subChannels.list];
   }
 
   /** The disks that are there, by target and LUN. */
@@ -128,6 +146,7 @@ export class StorvscController implements DiskEvents {
   }
 
   changed(disk: ScsiDisk, resized: boolean): void {
+    this.#subChannels.publish();
     this.#tell(resized ? "resized" : "changed", disk);
   }
 
@@ -135,22 +154,34 @@ export class StorvscController implements DiskEvents {
     const at = this.#disks.indexOf(disk);
     if (at < 0) return;
     this.#disks.splice(at, 1);
+    this.#subChannels.publish();
     this.#tell("removed", disk);
     // Something may be in its place already; a scan that finds a disk gone looks there itself.
     if (!this.#comparing) this.lunsChanged();
   }
 
-  /** What there is to know about the controller, as plain JSON; counters have FreeBSD's names. */
-  inspect(): Record<string, unknown> {
+  /** What there is to know about the controller, as plain JSON; counters have FreeBSD's names. A channel whose CPU is gone is left out. */
+  async inspect(): Promise<Record<string, unknown>> {
+    const channels = this.channels.map((channel) => channel.inspect().catch(() => undefined));
+    const inspected = await Promise.all(channels);
     return {
       kind: this.kind,
       parameters: { ...this.parameters },
       scans: this.#scans,
-      subChannelsOffered: this.#subChannelsOffered,
+      subChannelsOffered: this.#subChannels.offered,
       orphans: this.#executor.orphans,
-      channels: this.channels.map((channel) => channel.queue.inspect()),
+      channels: inspected.filter((channel) => channel !== undefined),
       disks: this.#disks.map((disk) => disk.inspect()),
     };
+  }
+
+  /** A disk has said something on a sub-channel: what that means is for this CPU to find out. */
+  async #lookFor(channel: StorvscChannel, target: number, lun: number): Promise<void> {
+    const disk = this.#disks.find((candidate) => sameAddress(candidate, { target, lun }));
+    // A look that fails is made again when the next command meets the same.
+    await disk?.lookAgain().catch(() => undefined);
+    // Whatever it found: that CPU may have given up a disk that is there.
+    this.#subChannels.publishTo(channel);
   }
 
   async #scan(): Promise<void> {
@@ -209,6 +240,7 @@ export class StorvscController implements DiskEvents {
   #add(disk: ScsiDisk): void {
     this.#disks.push(disk);
     this.#disks.sort((left, right) => left.target - right.target || left.lun - right.lun);
+    this.#subChannels.publish();
     this.#tell("added", disk);
   }
 
@@ -243,28 +275,30 @@ export class StorvscController implements DiskEvents {
     // A disk that looks at itself again would go on when nothing is in flight, and lose its buffer.
     this.#executor.refuse();
     await this.#drain();
-    // Sub-channels before the primary.
-    for (const channel of [...this.channels].reverse()) await channel.close();
+    await this.#subChannels.close();
+    await this.#primary.close();
   }
 
-  /** Waits until nothing is in flight, but not for ever. */
+  /** Waits until nothing is in flight on any channel, but not for ever. */
   async #drain(): Promise<void> {
-    const { queue } = this.channels[0]!;
+    const { queue } = this;
     const { timers } = this.#context;
     const deadline = timers.now() + this.#options.drainTimeoutMs;
     let timer: Timer | undefined;
     const timeUp = new Promise<void>((resolve) => {
       timer = timers.after(this.#options.drainTimeoutMs, resolve);
     });
+    const subChannels = this.#subChannels.drain();
     while (queue.outstanding > 0 && timers.now() < deadline)
       await Promise.race([queue.drained(), timeUp]);
+    await Promise.race([subChannels, timeUp]);
     timer?.cancel();
   }
 
   /** No disk of this controller takes requests any more. */
   #end(reason: StorvscError): void {
     for (const disk of this.#disks.splice(0)) {
-      disk.controllerGone(reason);
+      disk.end(reason);
       this.#tell("removed", disk);
     }
   }

@@ -39,7 +39,7 @@ describe("attach", () => {
     expect(rig.calls).toEqual(["prepare 64+64 on 0", "start on 0", "bind", "open"]);
     expect(rig.openUserData).toEqual(new Uint8Array(24));
     expect(controller.parameters.version).toBe(0x0600);
-    expect(controller.inspect()).toMatchObject({ kind: "scsi", scans: 1 });
+    expect(await controller.inspect()).toMatchObject({ kind: "scsi", scans: 1 });
   });
 
   test("the initialisation is BEGIN, versions newest first, properties, END, then the scan", async () => {
@@ -177,7 +177,7 @@ describe("attach", () => {
     expect(controller.parameters.subChannelCountMax).toBe(4);
     rig.offerSubChannel({} as Parameters<typeof rig.offerSubChannel>[0]);
     expect(controller.channels).toHaveLength(1);
-    expect(controller.inspect()).toMatchObject({ subChannelsOffered: 1 });
+    expect(await controller.inspect()).toMatchObject({ subChannelsOffered: 1 });
     expect(rig.host.requests.map(({ operation }) => operation)).not.toContain(
       VstorOperation.createSubChannels,
     );
@@ -341,7 +341,7 @@ describe("the bus changes", () => {
     for (let count = 0; count < 100; count++) enumerate(rig);
     await rig.rest();
     await rig.settle(controller.rescan());
-    expect(controller.inspect()["scans"]).toBeLessThanOrEqual(5);
+    expect((await controller.inspect())["scans"]).toBeLessThanOrEqual(5);
   });
 
   test("another disk at the same place is another disk, though the LUN was never seen absent", async () => {
@@ -391,7 +391,7 @@ describe("the bus changes", () => {
     };
     await rig.settle(controller.rescan());
     await rig.rest();
-    expect(controller.inspect()["scans"]).toBe(2);
+    expect((await controller.inspect())["scans"]).toBe(2);
     expect(controller.disks).toHaveLength(1);
   });
 

@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
 import { KERNEL_INTERFACE, type DriverModule } from "@hyperv-is/vmbus-core";
 import manifest from "../package.json" with { type: "json" };
-import { senseText, type StorvscController, type StorvscQueue } from "../src/index.js";
+import { senseText, type StorvscController, type StorvscQueueHalf } from "../src/index.js";
 import * as file from "../src/module.js";
 import { StorageClassId } from "../src/protocol/index.js";
 
 test("the module is what a kernel loads", () => {
-  const module: DriverModule<StorvscQueue, StorvscController> = file;
+  const module: DriverModule<StorvscQueueHalf, StorvscController> = file;
   expect(module).toMatchObject({
     name: "hv_storvsc",
     version: manifest.version,

@@ -1,6 +1,7 @@
 import {
   GuestMemory,
   PageAllocator,
+  localQueue,
   type ChannelDescription,
   type QueueContext,
   type SubChannel,
@@ -21,6 +22,8 @@ import { ScriptedHost } from "./scripted-host.js";
 export interface RigOptions {
   readonly ringPages?: number;
   readonly memoryPages?: number;
+  /** Pages of it, from the start, that are the CPU's; all unless told. */
+  readonly arenaPages?: number;
   readonly target?: RamTarget;
   readonly classId?: string;
   readonly instanceId?: string;
@@ -43,17 +46,18 @@ export class Rig {
   rescind: () => void = () => undefined;
   offerSubChannel: (channel: SubChannel) => void = () => undefined;
   readonly queueContext: QueueContext;
-  readonly context: StorvscContext;
+  context: StorvscContext;
   readonly #ringPages: number;
 
   constructor(options: RigOptions = {}) {
     const pages = options.memoryPages ?? 2048;
     const ringPages = (this.#ringPages = options.ringPages ?? 17);
     this.memory = new GuestMemory(new ArrayBuffer(pages * PAGE_SIZE));
+    const arenaPages = options.arenaPages ?? pages;
     this.allocator = new PageAllocator(
       this.memory,
       2 * ringPages * PAGE_SIZE,
-      (pages - 2 * ringPages) * PAGE_SIZE,
+      (arenaPages - 2 * ringPages) * PAGE_SIZE,
     );
     this.target = options.target ?? new RamTarget();
     this.host = new ScriptedHost(this.memory, this.target.script);
@@ -78,10 +82,12 @@ export class Rig {
     this.context = {
       timers: this.timers,
       log: (line) => this.log.push(line),
-      startQueue: (cpu, description) => {
+      cpus: [0],
+      startQueue: (cpu, description, told) => {
         this.calls.push(`start on ${cpu}`);
         // A description crosses threads: it has to be plain data.
-        return Promise.resolve(driver.queue(this.queueContext, structuredClone(description)));
+        const half = driver.queue(this.queueContext, structuredClone(description), told);
+        return Promise.resolve(localQueue(cpu, half));
       },
       device: {
         classId: options.classId ?? StorageClassId.scsi,
@@ -138,11 +144,11 @@ export class Rig {
     promise.then(done, done);
     const limit = this.timers.now() + maxMs;
     for (let idle = 0; ;) {
-      const before = this.host.requests.length;
+      const before = this.moves;
       this.run();
       await new Promise((resolve) => setImmediate(resolve));
       if (settled as boolean) return promise;
-      if (this.host.requests.length !== before) idle = 0;
+      if (this.moves !== before) idle = 0;
       else if (++idle > 2) {
         const wait = this.timers.nextMs - this.timers.now();
         if (this.timers.nextMs > limit) throw new Error("the promise does not settle");
@@ -155,11 +161,16 @@ export class Rig {
   /** Lets everything happen that can happen without time. */
   async rest(): Promise<void> {
     for (let idle = 0; idle < 5; idle++) {
-      const before = this.host.requests.length;
+      const before = this.moves;
       this.run();
       await new Promise((resolve) => setImmediate(resolve));
-      if (this.host.requests.length !== before) idle = 0;
+      if (this.moves !== before) idle = 0;
     }
+  }
+
+  /** Grows with everything that happens at the host. */
+  protected get moves(): number {
+    return this.host.requests.length;
   }
 }
 

@@ -90,7 +90,9 @@ describe("what a disk says about itself", () => {
     expect(disk.inquiryData).toHaveLength(104);
     expect(disk.inquiry.version).toBe(5);
     expect(disk.queueDepthMax).toBeGreaterThan(400);
-    expect(JSON.parse(JSON.stringify(controller.inspect()))).toMatchObject({ disks: [{ lun: 0 }] });
+    expect(JSON.parse(JSON.stringify(await controller.inspect()))).toMatchObject({
+      disks: [{ lun: 0 }],
+    });
   });
 
   describe("which of its blocks take room", () => {
@@ -298,7 +300,7 @@ describe("read and write", () => {
       ++seen === 3 ? failed(SenseKey.mediumError, AdditionalSense.writeFault) : undefined;
     const code = await codeOf(rig.settle(disk.write(0, pattern(64 * 4096))));
     expect(code).toBe("ERR_SCSI_CHECK_CONDITION");
-    expect(controller.channels[0]!.queue.outstanding).toBe(0);
+    expect(controller.queue.outstanding).toBe(0);
     // Eight at a time, and no new one after the failure was seen.
     expect(seen).toBeLessThanOrEqual(3 + 8);
   });
@@ -333,7 +335,7 @@ describe("read and write", () => {
 
   test("counters say how much went which way", async () => {
     const { rig, disk, controller } = await attached();
-    const { counters } = controller.channels[0]!.queue;
+    const { counters } = controller.queue;
     const before = { ...counters };
     await rig.settle(disk.read(0, new Uint8Array(512)));
     await rig.settle(disk.flush());

@@ -6,6 +6,8 @@ import {
   type DriverModule,
   type HypervisorPort,
   type MessageLink,
+  type QueueHalf,
+  type TellControl,
 } from "@hyperv-is/vmbus-core";
 import { CpuLink } from "./cpu-link.js";
 import { Doorbell, DoorbellCause } from "./doorbell.js";
@@ -71,7 +73,7 @@ export interface Vcpu<Program = unknown> extends WorkerContext<VcpuData<Program>
   /** Loads a driver module from its file on this processor. Rejects as `importDriver` does, whose parameters these are. */
   loadDriver(file: string, shownAs?: string): Promise<DriverModule>;
   /** Makes the queue half of a driver on this processor from the description that its control half published. */
-  startQueue(driver: string, description: unknown): unknown;
+  startQueue(driver: string, description: unknown, tell: TellControl): QueueHalf;
   /** The line to another processor; undefined if there is none. */
   peer(cpu: number): MessageLink | undefined;
 }
@@ -139,10 +141,10 @@ export async function runVcpu<Program = unknown>(
           loaded.set(driver.name, driver);
           return driver;
         },
-        startQueue(driver, description) {
+        startQueue(driver, description, tell) {
           const found = loaded.get(driver);
           if (found === undefined) throw new Error(`${driver} is not loaded on CPU ${data.index}`);
-          return found.queue(cpu, description);
+          return found.queue(cpu, description, tell);
         },
         peer: (other) => peers.get(other),
       };

@@ -3,6 +3,7 @@ import type { ChannelDescription } from "./channel-description.js";
 import type { Timers } from "./clock.js";
 import type { GuestMemory } from "./guest-memory.js";
 import type { PageAllocator } from "./page-allocator.js";
+import type { QueueHalf, QueueHandle, TellControl } from "./queue-handle.js";
 
 /** The contract between a kernel and a driver module; a module of another number is refused at load time. */
 export const KERNEL_INTERFACE = 1;
@@ -91,22 +92,27 @@ export interface QueueContext {
 }
 
 /** What the kernel offers to a driver's control half. */
-export interface ControlContext<Queue> {
+export interface ControlContext<Queue extends QueueHalf> {
   readonly device: VmbusDevice;
   readonly timers: Timers;
-  /** Number of CPUs that queues can live on. */
-  readonly cpus: number;
+  /** The CPUs that queues can live on, the boot processor first. */
+  readonly cpus: readonly number[];
   /** One line for dmesg, without the device's name. */
   log(line: string): void;
-  /** Constructs the driver's queue half on a CPU from a plain description. */
-  startQueue(cpu: number, description: unknown): Promise<Queue>;
+  /**
+   * Constructs the driver's queue half on a CPU from a plain description. Rejects if it cannot be constructed,
+   * or if the CPU is gone.
+   *
+   * @param told - Gets the messages of the queue half.
+   */
+  startQueue(cpu: number, description: unknown, told: TellControl): Promise<QueueHandle<Queue>>;
 }
 
 /**
- * A driver as the kernel loads it: two halves and a contract. `Queue` is what `queue` makes and `control`
- * gets back; `Attached` is the driver's public face.
+ * A driver as the kernel loads it: two halves and a contract. `Queue` is what `queue` makes, and what `control`
+ * gets a handle of; `Attached` is the driver's public face.
  */
-export interface DriverModule<Queue = unknown, Attached = unknown> {
+export interface DriverModule<Queue extends QueueHalf = QueueHalf, Attached = unknown> {
   /** FreeBSD's module name, for example `hv_storvsc`. */
   readonly name: string;
   /** Version of the package. */
@@ -119,6 +125,6 @@ export interface DriverModule<Queue = unknown, Attached = unknown> {
   probe(classId: string): string | undefined;
   /** Attaches a device, on the boot processor. */
   control(context: ControlContext<Queue>): Promise<Attached>;
-  /** Makes the part of the driver that lives on the CPU of a channel. */
-  queue(context: QueueContext, description: unknown): Queue;
+  /** Makes the part of the driver that lives on the CPU of a channel. @param tell - Sends its messages. */
+  queue(context: QueueContext, description: unknown, tell: TellControl): Queue;
 }

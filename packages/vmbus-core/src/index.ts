@@ -41,6 +41,18 @@ export {
   type SubChannel,
   type VmbusDevice,
 } from "./driver.js";
+export { CallLink, RemoteError, type Procedures } from "./call-link.js";
+export {
+  QueueTable,
+  RemoteQueues,
+  localQueue,
+  type ControlProcedures,
+  type QueueHalf,
+  type QueueHandle,
+  type QueueProcedures,
+  type StartQueue,
+  type TellControl,
+} from "./queue-handle.js";
 export { VmbusError } from "./errors.js";
 export { EventFlags } from "./event-flags.js";
 export { MessageSlotControl, messageSlotControl, type MessageSlotFactory } from "./message-slot.js";

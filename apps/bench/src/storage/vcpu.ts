@@ -6,7 +6,13 @@ import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
-import { Vmbus, type HypervisorPort, type Timer, type Timers } from "@hyperv-is/vmbus-core";
+import {
+  Vmbus,
+  localQueue,
+  type HypervisorPort,
+  type Timer,
+  type Timers,
+} from "@hyperv-is/vmbus-core";
 import { HYPERCALL_CODE_MASK, HypercallCode } from "@hyperv-is/vmbus-core/protocol";
 import { ReadLoad, type ReadPlan } from "./read-load.js";
 
@@ -129,9 +135,10 @@ class Guest {
     this.#controller = await driver.control({
       device,
       timers,
-      cpus: 1,
+      cpus: [0],
       log: () => undefined,
-      startQueue: (_cpu, description) => Promise.resolve(driver.queue(cpu, description)),
+      startQueue: (number, description, told) =>
+        Promise.resolve(localQueue(number, driver.queue(cpu, description, told))),
     });
     this.#disk = this.#controller.disks[0];
     if (this.#disk === undefined) throw new Error("the controller has no disk");

@@ -5,6 +5,8 @@ import {
   type DriverModule,
   type GuestCpu,
   type HypervisorPort,
+  type QueueHandle,
+  type TellControl,
   type Timers,
   type VmbusDevice,
   type VmbusOptions,
@@ -47,7 +49,12 @@ export interface KernelOptions {
   /** Size of the kernel's own file, for `kldstat`. */
   readonly kernelBytes: number;
   /** Constructs a driver's queue half on a CPU. */
-  startQueue(cpu: number, driver: string, description: unknown): unknown;
+  startQueue(
+    cpu: number,
+    driver: string,
+    description: unknown,
+    told: TellControl,
+  ): Promise<QueueHandle>;
   /** Gets each line of dmesg as it is printed. */
   readonly onLine: (line: string) => void;
   /** What the bus is told besides. */
@@ -170,14 +177,15 @@ export class Kernel implements GuestSystem {
   }
 
   /** State and counters of bus and drivers, as plain JSON. */
-  inspect(): Record<string, unknown> {
+  async inspect(): Promise<Record<string, unknown>> {
+    const controllers = this.#attached.map(async ({ device, controller }) => ({
+      device: device.name,
+      ...(await controller.inspect()),
+    }));
     return {
       vmbus: this.#vmbus.inspect(),
       cpu: { ...this.#options.cpu.counters },
-      controllers: this.#attached.map(({ device, controller }) => ({
-        device: device.name,
-        ...controller.inspect(),
-      })),
+      controllers: await Promise.all(controllers),
     };
   }
 
@@ -226,11 +234,11 @@ export class Kernel implements GuestSystem {
     const controller = (await module.control({
       device,
       timers: this.#options.timers,
-      cpus: this.#options.cpus,
+      cpus: [0],
       log: (line) => this.dmesg.print(`${node.name}: ${line}`),
-      startQueue: (cpu, description) => {
+      startQueue: (cpu, description, told) => {
         this.#boundCpus.set(device.relid, cpu);
-        return Promise.resolve(this.#options.startQueue(cpu, module.name, description));
+        return this.#options.startQueue(cpu, module.name, description, told);
       },
     })) as StorvscController;
     this.#attached.push({ device: node, vmbusDevice: device, controller });
@@ -285,9 +293,7 @@ export class Kernel implements GuestSystem {
   #addControllerSysctls(node: Device, device: VmbusDevice, controller: StorvscController): void {
     const prefix = `dev.${String(node.driver)}.${node.unit}`;
     const channel = `${prefix}.channel.${device.relid}`;
-    const queue = controller.channels[0]?.queue;
-    if (queue === undefined) return;
-    const { counters } = queue;
+    const { counters } = controller.queue;
     const { sysctl } = this;
     sysctl.show(`${prefix}.data_bio_cnt`, "# of bio data block", () => counters.data_bio_cnt);
     sysctl.show(`${prefix}.data_vaddr_cnt`, "# of vaddr data block", () => counters.data_vaddr_cnt);

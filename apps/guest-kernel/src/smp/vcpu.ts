@@ -5,7 +5,7 @@ import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
-import { PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
+import { PageAllocator, localQueue, type DriverModule } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
@@ -65,7 +65,8 @@ class Guest {
       identity: program.identity,
       cpus: program.cpus,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
-      startQueue: (_cpu, driver, description) => vcpu.startQueue(driver, description),
+      startQueue: (cpu, driver, description, told) =>
+        Promise.resolve(localQueue(cpu, vcpu.startQueue(driver, description, told))),
       onLine: (line) => this.#send({ kind: "message", line }),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
@@ -87,9 +88,12 @@ class Guest {
 
   receive(request: ConsoleRequest): void {
     if (request.kind === "shutdown") void this.#shutdown().finally(this.#end);
-    else if (request.kind === "inspect")
-      this.#send({ kind: "inspected", id: request.id, state: this.#kernel.inspect() });
+    else if (request.kind === "inspect") void this.#inspect(request.id);
     else this.#console.receive(request);
+  }
+
+  async #inspect(id: number): Promise<void> {
+    this.#send({ kind: "inspected", id, state: await this.#kernel.inspect() });
   }
 
   async #shutdown(): Promise<void> {

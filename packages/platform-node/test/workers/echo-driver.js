@@ -77,6 +77,16 @@ export class EchoQueue {
     this.#send();
   }
 
+  /** @returns {undefined} */
+  answer() {
+    return undefined;
+  }
+
+  /** @param {ChannelClosedReason} [reason] */
+  stop(reason) {
+    this.#context.unbindChannel(this.#description.channel, reason);
+  }
+
   /** @param {Channel} channel */
   packet(channel) {
     const { type, idLow } = channel.incoming;

@@ -34,14 +34,14 @@ await runVcpu([echo], {
     const order = /** @type {Order} */ (message);
     switch (order.order) {
       case "open":
-        queue = /** @type {EchoQueue} */ (vcpu.startQueue(order.driver, order.echo));
+        queue = startEcho(vcpu, order);
         void queue.finished.then((result) => vcpu.starter.send(result));
         vcpu.starter.send("bound");
         return;
       case "open later":
         // By one of Node's events, while the pump sleeps.
         setTimeout(() => {
-          queue = /** @type {EchoQueue} */ (vcpu.startQueue(order.driver, order.echo));
+          queue = startEcho(vcpu, order);
           void queue.greeted.then(() => vcpu.starter.send("heard"));
         }, 20);
         return;
@@ -63,6 +63,15 @@ await runVcpu([echo], {
     }
   },
 });
+
+/**
+ * @param {Vcpu<Program>} vcpu
+ * @param {{ driver: string, echo: EchoDescription }} order
+ */
+function startEcho(vcpu, { driver, echo: description }) {
+  const half = vcpu.startQueue(driver, description, () => undefined);
+  return /** @type {EchoQueue} */ (/** @type {unknown} */ (half));
+}
 
 /**
  * Passes a number on to the next processor, one less, until it is 0.

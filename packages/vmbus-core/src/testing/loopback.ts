@@ -14,8 +14,10 @@ export interface ConnectOptions {
   readonly right: ChannelHandler;
   /** Pages of each ring, control page included; 17 unless told, which is 64 KiB of data. */
   readonly ringPages?: number;
-  /** Memory to take the rings from, at its start; a buffer of its own unless told. */
+  /** Memory to take the rings from; a buffer of its own unless told. */
   readonly memory?: GuestMemory;
+  /** Where the rings begin in it; 0 unless told. */
+  readonly address?: number;
   /** Control words of each end. */
   readonly leftControl?: RingControlFactory;
   readonly rightControl?: RingControlFactory;
@@ -36,10 +38,11 @@ export interface ConnectedChannels {
  */
 export function connectedChannels(options: ConnectOptions): ConnectedChannels {
   const pages = options.ringPages ?? 17;
+  const address = options.address ?? 0;
   const memory = options.memory ?? new GuestMemory(new ArrayBuffer(2 * pages * PAGE_SIZE));
-  const toRight = RingArea.at(memory, 0, pages);
-  const toLeft = RingArea.at(memory, pages * PAGE_SIZE, pages);
-  memory.clear(0, 2 * pages * PAGE_SIZE);
+  const toRight = RingArea.at(memory, address, pages);
+  const toLeft = RingArea.at(memory, address + pages * PAGE_SIZE, pages);
+  memory.clear(address, 2 * pages * PAGE_SIZE);
   const leftControl = options.leftControl ?? ringControl;
   const rightControl = options.rightControl ?? ringControl;
   const dispatcher = new ChannelDispatcher();

@@ -2,6 +2,11 @@ import { accessSync, constants, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import {
+  SUB_CHANNELS_MAX,
+  subChannelPolicies,
+  type SubChannelPolicy,
+} from "@hyperv-is/hyperv-host";
+import {
   HostOptionError,
   hostOptions,
   hostOptionsUsage,
@@ -14,7 +19,8 @@ import { Interruption } from "@hyperv-is/platform-node";
 import { BootError } from "./boot-error.js";
 import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
 import { junitReport } from "./junit.js";
-import { boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
+import { tune } from "./kernel/tunables.js";
+import { CPUS_MAX, boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
 
 /** What the command line got wrong; exit status 2. */
@@ -27,9 +33,11 @@ export const bootUsage = `usage: guest-kernel boot [options]
 
 Boots a guest on the embedded Hyper-V host and leaves you at its console, or runs commands there.
 
-  --cpus N                 virtual processors; this release has 1
+  --cpus N                 virtual processors, 1 to ${CPUS_MAX} (1)
   --memory SIZE            guest memory, 32M to 4G (256M)
   --module FILE            load a driver module instead of the driver in tree
+  --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
+  --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
   --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated. Without a terminal and --exec the guest then runs
                            until it is interrupted
@@ -45,6 +53,8 @@ interface BootArguments {
   readonly memoryBytes: number;
   readonly modules: string[];
   readonly nbd: NbdExportOptions[];
+  readonly tunables: Readonly<Record<string, string>>;
+  readonly subChannels: SubChannelPolicy | undefined;
   readonly lines: string[];
   readonly report: string | undefined;
   readonly json: boolean;
@@ -73,6 +83,38 @@ function parseNbd(text: string): NbdExportOptions {
   }
 }
 
+function parseCpus(text: string): number {
+  const cpus = /^\d{1,9}$/.test(text) ? Number(text) : NaN;
+  if (cpus >= 1 && cpus <= CPUS_MAX) return cpus;
+  throw new UsageMistake(`${`--cpus ${text}`.trim()}: write a number from 1 to ${CPUS_MAX}`);
+}
+
+/** Names and values; what they mean is for the kernel to know. */
+function parseSettings(texts: readonly string[]): Readonly<Record<string, string>> {
+  const settings: Record<string, string> = {};
+  for (const text of texts) {
+    const [, name, value] = /^([^=]+)=(.*)$/.exec(text) ?? [];
+    if (name === undefined || value === undefined)
+      throw new UsageMistake(`--set ${text}: write it as NAME=VALUE`);
+    settings[name] = value;
+  }
+  try {
+    tune(settings);
+  } catch (error) {
+    throw new UsageMistake(`--set: ${(error as Error).message}`);
+  }
+  return settings;
+}
+
+function parseSubChannels(text: string): SubChannelPolicy {
+  const named = subChannelPolicies.find((policy) => policy === text);
+  if (named !== undefined) return named;
+  if (/^\d{1,4}$/.test(text) && Number(text) <= SUB_CHANNELS_MAX) return Number(text);
+  throw new UsageMistake(
+    `--sub-channels ${text}: a number up to ${SUB_CHANNELS_MAX}, or ${subChannelPolicies.join(", ")}`,
+  );
+}
+
 /** Throws `UsageMistake`, and `HostOptionError` for what is said of the host. */
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
@@ -81,6 +123,8 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     memory: { type: "string" },
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
+    set: { type: "string", multiple: true },
+    "sub-channels": { type: "string" },
     exec: { type: "string", multiple: true },
     report: { type: "string" },
     json: { type: "boolean" },
@@ -99,18 +143,15 @@ function parseBootArguments(args: readonly string[]): BootArguments {
         `To attach the image as a disk of that guest: guest-kernel boot --disk ${positionals[0]!}\n` +
         `To boot a 32-bit system from it, with its own drivers: hyperv-pc boot --boot-disk ${positionals[0]!}`,
     );
-  const cpusText = values.cpus ?? "1";
-  if (!/^\d+$/.test(cpusText))
-    throw new UsageMistake(`${`--cpus ${cpusText}`.trim()}: write a number, at least 1`);
-  const cpus = Number(cpusText);
-  if (cpus < 1) throw new UsageMistake(`--cpus ${cpus}: at least 1`);
-  if (cpus > 1) throw new UsageMistake(`--cpus ${cpus}: this release has one CPU`);
   return {
     host: parseHostOptions(values),
-    cpus,
+    cpus: parseCpus(values.cpus ?? "1"),
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     modules: values.module ?? [],
     nbd: (values.nbd ?? []).map(parseNbd),
+    tunables: parseSettings(values.set ?? []),
+    subChannels:
+      values["sub-channels"] === undefined ? undefined : parseSubChannels(values["sub-channels"]),
     lines: values.exec ?? [],
     report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
@@ -204,6 +245,8 @@ async function runMachine(
     memoryBytes: parsed.memoryBytes,
     modules: parsed.modules,
     nbd: parsed.nbd,
+    tunables: parsed.tunables,
+    ...(parsed.subChannels !== undefined && { subChannels: parsed.subChannels }),
     ...(faults && { faults }),
     ...(trace && { trace }),
     ...(bus && { bus }),

@@ -4,6 +4,7 @@ export type BootErrorCode =
   | "ERR_MEMORY"
   | "ERR_MODULE_FILE"
   | "ERR_NBD"
+  | "ERR_TUNABLE"
   | "ERR_GUEST_FAILED"
   | "ERR_POWERED_OFF";
 

@@ -26,5 +26,6 @@ export {
   type DiskSource,
   type Fault,
   type FaultPlanData,
+  type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";

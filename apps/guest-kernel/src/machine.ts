@@ -1,10 +1,13 @@
 import { hostname } from "node:os";
 import {
+  VP_LIMIT,
   placeDisks,
+  subChannelsFor,
   type BusOptions,
   type DiskPlacement,
   type DiskSource,
   type FaultPlanData,
+  type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
 import { NodeHost, type NodeHostStats, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
@@ -21,7 +24,10 @@ import type { ConsoleReply, ConsoleRequest, GuestDisk } from "./console/console-
 import type { ListResult } from "./console/shell.js";
 import type { SystemIdentity } from "./kernel/guest-system.js";
 import { checkExport, type NbdExportOptions, type NbdServed } from "./nbd/export-address.js";
+import { tune } from "./kernel/tunables.js";
 import { cacheModule } from "./module-cache.js";
+import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
+import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
 import type { VcpuProgramData } from "./smp/vcpu.js";
 
 /** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
@@ -30,10 +36,14 @@ export type BootDisk = string | DiskSource | DiskPlacement;
 export interface BootOptions {
   /** `da0`, `da1`, ... in this order on each controller, one controller after the other. */
   readonly disks?: readonly BootDisk[];
-  /** Virtual processors; so far 1. */
+  /** Virtual processors, each a thread: 1, unless told, to 64. */
   readonly cpus?: number;
-  /** Guest memory, a multiple of 1 MiB from 32 MiB to 4 GiB; 256 MiB unless told. */
+  /** Guest memory, a multiple of 1 MiB from 32 MiB to 4 GiB, and 4 MiB for each CPU but the first; 256 MiB unless told. */
   readonly memoryBytes?: number;
+  /** Loader tunables by name, such as `hw.vmbus.signal_optimization`; `sysctl` shows them. */
+  readonly tunables?: Readonly<Record<string, string | number>>;
+  /** Sub-channels that the host lets each SCSI controller have; `one-per-cpu` unless told. */
+  readonly subChannels?: SubChannelPolicy;
   /** Driver modules to load from files instead of the drivers in tree of the same name. */
   readonly modules?: readonly string[];
   /** What the host's bus speaks: its versions, among others. */
@@ -87,11 +97,12 @@ export interface MachineHost {
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
 }
 
-const MEGABYTE = 2 ** 20;
-const MIN_MEMORY_BYTES = 32 * MEGABYTE;
-const MAX_MEMORY_BYTES = 4096 * MEGABYTE;
-/** The first pages stay unused, so that an address of 0 is always a mistake. */
-const FIRST_ARENA_BYTES = 64 * 1024;
+/** What the hypervisor has room for. */
+export const CPUS_MAX = VP_LIMIT;
+const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
+
+/** What all virtual processors are given. */
+type ProcessorData = Pick<VcpuData<VcpuProgramData>, "memory" | "program">;
 
 function placement(disk: BootDisk): DiskPlacement {
   if (typeof disk === "string") return { source: { kind: "image", path: disk } };
@@ -127,7 +138,9 @@ interface PendingAnswer {
 export class Machine implements AsyncDisposable {
   readonly host: MachineHost;
   readonly #host: NodeHost;
+  /** The boot processor: the guest's kernel and its console. */
   readonly #vcpu: WorkerHandle<ConsoleRequest, ConsoleReply>;
+  readonly #processors: ApplicationProcessors;
   readonly #options: BootOptions;
   readonly #dmesg: string[] = [];
   readonly #lines = new Map<number, PendingLine>();
@@ -145,16 +158,34 @@ export class Machine implements AsyncDisposable {
   #booted: () => void = () => undefined;
   #failed: (error: Error) => void = () => undefined;
 
-  private constructor(host: NodeHost, options: BootOptions, data: VcpuData<VcpuProgramData>) {
+  private constructor(
+    host: NodeHost,
+    options: BootOptions,
+    layout: MemoryLayout,
+    data: ProcessorData,
+  ) {
     this.#host = host;
     this.#options = options;
     // Nobody has to wait for it.
     this.ended.catch(() => undefined);
+    this.#processors = new ApplicationProcessors(host, layout, data, (cpu, reason) =>
+      this.#vcpu.post({ kind: "cpu-lost", cpu, reason }),
+    );
+    const { peers } = this.#processors;
+    const arena = layout.arenas[0]!;
+    const boot: VcpuData<VcpuProgramData> = {
+      ...data,
+      index: 0,
+      arenaAddress: arena.address,
+      arenaBytes: arena.lengthBytes,
+      peers,
+    };
     this.#vcpu = startWorker<ConsoleRequest, ConsoleReply>({
-      entry: "@hyperv-is/guest-kernel/smp/vcpu",
+      entry: VCPU_ENTRY,
       from: import.meta.url,
       name: "vcpu0",
-      data,
+      data: boot,
+      transfer: peers.map(({ port }) => port),
       doorbell: host.doorbellOf(0),
       onMessage: (reply) => this.#receive(reply),
       onExit: ({ error }) => {
@@ -178,24 +209,20 @@ export class Machine implements AsyncDisposable {
 
   /** Starts a machine and resolves when its guest has booted. See `boot`. */
   static async start(options: BootOptions): Promise<Machine> {
-    const { cpus = 1, memoryBytes = 256 * MEGABYTE, disks = [], modules = [] } = options;
-    if (cpus !== 1)
-      throw new BootError(
-        "ERR_CPUS",
-        Number.isInteger(cpus) && cpus > 1
-          ? `${cpus} CPUs: this release has one`
-          : `${cpus} CPUs: a machine needs one`,
-      );
-    const fits = memoryBytes >= MIN_MEMORY_BYTES && memoryBytes <= MAX_MEMORY_BYTES;
-    if (!fits || memoryBytes % MEGABYTE !== 0)
-      throw new BootError(
-        "ERR_MEMORY",
-        `${memoryBytes} bytes of memory: it must be whole MiB, from 32M to 4096M`,
-      );
+    const { cpus = 1, memoryBytes = DEFAULT_MEMORY_BYTES, disks = [], modules = [] } = options;
+    if (!Number.isInteger(cpus) || cpus < 1 || cpus > CPUS_MAX)
+      throw new BootError("ERR_CPUS", `${cpus} CPUs: a machine has 1 to ${CPUS_MAX}`);
+    const layout = layoutMemory(memoryBytes, cpus);
+    const tunables = tune(options.tunables ?? {});
+    const subChannelsMax = subChannelsFor(options.subChannels ?? "one-per-cpu", cpus);
     const nbd = (options.nbd ?? []).map(checkExport);
     // Whoever copies a disk wants to know what need not be copied.
     const holes = nbd.length > 0 ? { tellsHoles: true } : {};
-    const controllers = placeDisks(disks.map((disk) => ({ ...holes, ...placement(disk) })));
+    const placements = disks.map((disk) => ({ ...holes, ...placement(disk) }));
+    const controllers = placeDisks(placements).map((controller) => ({
+      ...controller,
+      subChannelsMax,
+    }));
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);
     let failed: (error: Error) => void = () => undefined;
@@ -208,19 +235,16 @@ export class Machine implements AsyncDisposable {
       ...(options.trace && { trace: options.trace }),
       onFailure: (error) => failed(error),
     });
-    const half = memoryBytes / 2;
-    const machine = new Machine(host, options, {
-      index: 0,
+    const machine = new Machine(host, options, layout, {
       memory: memory.wasm,
-      arenaAddress: FIRST_ARENA_BYTES,
-      arenaBytes: half - FIRST_ARENA_BYTES,
       program: {
         state: host.state.buffer,
         cpus,
+        tunables,
         identity: identity(),
         modules: moduleFiles,
-        programsAddress: half,
-        programsBytes: half,
+        programsAddress: layout.programs.address,
+        programsBytes: layout.programs.lengthBytes,
         nbd,
       },
     });
@@ -308,8 +332,11 @@ export class Machine implements AsyncDisposable {
   }
 
   async #kill(): Promise<void> {
-    await this.#vcpu.stop();
-    await this.#host.stop();
+    try {
+      await Promise.all([this.#vcpu.stop(), this.#processors.stopAll()]);
+    } finally {
+      await this.#host.stop();
+    }
   }
 
   #ask(request: (id: number) => ConsoleRequest): Promise<ConsoleReply> {
@@ -346,6 +373,9 @@ export class Machine implements AsyncDisposable {
       }
       case "done":
         void this.#done(reply);
+        return;
+      case "stop-cpu":
+        this.#processors.stop(reply.cpu);
         return;
       case "completions":
       case "inspected":

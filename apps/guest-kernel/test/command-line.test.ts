@@ -26,10 +26,20 @@ const run = (...args: string[]): { status: number | null; stdout: string; stderr
 describe("a wrong command line ends with status 2 and says what to write", () => {
   const cases: [string[], string][] = [
     [["frob"], "unknown command 'frob'; 'guest-kernel --help' lists them"],
-    [["boot", "--cpus", "0"], "--cpus 0: at least 1"],
-    [["boot", "--cpus", "4"], "this release has one CPU"],
+    [["boot", "--cpus", "0"], "--cpus 0: write a number from 1 to 64"],
+    [["boot", "--cpus", "65"], "--cpus 65: write a number from 1 to 64"],
     [["boot", "--cpus", "two"], "--cpus two: write a number"],
     [["boot", "--cpus="], "--cpus: write a number"],
+    [["boot", "--set", "hw.ncpu"], "--set hw.ncpu: write it as NAME=VALUE"],
+    [["boot", "--set", "hw.nope=1"], "there is no tunable hw.nope; there are hw.vmbus."],
+    [
+      ["boot", "--set", "hw.vmbus.signal_optimization=maybe"],
+      "hw.vmbus.signal_optimization=maybe: a whole number from 0 to 1",
+    ],
+    [
+      ["boot", "--sub-channels", "many"],
+      "--sub-channels many: a number up to 1023, or one-per-cpu",
+    ],
     [
       ["boot", "--memory", "1M"],
       "1048576 bytes of memory: it must be whole MiB, from 32M to 4096M",

@@ -389,7 +389,9 @@ test("whoever asks a machine that goes off gets an answer or hears that it is of
 
 test("machines that cannot be are refused", async () => {
   await expect(boot({ cpus: 0 })).rejects.toMatchObject({ code: "ERR_CPUS" });
-  await expect(boot({ cpus: 2 })).rejects.toMatchObject({ code: "ERR_CPUS" });
+  await expect(boot({ cpus: 65 })).rejects.toMatchObject({ code: "ERR_CPUS" });
+  await expect(boot({ cpus: 1.5 })).rejects.toMatchObject({ code: "ERR_CPUS" });
+  await expect(boot({ tunables: { "hw.nope": 1 } })).rejects.toMatchObject({ code: "ERR_TUNABLE" });
   await expect(boot({ memoryBytes: 1000 })).rejects.toMatchObject({ code: "ERR_MEMORY" });
 });
 

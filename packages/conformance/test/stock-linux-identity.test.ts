@@ -79,6 +79,7 @@ class OwnGuest implements AsyncDisposable {
             device,
             timers,
             cpus: [0],
+            tunable: () => undefined,
             log: () => undefined,
             startQueue: (number, description, told) =>
               Promise.resolve(

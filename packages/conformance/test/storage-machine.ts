@@ -336,6 +336,7 @@ export class StorageMachine {
         device,
         timers: this.timers,
         cpus: [0],
+        tunable: () => undefined,
         log: (line) => void this.log.push(line),
         // What goes from CPU to CPU is plain data.
         startQueue: (cpu, description, told) =>

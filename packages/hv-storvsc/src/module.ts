@@ -5,6 +5,7 @@ import {
   type QueueContext,
   type TellControl,
 } from "@hyperv-is/vmbus-core";
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { StorageClassId } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
@@ -33,9 +34,17 @@ export function probe(classId: string): string | undefined {
   return undefined;
 }
 
-/** Attaches a controller with the defaults of `attachStorvsc`. */
+/** Attaches a controller as the kernel's tunables want it: FreeBSD's `hw.storvsc.*`, and `hw.storvsc.chan_extra`. */
 export function control(context: ControlContext<StorvscQueueHalf>): Promise<StorvscController> {
-  return attachStorvsc(context);
+  const ringBytes = context.tunable("hw.storvsc.ringbuffer_size");
+  const slots = context.tunable("hw.storvsc.max_io");
+  const channelLimit = context.tunable("hw.storvsc.chan_cnt");
+  return attachStorvsc(context, {
+    ...(ringBytes !== undefined && { ringPages: Math.max(2, Math.floor(ringBytes / PAGE_SIZE)) }),
+    ...(slots !== undefined && { slots }),
+    ...(channelLimit !== undefined && { channelLimit }),
+    subChannelRule: context.tunable("hw.storvsc.chan_extra") === 1 ? "freebsd-10.2" : "one-per-cpu",
+  });
 }
 
 /** Makes the queue half from a `StorvscQueueDescription`. */

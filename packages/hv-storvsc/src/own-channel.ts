@@ -8,6 +8,7 @@ import {
   type QueueContext,
   type Timers,
 } from "@hyperv-is/vmbus-core";
+import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { StorageClassId } from "./protocol/index.js";
 import type { StorvscQueueDescription } from "./queue-description.js";
 import { StorvscQueueHalf } from "./queue-half.js";
@@ -60,6 +61,7 @@ export function attachOverChannel(
       device: {
         classId: StorageClassId.scsi,
         instanceId: "00000000-0000-0000-0000-000000000000",
+        busVersion: ProtocolVersion.v5_3,
         rescinded: new Promise(() => undefined),
         prepareChannel: () => Promise.resolve(description),
         openChannel: () => Promise.resolve(),

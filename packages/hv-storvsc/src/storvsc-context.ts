@@ -10,6 +10,7 @@ export interface StorvscContext extends Pick<
     VmbusDevice,
     | "classId"
     | "instanceId"
+    | "busVersion"
     | "rescinded"
     | "prepareChannel"
     | "openChannel"

@@ -1,3 +1,4 @@
+import { versionHas } from "@hyperv-is/vmbus-core/protocol";
 import {
   Negotiation,
   type NegotiationInput,
@@ -76,12 +77,15 @@ export async function attachStorvsc(
       cpus: context.cpus.length,
       channelLimit: options.channelLimit ?? 0,
     };
+    // A bus that has no sub-channels offers none, whatever the controller says.
+    const offered = versionHas(device.busVersion, "subChannels");
+    const subChannelsMax = offered ? parameters.subChannelCountMax : 0;
     controller = new StorvscController(context, primary, queue, parameters, {
       layout,
       drainTimeoutMs: options.drainTimeoutMs ?? 60_000,
       pollIntervalMs: options.pollIntervalMs ?? 0,
       subChannels: {
-        wanted: wantedSubChannels(wishes, parameters.subChannelCountMax),
+        wanted: wantedSubChannels(wishes, subChannelsMax),
         timeoutMs: options.subChannelTimeoutMs ?? 2_000,
         channel: channelOptions,
       },

@@ -270,6 +270,8 @@ export class StorvscQueue implements ChannelHandler {
       bounceBuffers: this.#pool === undefined ? 0 : this.#pool.size,
       closed: this.#closedReason ?? null,
       counters: { ...this.counters },
+      channel: { ...this.#channel.counters },
+      rings: { rx: this.#channel.incoming.inspect(), tx: this.#channel.outgoing.inspect() },
     };
   }
 

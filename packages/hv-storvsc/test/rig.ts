@@ -6,7 +6,7 @@ import {
   type QueueContext,
   type SubChannel,
 } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { PAGE_SIZE, ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import {
   connectedChannels,
   type ConnectedChannels,
@@ -27,6 +27,7 @@ export interface RigOptions {
   readonly target?: RamTarget;
   readonly classId?: string;
   readonly instanceId?: string;
+  readonly busVersion?: ProtocolVersion;
 }
 
 /** A CPU, a bus with one device, and a scripted host behind it: everything that the driver is handed. */
@@ -92,6 +93,7 @@ export class Rig {
       device: {
         classId: options.classId ?? StorageClassId.scsi,
         instanceId: options.instanceId ?? "f8b3781a-1e82-4818-a1c3-63d806ec15bb",
+        busVersion: options.busVersion ?? ProtocolVersion.v5_3,
         rescinded: new Promise((resolve) => (this.rescind = resolve)),
         prepareChannel: ({ outgoingPages, incomingPages, cpu }) => {
           this.calls.push(`prepare ${outgoingPages}+${incomingPages} on ${cpu}`);

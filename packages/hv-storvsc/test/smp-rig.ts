@@ -10,7 +10,7 @@ import {
   type QueueProcedures,
   type SubChannel,
 } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { PAGE_SIZE, type ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { connectedChannels, type ConnectedChannels } from "@hyperv-is/vmbus-core/testing";
 import * as driver from "../src/module.js";
 import type { ScsiDisk, StorvscQueueHalf } from "../src/index.js";
@@ -137,6 +137,7 @@ export interface SmpRigOptions {
   readonly onCreate?: (rig: SmpRig, count: number) => void;
   /** Status of that answer. */
   readonly createStatus?: number;
+  readonly busVersion?: ProtocolVersion;
 }
 
 /** Several CPUs, and a controller that has sub-channels: all in one thread, each CPU behind its line. */
@@ -150,7 +151,7 @@ export class SmpRig extends Rig {
   readonly #hosts = new Map<number, ScriptedHost>();
   readonly #ringsAddress: number;
 
-  constructor({ cpus, subChannels, onCreate, createStatus = 0 }: SmpRigOptions) {
+  constructor({ cpus, subChannels, onCreate, createStatus = 0, busVersion }: SmpRigOptions) {
     // The boot processor's memory, then the arenas of the others, then the rings of sub-channels.
     const bootPages = 2048;
     const ringsPage = bootPages + cpus * ARENA_PAGES;
@@ -158,6 +159,7 @@ export class SmpRig extends Rig {
       memoryPages: ringsPage + 32 * 2 * RING_PAGES,
       arenaPages: bootPages,
       target: new RamTarget({ subChannels }),
+      ...(busVersion !== undefined && { busVersion }),
     });
     this.#ringsAddress = ringsPage * PAGE_SIZE;
     this.cpus = Array.from(

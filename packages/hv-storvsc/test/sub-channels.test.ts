@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { PacketType } from "@hyperv-is/vmbus-core/protocol";
+import { PacketType, ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { DiskOperation, Outcome, type StorvscController } from "../src/index.js";
 import { AdditionalSense, Opcode, SenseKey, VstorOperation } from "../src/protocol/index.js";
 import { wantedSubChannels, type SubChannelRule } from "../src/sub-channel-rule.js";
@@ -48,6 +48,12 @@ describe("the number of sub-channels", () => {
       VstorOperation.createSubChannels,
     );
     expect(placesOf(controller)).toEqual(["14@0"]);
+  });
+
+  test("a bus that has none is asked for none", async () => {
+    const rig = rigWithDisk({ cpus: 4, subChannels: 4, busVersion: ProtocolVersion.v1_1 });
+    expect(placesOf(await rig.attach())).toEqual(["14@0"]);
+    expect(rig.created).toEqual([]);
   });
 
   test("the rule of 10.2 makes one more channel than there are CPUs", async () => {

@@ -118,3 +118,9 @@ export { RamDisk, type RamDiskOptions } from "./storvsp/ram-disk.js";
 export { ScsiDisk } from "./storvsp/scsi-disk.js";
 export { ScsiResult } from "./storvsp/scsi-result.js";
 export { StorvspController } from "./storvsp/storvsp-controller.js";
+export {
+  SUB_CHANNELS_MAX,
+  subChannelPolicies,
+  subChannelsFor,
+  type SubChannelPolicy,
+} from "./storvsp/sub-channel-policy.js";

@@ -97,6 +97,8 @@ export interface ControlContext<Queue extends QueueHalf> {
   readonly timers: Timers;
   /** The CPUs that queues can live on, the boot processor first. */
   readonly cpus: readonly number[];
+  /** The value of a loader tunable, by FreeBSD's name; undefined if the kernel does not have it. */
+  tunable(name: string): number | undefined;
   /** One line for dmesg, without the device's name. */
   log(line: string): void;
   /**

@@ -136,6 +136,7 @@ class Guest {
       device,
       timers,
       cpus: [0],
+      tunable: () => undefined,
       log: () => undefined,
       startQueue: (number, description, told) =>
         Promise.resolve(localQueue(number, driver.queue(cpu, description, told))),

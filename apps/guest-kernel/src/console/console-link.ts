@@ -16,6 +16,8 @@ export type ConsoleRequest =
   | { readonly kind: "taken"; readonly id: number }
   | { readonly kind: "complete"; readonly id: number; readonly line: string }
   | { readonly kind: "inspect"; readonly id: number }
+  /** The thread of a CPU has ended. */
+  | { readonly kind: "cpu-lost"; readonly cpu: number; readonly reason: string }
   | { readonly kind: "shutdown" };
 
 /** A disk of the guest. */
@@ -49,4 +51,6 @@ export type ConsoleReply =
       readonly powerOff: boolean;
     }
   | { readonly kind: "completions"; readonly id: number; readonly words: readonly string[] }
-  | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> };
+  | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> }
+  /** A CPU does not answer: its thread is to be ended. */
+  | { readonly kind: "stop-cpu"; readonly cpu: number };

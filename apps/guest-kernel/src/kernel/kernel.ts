@@ -5,8 +5,6 @@ import {
   type DriverModule,
   type GuestCpu,
   type HypervisorPort,
-  type QueueHandle,
-  type TellControl,
   type Timers,
   type VmbusDevice,
   type VmbusOptions,
@@ -14,6 +12,7 @@ import {
 import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
 import type { StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
+import type { CpuSet } from "../smp/cpu-set.js";
 import type { GuestBuffer } from "./block-device.js";
 import { Device } from "./device-tree.js";
 import type {
@@ -26,8 +25,10 @@ import type {
 import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
 import { LinkerFiles } from "./linker-files.js";
 import { lowestFree } from "./lowest-free.js";
-import { MessageBuffer } from "./message-buffer.js";
+import type { MessageBuffer } from "./message-buffer.js";
+import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
+import { tunables, type TunableValues } from "./tunables.js";
 
 /** A driver as this kernel has it: compiled in, or loaded from a file of ports. */
 export interface KernelDriver {
@@ -45,18 +46,12 @@ export interface KernelOptions {
   readonly programs: PageAllocator;
   readonly drivers: readonly KernelDriver[];
   readonly identity: SystemIdentity;
-  readonly cpus: number;
+  readonly tunables: TunableValues;
+  /** The CPUs; started by the kernel. */
+  readonly cpus: CpuSet;
+  readonly dmesg: MessageBuffer;
   /** Size of the kernel's own file, for `kldstat`. */
   readonly kernelBytes: number;
-  /** Constructs a driver's queue half on a CPU. */
-  startQueue(
-    cpu: number,
-    driver: string,
-    description: unknown,
-    told: TellControl,
-  ): Promise<QueueHandle>;
-  /** Gets each line of dmesg as it is printed. */
-  readonly onLine: (line: string) => void;
   /** What the bus is told besides. */
   readonly bus?: Partial<VmbusOptions>;
 }
@@ -80,14 +75,13 @@ export class Kernel implements GuestSystem {
   readonly #vmbus: Vmbus;
   readonly #vmbusDevice: Device;
   readonly #attached: Attached[] = [];
-  readonly #boundCpus = new Map<number, number>();
   #shuttingDown: Promise<void> | undefined;
 
   constructor(options: KernelOptions) {
     const { cpu, hypervisor, identity } = options;
     this.#options = options;
     this.identity = identity;
-    this.dmesg = new MessageBuffer(options.onLine);
+    this.dmesg = options.dmesg;
     this.#cam = new Cam(this.dmesg, cpu.memory);
     this.devices = new Device({ driver: "nexus", unit: 0 });
     const acpi = new Device({ driver: "acpi", unit: 0 }, this.devices);
@@ -99,7 +93,8 @@ export class Kernel implements GuestSystem {
       { driver: "vmbus", unit: 0, description: "Hyper-V Vmbus" },
       container,
     );
-    this.#vmbus = new Vmbus({ ...options.bus, cpu, hypervisor });
+    const vpIndexes = Array.from({ length: options.cpus.count }, (_, vp) => vp);
+    this.#vmbus = new Vmbus({ ...options.bus, cpu, hypervisor, vpIndexes });
     const inTree = options.drivers.filter(({ file }) => file === undefined);
     this.linker.add("/boot/kernel/kernel", options.kernelBytes, [
       "vmbus",
@@ -111,13 +106,16 @@ export class Kernel implements GuestSystem {
   }
 
   get offers(): readonly OfferedChannel[] {
-    return this.#vmbus.devices.map(({ relid, classId, instanceId }) => ({
-      relid,
-      subChannelIndex: 0,
-      classId,
-      instanceId,
-      cpu: this.#boundCpus.get(relid),
-    }));
+    return this.#vmbus
+      .inspect()
+      .channels.filter(({ state }) => state !== "gone")
+      .map(({ relid, index, classId, instanceId, state, cpu }) => ({
+        relid,
+        subChannelIndex: index,
+        classId,
+        instanceId,
+        cpu: state === "open" ? cpu : undefined,
+      }));
   }
 
   get buses(): readonly CamBus[] {
@@ -133,7 +131,7 @@ export class Kernel implements GuestSystem {
    * A device that cannot be attached is left out, with a line in dmesg. Rejects when there is no bus.
    */
   async boot(): Promise<void> {
-    const { hypervisor, identity, cpu } = this.#options;
+    const { hypervisor, identity, cpu, cpus } = this.#options;
     this.dmesg.print(
       `${identity.type} ${identity.release} ${identity.version}`,
       ...hypervisorLines(hypervisor),
@@ -145,6 +143,9 @@ export class Kernel implements GuestSystem {
     );
     this.#addSystemSysctls();
     cpu.start();
+    if (cpus.count > 1)
+      this.dmesg.print(`FreeBSD/SMP: Multiprocessor System Detected: ${cpus.count} CPUs`);
+    await cpus.start();
     const version = await this.#vmbus.connect();
     this.dmesg.print(`vmbus0: version ${formatVersion(version)}`);
     this.sysctl.show("dev.vmbus.0.version", "vmbus version", () => formatVersion(version));
@@ -197,6 +198,7 @@ export class Kernel implements GuestSystem {
     const failed = flushed.filter(({ status }) => status === "rejected").length;
     this.dmesg.print(failed === 0 ? "All buffers synced." : `Giving up on ${failed} disks`);
     for (const { controller } of [...this.#attached].reverse()) await controller.detach();
+    await this.#options.cpus.halt();
     await this.#vmbus.unload();
     this.#options.cpu.stop();
   }
@@ -234,25 +236,30 @@ export class Kernel implements GuestSystem {
     const controller = (await module.control({
       device,
       timers: this.#options.timers,
-      cpus: [0],
+      cpus: this.#options.cpus.online,
+      tunable: (name) => this.#tunable(name),
       log: (line) => this.dmesg.print(`${node.name}: ${line}`),
-      startQueue: (cpu, description, told) => {
-        this.#boundCpus.set(device.relid, cpu);
-        return this.#options.startQueue(cpu, module.name, description, told);
-      },
+      startQueue: (cpu, description, told) =>
+        this.#options.cpus.startQueue(cpu, module.name, description, told),
     })) as StorvscController;
     this.#attached.push({ device: node, vmbusDevice: device, controller });
-    this.#addControllerSysctls(node, device, controller);
+    addStorageSysctls(this.sysctl, `dev.${String(node.driver)}.${node.unit}`, controller);
     void device.rescinded.then(() => {
       if (this.#shuttingDown !== undefined) return;
       this.dmesg.print(`${node.name}: chan${device.relid} revoked`, `${node.name}: detached`);
-      this.#boundCpus.delete(device.relid);
       this.#cam.detach(controller);
       this.#forget(node);
       const at = this.#attached.findIndex((one) => one.device === node);
       if (at >= 0) this.#attached.splice(at, 1);
     });
     await this.#cam.attach(controller, node.unit);
+  }
+
+  /** The value of a tunable by its name; undefined if there is none. */
+  #tunable(name: string): number | undefined {
+    const keys = Object.keys(tunables) as (keyof typeof tunables)[];
+    const key = keys.find((candidate) => tunables[candidate].name === name);
+    return key && this.#options.tunables[key];
   }
 
   /** Takes a device that is gone out of the tree and of sysctl. */
@@ -273,10 +280,13 @@ export class Kernel implements GuestSystem {
       this.disks.map(({ name }) => name).join(" "),
     );
     sysctl.show("hw.machine", "Machine class", () => identity.machine);
-    sysctl.show("hw.ncpu", "Number of active CPUs", () => cpus);
+    sysctl.show("hw.ncpu", "Number of active CPUs", () => cpus.count);
+    sysctl.show("kern.smp.cpus", "Number of CPUs online", () => cpus.online.length);
     sysctl.show("hw.pagesize", "System memory page size", () => PAGE_SIZE);
     sysctl.show("hw.physmem", "Amount of physical memory (in bytes)", () => cpu.memory.sizeBytes);
     sysctl.show("hw.hv_vendor", "Hypervisor vendor", () => hypervisorVendor(hypervisor));
+    for (const key of Object.keys(tunables) as (keyof typeof tunables)[])
+      sysctl.show(tunables[key].name, tunables[key].description, () => this.#options.tunables[key]);
   }
 
   #addDeviceSysctls(device: Device): void {
@@ -288,30 +298,5 @@ export class Kernel implements GuestSystem {
     show("%location", "device location relative to parent", "");
     show("%pnpinfo", "device identification", device.pnpInfo);
     show("%parent", "parent device", device.parent?.name ?? "");
-  }
-
-  #addControllerSysctls(node: Device, device: VmbusDevice, controller: StorvscController): void {
-    const prefix = `dev.${String(node.driver)}.${node.unit}`;
-    const channel = `${prefix}.channel.${device.relid}`;
-    const { counters } = controller.queue;
-    const { sysctl } = this;
-    sysctl.show(`${prefix}.data_bio_cnt`, "# of bio data block", () => counters.data_bio_cnt);
-    sysctl.show(`${prefix}.data_vaddr_cnt`, "# of vaddr data block", () => counters.data_vaddr_cnt);
-    sysctl.show(`${prefix}.data_sg_cnt`, "# of sg data block", () => counters.data_sg_cnt);
-    sysctl.show(
-      `${channel}.send_req`,
-      "# of request sending from this channel",
-      () => counters.send_req,
-    );
-    const ring = (direction: "rx" | "tx"): string => {
-      const bound = this.#options.cpu.channel(device.relid);
-      const state = (direction === "tx" ? bound?.outgoing : bound?.incoming)?.inspect();
-      return state === undefined
-        ? ""
-        : `rindex:${state.readIndex} windex:${state.writeIndex} imask:${state.interruptMask} ravail:${state.readAvailable} wavail:${state.writeAvailable}`;
-    };
-    sysctl.show(`${channel}.br.tx.state`, "bufring state", () => ring("tx"));
-    sysctl.show(`${channel}.br.rx.state`, "bufring state", () => ring("rx"));
-    sysctl.show(`${channel}.cpu`, "owner CPU id", () => this.#boundCpus.get(device.relid) ?? 0);
   }
 }

@@ -2,14 +2,20 @@
 export interface SysctlNode {
   /** One line, as `sysctl -d` prints it. */
   readonly description: string;
-  read(): string | number;
+  /** The value; rejects when it cannot be had now. */
+  read(): string | number | Promise<string | number>;
   /** Sets the value; throws an `Error` whose message says what is wrong with the text. Absent: read only. */
   write?(text: string): void;
 }
 
+/** A leaf with its whole name. */
+export type SysctlLeaf = readonly [name: string, node: SysctlNode];
+
 /** The sysctl tree: FreeBSD's names, and values computed when they are read. */
 export class SysctlTree {
   readonly #nodes = new Map<string, SysctlNode>();
+  /** Parts of the tree that are made when somebody looks, by their names. */
+  readonly #mounts = new Map<string, () => readonly SysctlLeaf[]>();
 
   /** Adds a leaf; its name must be new. */
   add(name: string, node: SysctlNode): void {
@@ -18,23 +24,33 @@ export class SysctlTree {
   }
 
   /** Adds a leaf that only shows a value. */
-  show(name: string, description: string, read: () => string | number): void {
+  show(name: string, description: string, read: SysctlNode["read"]): void {
     this.add(name, { description, read });
+  }
+
+  /** Adds everything below a name, which may be different at each look. @param list - Returns whole names. */
+  mount(name: string, list: () => readonly SysctlLeaf[]): void {
+    this.#mounts.set(name, list);
   }
 
   /** Removes a leaf or everything below a name. */
   remove(name: string): void {
-    for (const [found] of this.find(name)) this.#nodes.delete(found);
+    for (const map of [this.#nodes, this.#mounts])
+      for (const found of map.keys()) if (isWithin(name, found)) map.delete(found);
   }
 
   /** The leaf of that name, or all leaves below it, in the order they were added. */
-  find(name: string): readonly (readonly [string, SysctlNode])[] {
-    const prefix = `${name}.`;
-    return [...this.#nodes].filter(([leaf]) => leaf === name || leaf.startsWith(prefix));
+  find(name: string): readonly SysctlLeaf[] {
+    return this.all().filter(([leaf]) => isWithin(name, leaf));
   }
 
   /** All leaves. */
-  all(): readonly (readonly [string, SysctlNode])[] {
-    return [...this.#nodes];
+  all(): readonly SysctlLeaf[] {
+    return [...this.#nodes, ...[...this.#mounts.values()].flatMap((list) => list())];
   }
+}
+
+/** True for a name itself, and for everything below it. */
+function isWithin(name: string, leaf: string): boolean {
+  return leaf === name || leaf.startsWith(`${name}.`);
 }

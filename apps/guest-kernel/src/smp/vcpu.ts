@@ -5,15 +5,19 @@ import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
-import { PageAllocator, localQueue, type DriverModule } from "@hyperv-is/vmbus-core";
+import { PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
 import { Kernel, type KernelDriver } from "../kernel/kernel.js";
+import { MessageBuffer } from "../kernel/message-buffer.js";
+import { readPartitionTable } from "../kernel/partitions.js";
 import type { NbdExportOptions } from "../nbd/export-address.js";
 import { NbdServer } from "../nbd/nbd-server.js";
-import { readPartitionTable } from "../kernel/partitions.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
+import type { TunableValues } from "../kernel/tunables.js";
+import { ApplicationProcessor, BOOT_CPU } from "./application-processor.js";
+import { CpuSet } from "./cpu-set.js";
 
 /** A driver module that was copied to a file that can be imported. */
 export interface ModuleFile {
@@ -27,6 +31,7 @@ export interface ModuleFile {
 export interface VcpuProgramData {
   readonly state: ArrayBufferLike;
   readonly cpus: number;
+  readonly tunables: TunableValues;
   readonly identity: SystemIdentity;
   readonly modules: readonly ModuleFile[];
   /** Guest pages for programs, in bytes, whole pages. */
@@ -43,14 +48,21 @@ const inTree: readonly DriverModule[] = [hvStorvsc];
 /** The guest on its boot processor: the kernel and its console. */
 class Guest {
   readonly #vcpu: Vcpu<VcpuProgramData>;
+  readonly #cpus: CpuSet;
   readonly #kernel: Kernel;
   readonly #console: ConsoleServer;
   #nbd: NbdServer | undefined;
   #end: () => void = () => undefined;
   readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
 
-  constructor(vcpu: Vcpu<VcpuProgramData>, loaded: readonly KernelDriver[]) {
+  constructor(
+    vcpu: Vcpu<VcpuProgramData>,
+    cpus: CpuSet,
+    dmesg: MessageBuffer,
+    loaded: readonly KernelDriver[],
+  ) {
     this.#vcpu = vcpu;
+    this.#cpus = cpus;
     const { program } = vcpu.data;
     const fromFiles = new Set(loaded.map(({ module }) => module.name));
     this.#kernel = new Kernel({
@@ -63,11 +75,10 @@ class Guest {
         ...loaded,
       ],
       identity: program.identity,
-      cpus: program.cpus,
+      tunables: program.tunables,
+      cpus,
+      dmesg,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
-      startQueue: (cpu, driver, description, told) =>
-        Promise.resolve(localQueue(cpu, vcpu.startQueue(driver, description, told))),
-      onLine: (line) => this.#send({ kind: "message", line }),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
@@ -89,6 +100,7 @@ class Guest {
   receive(request: ConsoleRequest): void {
     if (request.kind === "shutdown") void this.#shutdown().finally(this.#end);
     else if (request.kind === "inspect") void this.#inspect(request.id);
+    else if (request.kind === "cpu-lost") this.#cpus.lost(request.cpu, request.reason);
     else this.#console.receive(request);
   }
 
@@ -120,7 +132,54 @@ class Guest {
   }
 }
 
-let guest: Guest | undefined;
+/** The boot processor: the guest, as soon as its modules are loaded, and the other CPUs from the start. */
+class BootProcessor {
+  readonly #vcpu: Vcpu<VcpuProgramData>;
+  readonly #dmesg: MessageBuffer;
+  readonly #cpus: CpuSet;
+  #guest: Guest | undefined;
+  /** Requests that came before the guest. */
+  readonly #early: ConsoleRequest[] = [];
+
+  constructor(vcpu: Vcpu<VcpuProgramData>) {
+    this.#vcpu = vcpu;
+    const send = (reply: ConsoleReply): void => vcpu.starter.send(reply);
+    this.#dmesg = new MessageBuffer((line) => send({ kind: "message", line }));
+    const { cpus, tunables } = vcpu.data.program;
+    this.#cpus = new CpuSet({
+      count: cpus,
+      timers: vcpu.timers,
+      timeoutMs: tunables.cpuTimeoutMs,
+      line: (cpu) => vcpu.peer(cpu)!,
+      startLocalQueue: (driver, description, tell) => vcpu.startQueue(driver, description, tell),
+      stopCpu: (cpu) => send({ kind: "stop-cpu", cpu }),
+      print: (line) => this.#dmesg.print(line),
+    });
+  }
+
+  async run(): Promise<void> {
+    const loaded: KernelDriver[] = [];
+    for (const { path, importable, sizeBytes } of this.#vcpu.data.program.modules) {
+      const module = await this.#vcpu.loadDriver(importable, path);
+      if (loaded.some((other) => other.module.name === module.name))
+        throw new BootError("ERR_MODULE_FILE", `${path}: ${module.name} is loaded already`);
+      loaded.push({ module, file: { path, sizeBytes } });
+    }
+    const guest = new Guest(this.#vcpu, this.#cpus, this.#dmesg, loaded);
+    this.#guest = guest;
+    for (const request of this.#early.splice(0)) guest.receive(request);
+    await guest.boot();
+    await guest.ended;
+  }
+
+  receive(message: unknown, from: number | undefined): void {
+    if (from !== undefined) this.#cpus.receive(message, from);
+    else if (this.#guest === undefined) this.#early.push(message as ConsoleRequest);
+    else this.#guest.receive(message as ConsoleRequest);
+  }
+}
+
+let processor: BootProcessor | ApplicationProcessor | undefined;
 
 await runVcpu<VcpuProgramData>(inTree, {
   hypervisor({ data, memory }) {
@@ -133,17 +192,9 @@ await runVcpu<VcpuProgramData>(inTree, {
       clock: new NodeClock(),
     });
   },
-  async main(vcpu) {
-    const loaded: KernelDriver[] = [];
-    for (const { path, importable, sizeBytes } of vcpu.data.program.modules) {
-      const module = await vcpu.loadDriver(importable, path);
-      if (loaded.some((other) => other.module.name === module.name))
-        throw new BootError("ERR_MODULE_FILE", `${path}: ${module.name} is loaded already`);
-      loaded.push({ module, file: { path, sizeBytes } });
-    }
-    guest = new Guest(vcpu, loaded);
-    await guest.boot();
-    await guest.ended;
+  main(vcpu) {
+    processor = vcpu.index === BOOT_CPU ? new BootProcessor(vcpu) : new ApplicationProcessor(vcpu);
+    return processor.run();
   },
-  message: (_vcpu, message) => guest?.receive(message as ConsoleRequest),
+  message: (_vcpu, message, from) => processor?.receive(message, from),
 });

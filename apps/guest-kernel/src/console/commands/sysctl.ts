@@ -26,18 +26,25 @@ export const sysctl: Command = {
           complain(`oid '${name}' is read only`);
           continue;
         }
-        const before = node.read();
+        const before = await node.read();
         try {
           node.write(rest.join("="));
         } catch (error) {
           complain(`${name}: ${error instanceof Error ? error.message : String(error)}`);
           continue;
         }
-        await print(flags.has("n") ? String(node.read()) : `${name}: ${before} -> ${node.read()}`);
+        const after = await node.read();
+        await print(flags.has("n") ? String(after) : `${name}: ${before} -> ${after}`);
         continue;
       }
       for (const [leaf, node] of found) {
-        const value = flags.has("d") ? node.description : String(node.read());
+        let value = node.description;
+        try {
+          if (!flags.has("d")) value = String(await node.read());
+        } catch (error) {
+          complain(`${leaf}: ${error instanceof Error ? error.message : String(error)}`);
+          continue;
+        }
         if (flags.has("N")) await print(leaf);
         else await print(flags.has("n") ? value : `${leaf}: ${value}`);
       }

@@ -1,0 +1,91 @@
+import { BootError } from "../boot-error.js";
+
+/** A setting that is fixed when the guest boots, as FreeBSD's loader has them. A whole number. */
+export interface Tunable {
+  readonly name: string;
+  readonly description: string;
+  /** Unless set. */
+  readonly value: number;
+  readonly least: number;
+  readonly most: number;
+}
+
+const PAGE_BYTES = 4096;
+
+/** Every tunable of this kernel; names of FreeBSD where it has them. */
+export const tunables = {
+  signalOptimization: {
+    name: "hw.vmbus.signal_optimization",
+    description: "Ask for interrupts, and signal the host, once per batch",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
+  ringBytes: {
+    name: "hw.storvsc.ringbuffer_size",
+    description: "Hyper-V storage ringbuffer size",
+    value: 64 * PAGE_BYTES,
+    least: 2 * PAGE_BYTES,
+    most: 1024 * PAGE_BYTES,
+  },
+  maxIo: {
+    name: "hw.storvsc.max_io",
+    description: "Hyper-V storage max io limit",
+    value: 512,
+    least: 32,
+    most: 4096,
+  },
+  channelCount: {
+    name: "hw.storvsc.chan_cnt",
+    description: "# of channels to use",
+    value: 0,
+    least: 0,
+    most: 1024,
+  },
+  channelExtra: {
+    name: "hw.storvsc.chan_extra",
+    description: "One sub-channel for each CPU beside the primary channel, as FreeBSD 10.2",
+    value: 0,
+    least: 0,
+    most: 1,
+  },
+  cpuTimeoutMs: {
+    name: "kern.smp.timeout_ms",
+    description: "How long a CPU may be silent before it is stopped",
+    value: 30_000,
+    least: 100,
+    most: 3_600_000,
+  },
+} as const satisfies Readonly<Record<string, Tunable>>;
+
+/** The value of each tunable. */
+export type TunableValues = Readonly<Record<keyof typeof tunables, number>>;
+
+/**
+ * Takes settings by name.
+ *
+ * Throws `ERR_TUNABLE` for a name that no tunable has, or a text that is no number that it takes.
+ */
+export function tune(settings: Readonly<Record<string, string | number>>): TunableValues {
+  const values: Record<string, number> = {};
+  for (const [key, { value }] of Object.entries(tunables)) values[key] = value;
+  for (const [name, text] of Object.entries(settings)) {
+    const found = Object.entries(tunables).find(([, tunable]) => tunable.name === name);
+    if (found === undefined)
+      throw new BootError(
+        "ERR_TUNABLE",
+        `there is no tunable ${name}; there are ${Object.values(tunables)
+          .map((tunable) => tunable.name)
+          .join(", ")}`,
+      );
+    values[found[0]] = parseTunable(found[1], String(text));
+  }
+  return values as TunableValues;
+}
+
+/** The value that a text gives a tunable. Throws `ERR_TUNABLE`. */
+export function parseTunable({ name, least, most }: Tunable, text: string): number {
+  const value = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+  if (value >= least && value <= most) return value;
+  throw new BootError("ERR_TUNABLE", `${name}=${text}: a whole number from ${least} to ${most}`);
+}

@@ -1,0 +1,60 @@
+import { CallLink, QueueTable, type MessageLink } from "@hyperv-is/vmbus-core";
+import type { Vcpu } from "@hyperv-is/platform-node";
+import type { ApplicationProcedures, BootProcedures } from "./procedures.js";
+import type { VcpuProgramData } from "./vcpu.js";
+
+/** Number of the boot processor. */
+export const BOOT_CPU = 0;
+
+/**
+ * A CPU besides the boot processor: the data plane of the channels that are bound to it. It does what the boot
+ * processor calls for, until that halts it.
+ */
+export class ApplicationProcessor {
+  readonly #vcpu: Vcpu<VcpuProgramData>;
+  readonly #calls: CallLink<ApplicationProcedures, BootProcedures>;
+  #halt: () => void = () => undefined;
+  readonly #halted = new Promise<void>((resolve) => (this.#halt = resolve));
+
+  constructor(vcpu: Vcpu<VcpuProgramData>) {
+    this.#vcpu = vcpu;
+    const queues = new QueueTable(
+      ({ driver, description }, tell) => vcpu.startQueue(driver, description, tell),
+      (queue, message) => this.#quietly(this.#calls.call("tellControl", { queue, message })),
+    );
+    this.#calls = new CallLink(lineToBoot(vcpu), {
+      startQueue: (request) => queues.startQueue(request),
+      askQueue: (request) => queues.askQueue(request),
+      stopQueue: (request) => queues.stopQueue(request),
+      ping: () => undefined,
+      halt: () => this.#halt(),
+    });
+  }
+
+  /** From the first instruction to the last. */
+  async run(): Promise<void> {
+    const { cpu, data } = this.#vcpu;
+    for (const { path, importable } of data.program.modules)
+      await this.#vcpu.loadDriver(importable, path);
+    cpu.start();
+    await this.#calls.call("online", undefined);
+    await this.#halted;
+    cpu.stop();
+  }
+
+  /** A message of the boot processor. */
+  receive(message: unknown): void {
+    this.#calls.receive(message);
+  }
+
+  /** The boot processor may be gone by the time it would answer. */
+  #quietly(call: Promise<unknown>): void {
+    call.catch(() => undefined);
+  }
+}
+
+function lineToBoot(vcpu: Vcpu<VcpuProgramData>): MessageLink {
+  const line = vcpu.peer(BOOT_CPU);
+  if (line === undefined) throw new Error("there is no line to the boot processor");
+  return line;
+}

@@ -1,9 +1,10 @@
 import { defineConfig } from "vitest/config";
 import { sources } from "./vitest.js";
+import { watForTests } from "./wat.js";
 
 /** Campaigns take minutes to hours, one at a time, and say how far they are. */
 export default defineConfig({
-  plugins: [sources()],
+  plugins: [sources(), watForTests()],
   test: {
     include: ["**/test/*.soak.ts"],
     pool: "forks",

@@ -1,4 +1,5 @@
 import { defineConfig } from "tsup";
+import { watForBuilds } from "./wat.js";
 
 /**
  * One build for every package: each entry keeps its place below `dist`, so that the JavaScript and
@@ -15,5 +16,6 @@ export function library(...entries: readonly string[]): ReturnType<typeof define
     dts: false,
     clean: false,
     silent: true,
+    esbuildPlugins: [watForBuilds()],
   });
 }

@@ -2,6 +2,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { defineProject } from "vitest/config";
+import { watForTests } from "./wat.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const SOURCE = "@hyperv-is/source";
@@ -42,7 +43,7 @@ export function sources(): {
 /** A package's vitest project. */
 export function project(name: string): ReturnType<typeof defineProject> {
   return defineProject({
-    plugins: [sources()],
+    plugins: [sources(), watForTests()],
     test: {
       name: `@hyperv-is/${name}`,
       include: ["test/**/*.test.ts"],

@@ -1,4 +1,4 @@
-/** The part of WebAssembly that guest memory needs; the DOM library is deliberately absent. */
+/** The part of WebAssembly that the workspace needs; the DOM library is deliberately absent. */
 declare namespace WebAssembly {
   interface MemoryDescriptor {
     /** Pages of 64 KiB. */
@@ -10,4 +10,25 @@ declare namespace WebAssembly {
     constructor(descriptor: MemoryDescriptor);
     readonly buffer: ArrayBuffer | SharedArrayBuffer;
   }
+  type ImportValue = ((...args: never[]) => unknown) | object | number;
+  type ModuleImports = Record<string, ImportValue>;
+  type Imports = Record<string, ModuleImports>;
+  type ExportValue = ((...args: never[]) => unknown) | object | number;
+  type Exports = Record<string, ExportValue>;
+  interface ImportDescriptor {
+    readonly module: string;
+    readonly name: string;
+    readonly kind: "function" | "table" | "memory" | "global";
+  }
+  class Module {
+    static imports(module: Module): readonly ImportDescriptor[];
+    constructor(bytes: Uint8Array);
+    /** Only a compiled module is one. */
+    readonly [Symbol.toStringTag]: "WebAssembly.Module";
+  }
+  class Instance {
+    constructor(module: Module, imports: Imports);
+    readonly exports: Exports;
+  }
+  function validate(bytes: Uint8Array): boolean;
 }

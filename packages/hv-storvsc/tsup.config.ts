@@ -1,5 +1,6 @@
 import { defineConfig } from "tsup";
 import { library } from "../../tools/tsup.js";
+import { watForBuilds } from "../../tools/wat.js";
 
 /** The kernel module: one file that imports nothing, so that any kernel of ours can load it from a disk. */
 const kernelModule = defineConfig({
@@ -18,6 +19,7 @@ const kernelModule = defineConfig({
   dts: false,
   clean: false,
   silent: true,
+  esbuildPlugins: [watForBuilds()],
 });
 
 export default [library("index", "protocol/index", "module"), kernelModule].flat();

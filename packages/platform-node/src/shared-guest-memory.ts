@@ -1,28 +1,24 @@
-import { GuestMemory } from "@hyperv-is/vmbus-core";
+import { GuestMemory, ringCore, type WasmMemory } from "@hyperv-is/vmbus-core";
 import { PlatformError } from "./errors.js";
+
+export type { WasmMemory } from "@hyperv-is/vmbus-core";
 
 /** Guest memory comes in whole pages of WebAssembly, in bytes. */
 export const MEMORY_UNIT_BYTES = 65_536;
 
 /**
- * A `WebAssembly.Memory`, by the part of its shape that is used: a name of our own, because programs without
- * the DOM library have no declaration of the real one.
- */
-export interface WasmMemory {
-  readonly buffer: ArrayBuffer | SharedArrayBuffer;
-}
-
-/**
  * Guest memory that every thread of the process can see.
  *
- * Its buffer is that of a WebAssembly.Memory, so that a WebAssembly ring core can work on it too; it never
- * grows. Send `wasm` to a worker (`workerData` shares it) and wrap it there with `attachGuestMemory`.
+ * Its buffer is that of a WebAssembly.Memory, so that rings in it can be WebAssembly's work, and are unless
+ * `HYPERV_IS_RING_CORE=off` says otherwise; it never grows. Send `wasm` to a worker (`workerData` shares it) and
+ * wrap it there with `attachGuestMemory`.
  */
 export class SharedGuestMemory extends GuestMemory {
   readonly wasm: WasmMemory;
 
   constructor(wasm: WasmMemory) {
-    super(wasm.buffer);
+    const core = isRingCoreWanted() ? ringCore(wasm) : undefined;
+    super(wasm.buffer, 0, wasm.buffer.byteLength, core);
     this.wasm = wasm;
   }
 }
@@ -51,9 +47,23 @@ export function createGuestMemory(sizeBytes: number): SharedGuestMemory {
   return new SharedGuestMemory(wasm);
 }
 
-/** The memory that another thread made, from what it sent: the WebAssembly.Memory or its buffer. */
+/**
+ * The memory that another thread made, from what it sent: the WebAssembly.Memory or its buffer. Of a buffer alone
+ * rings are TypeScript's work.
+ */
 export function attachGuestMemory(source: WasmMemory): SharedGuestMemory;
 export function attachGuestMemory(source: ArrayBufferLike): GuestMemory;
 export function attachGuestMemory(source: WasmMemory | ArrayBufferLike): GuestMemory {
   return "buffer" in source ? new SharedGuestMemory(source) : new GuestMemory(source);
+}
+
+/** @throws PlatformError `ERR_BAD_SETTING` */
+function isRingCoreWanted(): boolean {
+  const { HYPERV_IS_RING_CORE: setting = "" } = process.env;
+  if (setting !== "" && setting !== "on" && setting !== "off")
+    throw new PlatformError(
+      "ERR_BAD_SETTING",
+      `HYPERV_IS_RING_CORE is "on" or "off", not "${setting}"`,
+    );
+  return setting !== "off";
 }

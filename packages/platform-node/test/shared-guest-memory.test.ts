@@ -1,10 +1,12 @@
 import { spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { attachGuestMemory, createGuestMemory, MEMORY_UNIT_BYTES } from "@hyperv-is/platform-node";
 
 describe("shared guest memory", () => {
+  afterEach(() => vi.unstubAllEnvs());
+
   test("another thread sees the same bytes", async () => {
     const memory = createGuestMemory(2 * MEMORY_UNIT_BYTES);
     expect(memory.sizeBytes).toBe(2 * MEMORY_UNIT_BYTES);
@@ -27,6 +29,22 @@ describe("shared guest memory", () => {
     expect(attachGuestMemory(memory.wasm).bytes[9]).toBe(9);
     expect(attachGuestMemory(memory.buffer).bytes[9]).toBe(9);
     expect(attachGuestMemory(new ArrayBuffer(4096)).sizeBytes).toBe(4096);
+  });
+
+  test("rings are WebAssembly's work, unless the environment or a bare buffer says otherwise", () => {
+    const { wasm, ringCore } = createGuestMemory(MEMORY_UNIT_BYTES);
+    expect(ringCore).toBeDefined();
+    // Calls of one function are faster than calls of several.
+    expect(attachGuestMemory(wasm).ringCore).toBe(ringCore);
+    expect(attachGuestMemory(wasm.buffer).ringCore).toBeUndefined();
+    vi.stubEnv("HYPERV_IS_RING_CORE", "off");
+    expect(attachGuestMemory(wasm).ringCore).toBeUndefined();
+    vi.stubEnv("HYPERV_IS_RING_CORE", "on");
+    expect(attachGuestMemory(wasm).ringCore).toBe(ringCore);
+    vi.stubEnv("HYPERV_IS_RING_CORE", "no");
+    expect(() => attachGuestMemory(wasm)).toThrow(
+      expect.objectContaining({ code: "ERR_BAD_SETTING" }) as Error,
+    );
   });
 
   test("4 GiB, to the last byte", () => {

@@ -1,4 +1,5 @@
 import { PAGE_SIZE } from "./protocol/index.js";
+import type { RingCore } from "./ring/ring-core.js";
 
 /**
  * Guest physical memory: one buffer, addressed by guest physical address (GPA).
@@ -16,8 +17,16 @@ export class GuestMemory {
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
   readonly quads: BigUint64Array;
+  /** What rings in this memory do in WebAssembly; they do all in TypeScript without it. */
+  readonly ringCore: RingCore | undefined;
 
-  constructor(buffer: ArrayBufferLike, byteOffset = 0, sizeBytes = buffer.byteLength - byteOffset) {
+  /** @param ringCore - Made by the function of that name for a memory that is all of `buffer`. */
+  constructor(
+    buffer: ArrayBufferLike,
+    byteOffset = 0,
+    sizeBytes = buffer.byteLength - byteOffset,
+    ringCore?: RingCore,
+  ) {
     if (byteOffset % 8 !== 0) throw new RangeError("guest memory must start at a multiple of 8");
     if (sizeBytes % PAGE_SIZE !== 0 || sizeBytes <= 0 || sizeBytes > 2 ** 32)
       throw new RangeError("guest memory must be whole pages, at most 4 GiB");
@@ -27,6 +36,7 @@ export class GuestMemory {
     this.bytes = new Uint8Array(buffer, byteOffset, sizeBytes);
     this.words = new Int32Array(buffer, byteOffset, sizeBytes / 4);
     this.quads = new BigUint64Array(buffer, byteOffset, sizeBytes / 8);
+    this.ringCore = ringCore;
   }
 
   /** True if the whole range lies in guest memory; any numbers may be asked about. */

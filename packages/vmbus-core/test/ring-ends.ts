@@ -3,17 +3,37 @@ import {
   IncomingRing,
   OutgoingRing,
   ReceiveResult,
+  ringCore,
   RingArea,
   SendResult,
 } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
 
+/** What does the work of a ring, by the memory that it lies in. */
+export type RingKind = "TypeScript" | "WebAssembly";
+
+export const ringKinds: readonly RingKind[] = ["TypeScript", "WebAssembly"];
+
+/** WebAssembly.Memory comes in units of 64 KiB. */
+const UNIT_PAGES = 16;
+
+/** Memory of `pages` at least, all zero, in which rings are of the kind. */
+export function memoryFor(kind: RingKind, pages: number): GuestMemory {
+  const units = Math.ceil(pages / UNIT_PAGES);
+  const sizeBytes = units * UNIT_PAGES * PAGE_SIZE;
+  if (kind === "TypeScript") return new GuestMemory(new ArrayBuffer(sizeBytes));
+  const wasm = new WebAssembly.Memory({ initial: units, maximum: units, shared: true });
+  const core = ringCore(wasm);
+  if (core === undefined) throw new Error("this engine has no ring core");
+  return new GuestMemory(wasm.buffer, 0, sizeBytes, core);
+}
+
 /** Both ends of one ring at GPA 0, with both indices at `start`. */
 export function pairOfEnds(
   pages: number,
   start = 0,
+  memory: GuestMemory = memoryFor("TypeScript", pages),
 ): { memory: GuestMemory; words: Int32Array; out: OutgoingRing; incoming: IncomingRing } {
-  const memory = new GuestMemory(new ArrayBuffer(pages * PAGE_SIZE));
   memory.words[0] = start;
   memory.words[1] = start;
   const area = RingArea.at(memory, 0, pages);

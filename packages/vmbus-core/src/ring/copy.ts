@@ -10,6 +10,11 @@ export function copyWithinMemory(
   from: number,
   lengthBytes: number,
 ): void {
+  const core = memory.ringCore;
+  if (core !== undefined) {
+    core.copy(to | 0, from | 0, lengthBytes);
+    return;
+  }
   if (lengthBytes > ELEMENTS_MAX_BYTES || ((to | from | lengthBytes) & 7) !== 0) {
     memory.bytes.copyWithin(to, from, from + lengthBytes);
     return;

@@ -2,6 +2,7 @@ import { Packet, PacketType, PACKET_FLAG_COMPLETION_REQUESTED } from "../protoco
 import { copyWithinMemory } from "./copy.js";
 import type { GuestMemory } from "../guest-memory.js";
 import type { RingArea } from "./ring-area.js";
+import type { RingCore } from "./ring-core.js";
 import {
   ringControl,
   type RingControl,
@@ -37,7 +38,7 @@ export type RingCorruption =
  * copies what it will decide on into private memory. Read space is given back at `commit`.
  */
 export class IncomingRing {
-  readonly sizeBytes: number;
+  readonly sizeBytes: number = 0;
   /** Type of the current packet, one of `PacketType`. */
   type = 0;
   /** Flags of the current packet. */
@@ -54,21 +55,28 @@ export class IncomingRing {
 
   readonly #area: RingArea;
   readonly #memory: GuestMemory;
+  /** Does whole packets where the ring is one piece of memory that has a core. */
+  readonly #core: RingCore | undefined;
   readonly #words: Int32Array;
+  readonly #base: number = 0;
   readonly #control: RingControl;
   /** Read index that the writer can see. */
-  #published: number;
+  #published = 0;
   /** Read index after the packets released so far. */
-  #read: number;
+  #read = 0;
   /** Newest write index that was seen and is possible. */
-  #write: number;
+  #write = 0;
+  /** Where the bytes from `#read` on end that were written, as far as they lie in one piece of the ring. */
+  #wholeEnd = 0;
   /** Start of the current packet. */
   #start = 0;
 
   constructor(area: RingArea, makeControl: RingControlFactory = ringControl) {
     this.#area = area;
     this.#memory = area.memory;
+    this.#core = area.isContiguous ? area.memory.ringCore : undefined;
     this.#words = area.memory.words;
+    this.#base = area.address(0);
     this.sizeBytes = area.sizeBytes;
     this.#control = makeControl(area.memory, area.controlAddress);
     this.#published = this.#read = this.#control.loadReadIndex();
@@ -186,9 +194,39 @@ export class IncomingRing {
 
   /** Is done with the current packet. Its space goes back to the writer at `commit`. */
   release(): void {
-    let read = this.#start + this.packetBytes + Packet.trailerBytes;
-    if (read >= this.sizeBytes) read -= this.sizeBytes;
-    this.#read = read;
+    this.#moveTo(this.#start + this.packetBytes + Packet.trailerBytes);
+  }
+
+  /**
+   * Takes a whole packet: `next`, `copyToMemory` of its payload, and `release` in one, which is fastest.
+   * Its bytes can be read until `commit`.
+   *
+   * @param address - where the payload goes, in guest memory. @param capacityBytes - what the caller has checked there;
+   *   the rest of a longer payload is not copied.
+   */
+  take(address: number, capacityBytes: number): ReceiveResult {
+    const read = this.#read;
+    if (this.#write === read) {
+      if (!this.#refresh()) return ReceiveResult.Corrupt;
+      if (this.#write === read) return ReceiveResult.Empty;
+    }
+    const core = this.#core;
+    const at = this.#base + read;
+    const taken =
+      core === undefined ? 0 : core.take(at | 0, this.#wholeEnd - read, address | 0, capacityBytes);
+    if (taken === 0) return this.#takeInSteps(address, capacityBytes);
+    const packetBytes = taken & ~7;
+    this.type = (taken & 2) === 0 ? PacketType.inBand : PacketType.completion;
+    this.flags = taken & 1;
+    this.headerBytes = Packet.descriptorBytes;
+    this.packetBytes = packetBytes;
+    const words = this.#words;
+    const id = (at + 8) >>> 2;
+    this.idLow = words[id]!;
+    this.idHigh = words[id + 1]!;
+    this.#start = read;
+    this.#moveTo(read + packetBytes + Packet.trailerBytes);
+    return ReceiveResult.Packet;
   }
 
   /** Bytes released but not yet given back. */
@@ -207,8 +245,7 @@ export class IncomingRing {
     if (freed === 0) return false;
     const read = this.#read;
     this.#published = read;
-    this.#control.storeReadIndex(read);
-    const wanted = this.#control.loadPendingSendSize();
+    const wanted = this.#control.publishReadIndex(read);
     if (wanted === 0) return false;
     let used = this.#control.loadWriteIndex() - read;
     if (used < 0) used += this.sizeBytes;
@@ -237,6 +274,30 @@ export class IncomingRing {
     return this.#control.inspect(this.sizeBytes);
   }
 
+  /** Goes on at an offset that may lie behind the end of the ring. */
+  #moveTo(offset: number): void {
+    if (offset < this.sizeBytes) {
+      this.#read = offset;
+    } else {
+      this.#read = offset - this.sizeBytes;
+      this.#wholeEnd = this.#write;
+    }
+  }
+
+  #takeInSteps(address: number, capacityBytes: number): ReceiveResult {
+    const result = this.next();
+    if (result === ReceiveResult.Packet) {
+      const { payloadBytes } = this;
+      this.copyToMemory(
+        this.headerBytes,
+        address,
+        payloadBytes < capacityBytes ? payloadBytes : capacityBytes,
+      );
+      this.release();
+    }
+    return result;
+  }
+
   #refresh(): boolean {
     const write = this.#control.loadWriteIndex();
     if (write >= this.sizeBytes || (write & 7) !== 0) {
@@ -252,6 +313,7 @@ export class IncomingRing {
       return false;
     }
     this.#write = write;
+    this.#wholeEnd = write < this.#read ? this.sizeBytes : write;
     return true;
   }
 

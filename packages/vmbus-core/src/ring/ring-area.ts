@@ -12,8 +12,8 @@ export class RingArea {
   /** GPA of the control page. */
   readonly controlAddress: number;
   /** Bytes of the data area: whole pages. */
-  readonly sizeBytes: number;
-  readonly #base: number;
+  readonly sizeBytes: number = 0;
+  readonly #base: number = 0;
   /** GPA of each data page, when they are not contiguous. */
   readonly #pages: Float64Array | undefined;
 
@@ -41,6 +41,11 @@ export class RingArea {
       memory,
       Array.from({ length: pages }, (_, index) => address + index * PAGE_SIZE),
     );
+  }
+
+  /** True if the data area is one piece of guest memory. */
+  get isContiguous(): boolean {
+    return this.#pages === undefined;
   }
 
   /** GPA of the data byte at `offset`. */

@@ -1,5 +1,6 @@
 import { ControlPage } from "../protocol/index.js";
 import type { GuestMemory } from "../guest-memory.js";
+import type { RingCore } from "./ring-core.js";
 
 /**
  * The control words of one ring, and the only place that touches them.
@@ -51,6 +52,18 @@ export class RingControl {
     Atomics.store(this.#words, this.#first + ControlPage.pendingSendSizeWord, value);
   }
 
+  /** Publishes the writer's index, then looks at the mask: never the other way round. @returns The mask. */
+  publishWriteIndex(value: number): number {
+    this.storeWriteIndex(value);
+    return this.loadInterruptMask();
+  }
+
+  /** Publishes the reader's index, then looks at what the writer waits for: never the other way round. @returns That. */
+  publishReadIndex(value: number): number {
+    this.storeReadIndex(value);
+    return this.loadPendingSendSize();
+  }
+
   storeFeatureBits(value: number): void {
     Atomics.store(this.#words, this.#first + ControlPage.featureBitsWord, value);
   }
@@ -83,6 +96,28 @@ export interface RingState {
 /** Makes the control words of the ring whose control page is at `address`. */
 export type RingControlFactory = (memory: GuestMemory, address: number) => RingControl;
 
+/** The control words in guest memory that has a core: a store and a load in one call, instead of two that are slower. */
+class CoreRingControl extends RingControl {
+  readonly #core: RingCore;
+  readonly #address: number;
+
+  constructor(memory: GuestMemory, address: number, core: RingCore) {
+    super(memory, address);
+    this.#core = core;
+    this.#address = address | 0;
+  }
+
+  override publishWriteIndex(value: number): number {
+    return this.#core.publishWriteIndex(this.#address, value);
+  }
+
+  override publishReadIndex(value: number): number {
+    return this.#core.publishReadIndex(this.#address, value) >>> 0;
+  }
+}
+
 /** The real one. */
 export const ringControl: RingControlFactory = (memory, address) =>
-  new RingControl(memory, address);
+  memory.ringCore === undefined
+    ? new RingControl(memory, address)
+    : new CoreRingControl(memory, address, memory.ringCore);

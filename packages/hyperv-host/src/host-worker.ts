@@ -2,6 +2,7 @@ import {
   ChannelDispatcher,
   EventFlags,
   type EventFlagsFactory,
+  GuestMemory,
   IncomingRing,
   OutgoingRing,
   RingArea,
@@ -9,7 +10,6 @@ import {
   type Channel,
   type ChannelClosedReason,
   type ChannelCounters,
-  type GuestMemory,
   type RingControlFactory,
   type Signal,
   type Timers,
@@ -247,8 +247,12 @@ export class HostWorker {
     const trace = this.#trace?.channel(opening, this.#memory);
     let rings: { readonly incoming: IncomingRing; readonly outgoing: OutgoingRing };
     try {
-      const incoming = new RingArea(this.#memory, ringPages.slice(0, downstreamPageOffset));
-      const outgoing = new RingArea(this.#memory, ringPages.slice(downstreamPageOffset));
+      // What is recorded must go through the methods that record it: no ring core.
+      const { buffer, byteOffset, sizeBytes } = this.#memory;
+      const memory =
+        trace === undefined ? this.#memory : new GuestMemory(buffer, byteOffset, sizeBytes);
+      const incoming = new RingArea(memory, ringPages.slice(0, downstreamPageOffset));
+      const outgoing = new RingArea(memory, ringPages.slice(downstreamPageOffset));
       const makeControl = this.#makeRingControl;
       rings =
         trace === undefined

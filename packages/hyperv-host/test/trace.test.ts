@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { IncomingRing, OutgoingRing, type Channel } from "@hyperv-is/vmbus-core";
+import {
+  GuestMemory,
+  IncomingRing,
+  OutgoingRing,
+  ringCore,
+  type Channel,
+} from "@hyperv-is/vmbus-core";
 import {
   CloseChannel,
   ModifyChannel,
@@ -190,6 +196,31 @@ describe("channels to trace", () => {
       expect.objectContaining({ code: "ERR_TRACE_CHANNELS" }),
     );
   });
+});
+
+test("what is put whole is recorded, where memory has a ring core, too", () => {
+  const wasm = new WebAssembly.Memory({ initial: 68, maximum: 68, shared: true });
+  const memory = new GuestMemory(wasm.buffer, 0, wasm.buffer.byteLength, ringCore(wasm));
+  expect(memory.ringCore).toBeDefined();
+  class Answerer extends EchoChannel {
+    override packet({ incoming, outgoing }: Channel): void {
+      const { idLow, idHigh } = incoming;
+      outgoing.putPacket(PacketType.completion, 0, idLow, idHigh, 0, 64);
+    }
+  }
+  const service: HostService = {
+    open: (opening, context) => new Answerer(new EchoService(), opening, context),
+  };
+  const sink = new MemorySink();
+  const timers = new VirtualTimers();
+  const trace = new TraceRecorder({ sink, clock: timers });
+  const machine = new Machine({ memory, timers, trace });
+  const { classId, instanceId } = disk;
+  machine.partition.workers[0]!.serve({ classId, instanceId }, service);
+  machine.openFirst().send(new Uint8Array(100));
+  machine.partition.run();
+  trace.flush();
+  expect(packetsOf(readTrace(sink.bytes)).map(({ toGuest }) => toGuest)).toEqual([false, true]);
 });
 
 describe("what is not traced costs nothing per packet", () => {

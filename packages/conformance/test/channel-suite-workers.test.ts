@@ -1,3 +1,4 @@
+import { afterEach, vi } from "vitest";
 import {
   createDoorbells,
   createGuestMemory,
@@ -32,12 +33,18 @@ interface Waiter {
   readonly reject: (reason: Error) => void;
 }
 
-/** The near end on an asynchronous pump of this thread, the far end on a worker that sleeps on its doorbell. */
-const workers: ChannelSetup = {
+/**
+ * The near end on an asynchronous pump of this thread, the far end on a worker that sleeps on its doorbell.
+ *
+ * @param ringCore - On: the rings are WebAssembly's work. Off: TypeScript's.
+ */
+const workers = (ringCore: "on" | "off"): ChannelSetup => ({
   connect(ringPages, peer, handler) {
+    vi.stubEnv("HYPERV_IS_RING_CORE", ringCore);
     const scratchAddress = 2 * ringPages * PAGE_SIZE;
     const units = Math.ceil((scratchAddress + SCRATCH_BYTES) / MEMORY_UNIT_BYTES);
     const memory = createGuestMemory(units * MEMORY_UNIT_BYTES);
+    if ((memory.ringCore !== undefined) !== (ringCore === "on")) throw new Error("no ring core");
     const [nearBell] = createDoorbells(1);
     const waiters = new Set<Waiter>();
     const fail = (error: Error): void => {
@@ -105,6 +112,8 @@ const workers: ChannelSetup = {
       },
     });
   },
-};
+});
 
-runSuite("threads", channelSuite, workers);
+afterEach(() => vi.unstubAllEnvs());
+runSuite("threads, rings in WebAssembly", channelSuite, workers("on"));
+runSuite("threads, rings in TypeScript", channelSuite, workers("off"));

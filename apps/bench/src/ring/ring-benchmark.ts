@@ -1,15 +1,27 @@
 import { availableParallelism } from "node:os";
-import { BenchmarkError, wholeNumbers, type Benchmark, type OptionValues } from "../benchmark.js";
+import {
+  BenchmarkError,
+  UsageError,
+  wholeNumbers,
+  type Benchmark,
+  type OptionValues,
+} from "../benchmark.js";
 import { compare, type MeasuringOptions, type Round } from "../comparison.js";
 import type { BenchmarkResult } from "../report.js";
 import { CRing } from "./c-ring.js";
 import { payloadChecksum } from "./payload.js";
-import type { RingRound } from "./ring-end.js";
+import type { RingLanguage, RingRound } from "./ring-end.js";
 import { PAYLOAD_BYTES_MAX, RingThreads } from "./ring-threads.js";
 
 /** Data bytes of the ring on both sides. */
 const RING_DATA_BYTES = 1 << 20;
 const PEER = "C ring, two threads";
+
+/** Names of results end in these. */
+const languages: ReadonlyMap<string, string> = new Map<RingLanguage, string>([
+  ["wasm", ""],
+  ["typescript", ", TypeScript"],
+]);
 
 /** What both rings can do. */
 interface Ring {
@@ -19,29 +31,36 @@ interface Ring {
 async function run(values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
   const sizes = wholeNumbers(values, "sizes", 1, PAYLOAD_BYTES_MAX);
   const batches = wholeNumbers(values, "batch", 1, 1_000);
+  const chosen = String(values["language"]).split(",") as RingLanguage[];
+  for (const language of chosen)
+    if (!languages.has(language))
+      throw new UsageError(
+        `--language ${language}: one of ${[...languages.keys()].join(", ")} is expected`,
+      );
   if (availableParallelism() < 2)
     throw new BenchmarkError("two ends that poll need two processors, and this machine has one");
   const peer = await CRing.start(RING_DATA_BYTES);
   measuring.processorTime.include(peer.pid);
-  const ours = new RingThreads(RING_DATA_BYTES);
   const results: BenchmarkResult[] = [];
+  const ours = chosen.map((language) => new RingThreads(language, RING_DATA_BYTES));
   try {
     for (const payloadBytes of sizes)
       for (const batch of batches)
-        results.push(
-          await compare(
-            {
-              name: `${payloadBytes} B, batch ${batch}`,
-              unit: "packets/s",
-              subject: roundOf("our ring", ours, payloadBytes, batch),
-              peer: PEER,
-              peerRound: roundOf("the C ring", peer, payloadBytes, batch),
-            },
-            measuring,
-          ),
-        );
+        for (const [index, language] of chosen.entries())
+          results.push(
+            await compare(
+              {
+                name: `${payloadBytes} B, batch ${batch}${languages.get(language)!}`,
+                unit: "packets/s",
+                subject: roundOf("our ring", ours[index]!, payloadBytes, batch),
+                peer: PEER,
+                peerRound: roundOf("the C ring", peer, payloadBytes, batch),
+              },
+              measuring,
+            ),
+          );
   } finally {
-    await ours.close();
+    for (const ring of ours) await ring.close();
     await peer.close();
   }
   return results;
@@ -62,10 +81,12 @@ export const ring: Benchmark = {
   summary: "packets through a ring between two threads, beside a ring in C",
   help: `  --sizes LIST      payload bytes; 64,1514,4096,65536 unless given
   --batch LIST      packets that are published at a time; 1,32 unless given
+  --language LIST   what our ring works in: wasm unless given, typescript
 `,
   options: {
     sizes: { type: "string", default: "64,1514,4096,65536" },
     batch: { type: "string", default: "1,32" },
+    language: { type: "string", default: "wasm" },
   },
   leftOut: [
     "signals and sleeping; both ends poll, with signals masked.",

@@ -8,7 +8,7 @@ import {
   RingArea,
   SendResult,
 } from "@hyperv-is/vmbus-core";
-import { Packet, PacketType } from "@hyperv-is/vmbus-core/protocol";
+import { PacketType } from "@hyperv-is/vmbus-core/protocol";
 
 /** Where things lie in the memory that the two threads share, in bytes. */
 export interface RingLayout {
@@ -20,11 +20,16 @@ export interface RingLayout {
   /** What is sent, and where it is copied to. */
   readonly source: number;
   readonly target: number;
+  readonly targetBytes: number;
 }
+
+/** What does the work of a ring. */
+export type RingLanguage = "wasm" | "typescript";
 
 /** What a thread of the ring benchmark is told when it starts. */
 export interface RingEndData {
   readonly role: "producer" | "consumer";
+  readonly language: RingLanguage;
   readonly memory: WasmMemory;
   readonly layout: RingLayout;
 }
@@ -36,19 +41,18 @@ export interface RingRound {
   readonly packets: number;
 }
 
-const { role, memory: shared, layout } = workerData as RingEndData;
-const memory = attachGuestMemory(shared);
+const { role, language, memory: shared, layout } = workerData as RingEndData;
+const memory = language === "wasm" ? attachGuestMemory(shared) : attachGuestMemory(shared.buffer);
+if ((memory.ringCore !== undefined) !== (language === "wasm"))
+  throw new Error("WebAssembly does not run rings here, or is switched off by HYPERV_IS_RING_CORE");
 
 function produce(ring: OutgoingRing, { payloadBytes, batch, packets }: RingRound): void {
-  const header = Packet.descriptorBytes;
   const { source } = layout;
   for (let id = 0; id < packets;) {
     for (let put = 0; put < batch && id < packets; put++) {
-      const result = ring.begin(PacketType.inBand, 0, header, header + payloadBytes, id + 1, 0);
+      const result = ring.putPacket(PacketType.inBand, 0, id + 1, 0, source, payloadBytes);
       if (result === SendResult.Corrupt) throw new Error("the read index is impossible");
       if (result === SendResult.Full) break;
-      ring.putMemory(source, payloadBytes);
-      ring.end();
       id++;
     }
     if (ring.publish()) throw new Error("a reader that polls was to be signalled");
@@ -59,12 +63,10 @@ function consume(ring: IncomingRing, { payloadBytes, batch, packets }: RingRound
   const { target } = layout;
   for (let id = 0; id < packets;) {
     for (let taken = 0; taken < batch && id < packets; taken++) {
-      const result = ring.next();
+      const result = ring.take(target, layout.targetBytes);
       if (result === ReceiveResult.Corrupt) throw new Error(String(ring.corruption));
       if (result === ReceiveResult.Empty) break;
       if (ring.idLow !== id + 1 || ring.idHigh !== 0) throw new Error("wrong transaction id");
-      ring.copyToMemory(ring.headerBytes, target, ring.payloadBytes);
-      ring.release();
       id++;
     }
     if (ring.commit()) throw new Error(`a writer that polls was to be signalled, ${payloadBytes}`);

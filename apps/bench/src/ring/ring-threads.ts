@@ -8,7 +8,7 @@ import {
 } from "@hyperv-is/platform-node";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import { checksum, payloadByte } from "./payload.js";
-import type { RingEndData, RingLayout, RingRound } from "./ring-end.js";
+import type { RingEndData, RingLanguage, RingLayout, RingRound } from "./ring-end.js";
 
 /** Largest payload of the benchmark. */
 export const PAYLOAD_BYTES_MAX = 65_536;
@@ -17,7 +17,8 @@ function layoutOf(ringDataBytes: number): RingLayout {
   const ringPages = ringDataBytes / PAGE_SIZE + 1;
   const gate = ringPages * PAGE_SIZE;
   const source = gate + PAGE_SIZE;
-  return { ring: 0, ringPages, gate, source, target: source + PAYLOAD_BYTES_MAX };
+  const target = source + PAYLOAD_BYTES_MAX;
+  return { ring: 0, ringPages, gate, source, target, targetBytes: PAYLOAD_BYTES_MAX };
 }
 
 /** A ring of ours between two threads. */
@@ -28,7 +29,7 @@ export class RingThreads {
   readonly #failed: Promise<never>;
 
   /** @param ringDataBytes - Data bytes of the ring, a multiple of the page size. */
-  constructor(ringDataBytes: number) {
+  constructor(language: RingLanguage, ringDataBytes: number) {
     this.#layout = layoutOf(ringDataBytes);
     const { source, target } = this.#layout;
     const bytes = target + PAYLOAD_BYTES_MAX;
@@ -38,7 +39,8 @@ export class RingThreads {
       this.#memory.bytes[source + index] = payloadByte(index);
     const entry = createRequire(import.meta.url).resolve("@hyperv-is/bench/ring/ring-end");
     this.#ends = (["producer", "consumer"] as const).map((role) => {
-      const data: RingEndData = { role, memory: this.#memory.wasm, layout: this.#layout };
+      const memory = this.#memory.wasm;
+      const data: RingEndData = { role, language, memory, layout: this.#layout };
       return new Worker(entry, { name: role, workerData: data, execArgv: [] });
     });
     this.#failed = new Promise((_, reject) => {

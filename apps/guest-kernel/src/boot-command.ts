@@ -1,6 +1,7 @@
 import { accessSync, constants, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
+import type { HostStats } from "@hyperv-is/hyperv-host";
 import {
   SUB_CHANNELS_MAX,
   subChannelPolicies,
@@ -13,7 +14,6 @@ import {
   parseHostOptions,
   parseMemorySize,
   type HostOptions,
-  type NodeHostStats,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
 import { BootError } from "./boot-error.js";
@@ -195,7 +195,7 @@ function noteFreebsd(machine: Machine): void {
 }
 
 /** Tells why the host could not do what the guest asked for: the guest has only heard that it could not. */
-function noteHostErrors(stats: NodeHostStats | undefined): void {
+function noteHostErrors(stats: HostStats | undefined): void {
   for (const { disks } of stats?.controllers ?? [])
     for (const { lun, errors, lastError } of disks)
       if (errors > 0)
@@ -279,7 +279,7 @@ async function runMachine(
     return executedLists().find(({ status: each }) => each !== 0)?.status ?? 0;
   };
   let status: number | undefined;
-  let stats: NodeHostStats | undefined;
+  let stats: HostStats | undefined;
   try {
     status = await interruption.during(work());
     if (status === undefined)

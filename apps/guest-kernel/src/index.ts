@@ -16,7 +16,8 @@ export {
   type NbdServed,
 } from "./nbd/export-address.js";
 export type { GuestDisk } from "./console/console-link.js";
-export { DiskError, type NodeHostStats } from "@hyperv-is/hyperv-host/node";
+export type { HostStats } from "@hyperv-is/hyperv-host";
+export { DiskError } from "@hyperv-is/hyperv-host/node";
 export {
   FaultPlanError,
   parseFaultPlan,

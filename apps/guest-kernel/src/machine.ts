@@ -7,10 +7,11 @@ import {
   type DiskPlacement,
   type DiskSource,
   type FaultPlanData,
+  type HostStats,
   type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { NodeHost, type NodeHostStats, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import { NodeHost, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
   startWorker,
@@ -91,8 +92,8 @@ export interface ExecResult {
 export interface MachineHost {
   /** What the guest did against the protocol. */
   readonly violations: readonly Violation[];
-  /** Counters of bus, channels, controllers and disks. Rejects when the machine is powered off. */
-  stats(): Promise<NodeHostStats>;
+  /** Counters of bus, channels, controllers, disks and faults. Rejects when the machine is powered off. */
+  stats(): Promise<HostStats>;
   /** Takes a controller away, and gives it back after a while if a number is given. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
 }

@@ -267,6 +267,13 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       expect(status).toBe(1);
       expect(stderr).toContain("Input/output error");
       expect(stderr).toMatch(/medium error/i);
+      const { channels, workers, faults } = await machine.host.stats();
+      expect(faults).toEqual([{ kind: "check-condition", operation: "write", happened: 1 }]);
+      const open = channels.filter(({ state }) => state === "open").map(({ relid }) => relid);
+      const counted = workers.flat();
+      expect(counted.map(({ relid }) => relid)).toEqual(open);
+      expect(counted[0]!.packetsIn).toBeGreaterThan(0);
+      expect(counted[0]!.packetsOut).toBe(counted[0]!.packetsIn);
       await machine.shutdown();
     });
 
@@ -322,6 +329,8 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
         faults: { faults: [{ kind: "refused-version", version: 0x00030000 as never }] },
       });
       expect((await machine.exec("sysctl -n dev.vmbus.0.version")).stdout).toBe("2.4\n");
+      const [refused] = (await machine.host.stats()).faults;
+      expect(refused!.happened).toBeGreaterThan(0);
       expect((await machine.exec("sha256 /dev/da0")).status).toBe(0);
       noViolations(machine);
       await machine.shutdown();

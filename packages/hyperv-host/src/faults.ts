@@ -113,6 +113,30 @@ export interface FaultPlanData {
   readonly faults: readonly Fault[];
 }
 
+/** A fault of a plan, and how often it has happened. */
+export interface FaultStats extends Pick<FaultSelector, "device" | "lun" | "operation"> {
+  readonly kind: FaultKind;
+  readonly happened: number;
+}
+
+/**
+ * What has become of a plan's faults, in its order.
+ *
+ * @param counts - `FaultPlan.counts` of each thread that follows the plan.
+ */
+export function faultStats(
+  { faults }: FaultPlanData,
+  counts: readonly (readonly number[])[],
+): FaultStats[] {
+  return faults.map(({ kind, device, lun, operation }, index) => ({
+    kind,
+    ...(device !== undefined && { device }),
+    ...(lun !== undefined && { lun }),
+    ...(operation !== undefined && { operation }),
+    happened: counts.reduce((sum, ofThread) => sum + (ofThread[index] ?? 0), 0),
+  }));
+}
+
 /** A fault plan that cannot be understood. */
 export class FaultPlanError extends VmbusError<"ERR_FAULT_PLAN"> {
   /** One line per mistake, beginning with where it is. */
@@ -237,12 +261,16 @@ function isTimed(fault: FaultSelector): boolean {
 export class FaultPlan {
   readonly #clock: Clock;
   readonly #startMs: number;
+  readonly #faults: readonly Fault[];
+  readonly #counts: number[];
   readonly #armed = new Map<FaultPoint, ArmedFault[]>();
   readonly #timed: (Fault & { kind: "rescind" })[] = [];
 
   constructor(data: FaultPlanData, clock: Clock) {
     this.#clock = clock;
     this.#startMs = clock.now();
+    this.#faults = data.faults;
+    this.#counts = data.faults.map(() => 0);
     for (const [index, fault] of data.faults.entries()) {
       if (fault.kind === "rescind" && isTimed(fault)) {
         this.#timed.push(fault);
@@ -273,7 +301,18 @@ export class FaultPlan {
     let happens: Fault | undefined;
     for (const candidate of armed)
       if (candidate.occasion(context, elapsedMs, happens === undefined)) happens = candidate.fault;
+    if (happens !== undefined) this.count(happens);
     return happens as FaultAt<P> | undefined;
+  }
+
+  /** Counts a fault of this plan as having happened; `at` has done so for those that it returns. */
+  count(fault: Fault): void {
+    this.#counts[this.#faults.indexOf(fault)]!++;
+  }
+
+  /** How often each fault of the plan has happened on this thread, in its order. */
+  get counts(): readonly number[] {
+    return this.#counts;
   }
 
   /** The rescinds that happen at a time; for whoever keeps the offers. */

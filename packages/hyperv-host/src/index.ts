@@ -56,6 +56,7 @@ export {
   type PartitionOptions,
   type PartitionStats,
 } from "./partition.js";
+export type { HostStats } from "./host-stats.js";
 export { controllerOffers, standardDevices } from "./device-set.js";
 export type {
   HostChannelHandler,
@@ -81,6 +82,7 @@ export {
   faultKinds,
   faultOperations,
   faultPoints,
+  faultStats,
   parseFaultPlan,
   type Fault,
   type FaultAt,
@@ -90,6 +92,7 @@ export {
   type FaultPlanData,
   type FaultPoint,
   type FaultSelector,
+  type FaultStats,
 } from "./faults.js";
 export type {
   ControllerConfig,

@@ -7,7 +7,7 @@ import {
   type Timers,
 } from "@hyperv-is/vmbus-core";
 import { Sint, type Guid } from "@hyperv-is/vmbus-core/protocol";
-import { FaultPlan, type FaultPlanData } from "./faults.js";
+import { FaultPlan, faultStats, type FaultPlanData, type FaultStats } from "./faults.js";
 import { HostWorker, type WorkerChannelStats } from "./host-worker.js";
 import type { Bells } from "./hypervisor/bells.js";
 import { HypervisorState } from "./hypervisor/hypervisor-state.js";
@@ -59,6 +59,8 @@ export interface PartitionOptions {
 export interface PartitionStats extends VmbusServerStats {
   /** Open channels by worker. */
   readonly workers: readonly (readonly WorkerChannelStats[])[];
+  /** What has become of the plan's faults, in its order. */
+  readonly faults: readonly FaultStats[];
 }
 
 /** Rounds of `run` after which a partition that never rests counts as broken. */
@@ -79,6 +81,9 @@ export class Partition {
   readonly #links: readonly MessageLink<WorkerRequest, WorkerReply>[];
   readonly #workerLinks: readonly MessageLink<WorkerReply, WorkerRequest>[];
   readonly #wake: (part: HostPart) => void;
+  readonly #faults: FaultPlanData;
+  /** The plan of each part. */
+  readonly #plans: FaultPlan[] = [];
   /** Parts that have something to do. */
   readonly #woken = new Set<HostPart>();
   #isRunning = false;
@@ -106,7 +111,12 @@ export class Partition {
     this.#links = links.map((link) => link.left);
     this.#workerLinks = links.map((link) => link.right);
     const { state } = this;
-    const faults = options.faults ?? { faults: [] };
+    this.#faults = options.faults ?? { faults: [] };
+    const followPlan = (): FaultPlan => {
+      const plan = new FaultPlan(this.#faults, timers);
+      this.#plans.push(plan);
+      return plan;
+    };
     options.trace?.start(memory, vps);
     this.server = new VmbusServer({
       state,
@@ -114,7 +124,7 @@ export class Partition {
       bells,
       timers,
       workers: this.#links,
-      faults: new FaultPlan(faults, timers),
+      faults: followPlan(),
       ...(options.bus && { bus: options.bus }),
       ...(options.trace && { trace: options.trace }),
       ...(options.makeEventFlags && { makeEventFlags: options.makeEventFlags }),
@@ -130,7 +140,7 @@ export class Partition {
           bells,
           timers,
           reply: (reply) => link.send(reply),
-          faults: new FaultPlan(faults, timers),
+          faults: followPlan(),
           ...(options.trace && { trace: options.trace }),
           ...(budget !== undefined && { budget }),
           ...(dataWritten && { dataWritten }),
@@ -243,7 +253,14 @@ export class Partition {
   }
 
   stats(): PartitionStats {
-    return { ...this.server.stats(), workers: this.workers.map((worker) => worker.stats()) };
+    return {
+      ...this.server.stats(),
+      workers: this.workers.map((worker) => worker.stats()),
+      faults: faultStats(
+        this.#faults,
+        this.#plans.map(({ counts }) => counts),
+      ),
+    };
   }
 
   #runControl(): boolean {

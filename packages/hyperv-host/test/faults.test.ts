@@ -4,9 +4,11 @@ import {
   FaultPlan,
   FaultPlanError,
   faultKinds,
+  faultStats,
   parseFaultPlan,
   type Fault,
   type FaultContext,
+  type FaultPlanData,
 } from "../src/index.js";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 
@@ -124,6 +126,37 @@ describe("fault plan", () => {
     );
     expect(plan.at("device.request", read)).toMatchObject({ operation: "read" });
     expect(plan.timedRescinds).toMatchObject([{ device: "scsi", afterMs: 5 }]);
+  });
+
+  test("each fault is counted when it happens, and only then", () => {
+    const data: FaultPlanData = {
+      faults: [
+        { ...lost, lun: 0, every: 2 },
+        { kind: "late-completion", delayMs: 5, device: "scsi", operation: "read" },
+        { kind: "rescind", device: "scsi", afterMs: 5 },
+      ],
+    };
+    const plans = [
+      new FaultPlan(data, new VirtualTimers()),
+      new FaultPlan(data, new VirtualTimers()),
+    ];
+    for (let occasion = 0; occasion < 5; occasion++) plans[0]!.at("device.complete", read);
+    plans[1]!.at("device.complete", read);
+    plans[1]!.count(plans[1]!.timedRescinds[0]!);
+    expect(plans.map(({ counts }) => counts)).toEqual([
+      [2, 3, 0],
+      [0, 1, 1],
+    ]);
+    expect(
+      faultStats(
+        data,
+        plans.map(({ counts }) => counts),
+      ),
+    ).toEqual([
+      { kind: "lost-completion", lun: 0, happened: 2 },
+      { kind: "late-completion", device: "scsi", operation: "read", happened: 4 },
+      { kind: "rescind", device: "scsi", happened: 1 },
+    ]);
   });
 });
 

@@ -268,6 +268,7 @@ describe("faults of the bus", () => {
     expect(guest.contact(0x0004_0001)).toMatchObject([{ supported: true }]);
     expect(guest.contact(0x0005_0000)).toMatchObject([{ supported: false }]);
     expect(guest.contact(0x0005_0003)).toMatchObject([{ supported: true }]);
+    expect(guest.partition.stats().faults).toMatchObject([{ happened: 2 }]);
   });
 
   test("a rescind by time takes every device that it means, and brings it back", () => {
@@ -281,6 +282,9 @@ describe("faults of the bus", () => {
     guest.timers.advance(1);
     expect(guest.listen().map(({ type }) => type)).toEqual([2, 2]);
     expect(guest.partition.server.offers).toHaveLength(13);
+    expect(guest.partition.stats().faults).toEqual([
+      { kind: "rescind", device: "scsi", happened: 1 },
+    ]);
     guest.timers.advance(50);
     expect(guest.partition.server.offers).toHaveLength(15);
   });

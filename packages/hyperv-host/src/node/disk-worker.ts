@@ -1,7 +1,7 @@
 // Entry of a host worker that owns SCSI controllers: the only writer of their images.
 import { runHostWorker, type HostWorkerData } from "@hyperv-is/platform-node";
 import { FaultPlan, type FaultPlanData } from "../faults.js";
-import { HostWorker } from "../host-worker.js";
+import { HostWorker, type WorkerChannelStats } from "../host-worker.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
 import type { ControllerConfig, ControllerStats } from "../storvsp/controller-config.js";
 import type { WorkerReply, WorkerRequest } from "../vmbus/worker-link.js";
@@ -35,7 +35,16 @@ export type DiskWorkerReply =
       readonly code: string;
       readonly message: string;
     }
-  | { readonly kind: "stats"; readonly id: number; readonly controllers: ControllerStats[] };
+  | ({ readonly kind: "stats"; readonly id: number } & DiskWorkerStats);
+
+/** What a disk worker has done. */
+export interface DiskWorkerStats {
+  readonly controllers: readonly ControllerStats[];
+  /** Its open channels. */
+  readonly channels: readonly WorkerChannelStats[];
+  /** Of its fault plan. */
+  readonly faultCounts: readonly number[];
+}
 
 await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) => {
   const state = new HypervisorState(data.state);
@@ -73,7 +82,13 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
     message(message) {
       const request = message as DiskWorkerRequest;
       if (request.kind === "stats") {
-        reply({ kind: "stats", id: request.id, controllers: disks?.stats() ?? [] });
+        reply({
+          kind: "stats",
+          id: request.id,
+          controllers: disks?.stats() ?? [],
+          channels: worker.stats(),
+          faultCounts: faults.counts,
+        });
       } else worker.receive(request);
     },
     stopped() {

@@ -9,7 +9,7 @@ export {
   type HostOptions,
   type HostOptionValues,
 } from "./host-options.js";
-export { NodeHost, type NodeHostOptions, type NodeHostStats } from "./node-host.js";
+export { NodeHost, type NodeHostOptions } from "./node-host.js";
 export {
   TraceFile,
   readTraceFile,

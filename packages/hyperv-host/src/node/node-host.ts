@@ -8,13 +8,19 @@ import {
 } from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import { controllerOffers, standardDevices } from "../device-set.js";
-import { FaultPlan, type FaultPlanData } from "../faults.js";
+import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
+import type { HostStats } from "../host-stats.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
-import type { ControllerConfig, ControllerStats } from "../storvsp/controller-config.js";
+import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
-import { VmbusServer, type VmbusServerStats } from "../vmbus/server.js";
-import type { DiskWorkerData, DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
+import { VmbusServer } from "../vmbus/server.js";
+import type {
+  DiskWorkerData,
+  DiskWorkerReply,
+  DiskWorkerRequest,
+  DiskWorkerStats,
+} from "./disk-worker.js";
 import { DiskError } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";
@@ -32,13 +38,11 @@ export interface NodeHostOptions {
   readonly onFailure?: (error: Error) => void;
 }
 
-/** The host as an administrator sees it. */
-export interface NodeHostStats extends VmbusServerStats {
-  readonly controllers: readonly ControllerStats[];
-}
-
 /** Storage is served by the first worker of the host, and so far by no other. */
 const DISK_WORKER = 0;
+
+/** Stats of a disk worker that has ended. */
+const NOTHING_DONE: DiskWorkerStats = { controllers: [], channels: [], faultCounts: [] };
 
 /**
  * The emulated root partition over threads: the control plane on the thread that starts it, the disks on
@@ -50,7 +54,10 @@ export class NodeHost {
   readonly #pump: Pump;
   readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
   readonly #trace: TraceFile | undefined;
-  readonly #pending = new Map<number, (controllers: readonly ControllerStats[]) => void>();
+  readonly #faults: FaultPlanData;
+  /** That of the control thread. */
+  readonly #plan: FaultPlan;
+  readonly #pending = new Map<number, (stats: DiskWorkerStats) => void>();
   #disksGone = false;
   #nextRequest = 1;
   #running: Promise<void> = Promise.resolve();
@@ -60,12 +67,16 @@ export class NodeHost {
     server: VmbusServer,
     pump: Pump,
     disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>,
+    faults: FaultPlanData,
+    plan: FaultPlan,
     trace: TraceFile | undefined,
   ) {
     this.state = state;
     this.#server = server;
     this.#pump = pump;
     this.#disks = disks;
+    this.#faults = faults;
+    this.#plan = plan;
     this.#trace = trace;
   }
 
@@ -101,17 +112,18 @@ export class NodeHost {
       ownBell: control,
       ...(options.onFailure && { onError: options.onFailure }),
     });
+    const plan = new FaultPlan(faults, pump.timers);
     const server = new VmbusServer({
       state,
       memory,
       bells,
       timers: pump.timers,
       workers: [{ send: (message) => disks.post(message) }],
-      faults: new FaultPlan(faults, pump.timers),
+      faults: plan,
       ...(options.bus && { bus: options.bus }),
       ...(trace && { trace: trace.recorder }),
     });
-    const host = new NodeHost(state, server, pump, disks, trace);
+    const host = new NodeHost(state, server, pump, disks, faults, plan, trace);
     await host.#begin(controllers);
     return host;
   }
@@ -133,18 +145,23 @@ export class NodeHost {
     return found;
   }
 
-  /** Counters of bus, channels, controllers and disks; no controllers once the host has stopped. */
-  async stats(): Promise<NodeHostStats> {
+  /** Counters of bus, channels, controllers, disks and faults; none of the disks once the host has stopped. */
+  async stats(): Promise<HostStats> {
     const id = this.#nextRequest++;
-    const controllers = await new Promise<readonly ControllerStats[]>((resolve) => {
+    const { controllers, channels, faultCounts } = await new Promise<DiskWorkerStats>((resolve) => {
       if (this.#disksGone) {
-        resolve([]);
+        resolve(NOTHING_DONE);
         return;
       }
       this.#pending.set(id, resolve);
       this.#disks.post({ kind: "stats", id });
     });
-    return { ...this.#server.stats(), controllers };
+    return {
+      ...this.#server.stats(),
+      workers: [channels],
+      controllers,
+      faults: faultStats(this.#faults, [this.#plan.counts, faultCounts]),
+    };
   }
 
   /** Ends the host's threads, after the guest's have ended; images are flushed and closed. Rejects if that failed. */
@@ -175,7 +192,7 @@ export class NodeHost {
       this.#running.catch(reject);
       void this.#disks.exited.then(({ error }) => {
         this.#disksGone = true;
-        for (const answer of this.#pending.values()) answer([]);
+        for (const answer of this.#pending.values()) answer(NOTHING_DONE);
         reject(error ?? new Error("the disk worker ended before it was ready"));
         this.#pump.doorbell.ring();
       });
@@ -199,7 +216,7 @@ export class NodeHost {
         failed(new DiskError(reply.path, reply.code, reply.message));
         return;
       case "stats":
-        this.#pending.get(reply.id)?.(reply.controllers);
+        this.#pending.get(reply.id)?.(reply);
         this.#pending.delete(reply.id);
         return;
       default:

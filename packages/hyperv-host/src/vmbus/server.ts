@@ -110,8 +110,11 @@ export class VmbusServer {
       isVersionRefused: (version) => faults.at("bus.version", { version }) !== undefined,
     });
     this.#carryOut();
-    for (const { device = "", afterMs = 0, reofferAfterMs } of faults.timedRescinds)
-      timers.after(afterMs, () => this.#rescindMatching(device, reofferAfterMs));
+    for (const fault of faults.timedRescinds)
+      timers.after(fault.afterMs ?? 0, () => {
+        faults.count(fault);
+        this.#rescindMatching(fault.device ?? "", fault.reofferAfterMs);
+      });
   }
 
   /** What the guest did wrong, up to this moment. */

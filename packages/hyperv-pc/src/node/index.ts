@@ -1,11 +1,4 @@
-export {
-  bootPc,
-  PcMachine,
-  type BootOptions,
-  type PcEnd,
-  type PcHost,
-  type PcStats,
-} from "./pc-machine.js";
+export { bootPc, PcMachine, type BootOptions, type PcEnd, type PcHost } from "./pc-machine.js";
 export type { PcOptions, SnapshotOptions } from "./pc-parts.js";
 export type { SavedPc } from "./snapshot.js";
 export { cacheDirectory, emulatorModule } from "./module-cache.js";

@@ -1,11 +1,10 @@
 import {
   controllerOffers,
   standardDevices,
-  type ControllerStats,
   type DeviceOffer,
   type Guid,
+  type HostStats,
   type Partition,
-  type PartitionStats,
   type Violation,
 } from "@hyperv-is/hyperv-host";
 import { TraceFile } from "@hyperv-is/hyperv-host/node";
@@ -47,17 +46,12 @@ export type PcEnd =
   | "stopped"
   | "failed";
 
-/** The host as an administrator sees it. */
-export interface PcStats extends PartitionStats {
-  readonly controllers: readonly ControllerStats[];
-}
-
 /** The host's side of a machine. */
 export interface PcHost {
   /** What the guest did against the protocol. */
   readonly violations: readonly Violation[];
-  /** Counters of bus, channels, controllers and disks. */
-  stats(): PcStats;
+  /** Counters of bus, channels, controllers, disks and faults. */
+  stats(): HostStats;
   /** Takes a device away, and gives it back after a while if a number is given. @returns False if there is none. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
   /** Offers a device, such as one that was taken away. Throws if it is offered. */

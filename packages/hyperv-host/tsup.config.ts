@@ -1,3 +1,10 @@
 import { library } from "../../tools/tsup.js";
 
-export default library("index", "trace/index", "node/index", "node/disk-worker", "bin/hyperv-host");
+export default library(
+  "index",
+  "trace/index",
+  "control/index",
+  "node/index",
+  "node/disk-worker",
+  "bin/hyperv-host",
+);

@@ -55,6 +55,8 @@ export interface BootOptions {
   readonly trace?: TraceFileOptions;
   /** Disks of the guest to serve to NBD clients, from the boot to the shutdown. */
   readonly nbd?: readonly NbdExportOptions[];
+  /** Makes a control socket for `hyperv-host`: the name of the machine, or the path of the socket. */
+  readonly control?: string;
   /** Gets each line of dmesg as it is printed. */
   readonly onMessage?: (line: string) => void;
 }
@@ -234,6 +236,9 @@ export class Machine implements AsyncDisposable {
       ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
       ...(options.trace && { trace: options.trace }),
+      ...(options.control !== undefined && {
+        control: { address: options.control, program: `guest-kernel ${manifest.version}` },
+      }),
       onFailure: (error) => failed(error),
     });
     const machine = new Machine(host, options, layout, {
@@ -444,7 +449,7 @@ function concat(chunks: readonly Uint8Array[]): Uint8Array {
  * ```
  *
  * Rejects with `BootError`, with `ERR_TOO_MANY_DISKS` when the disks have no room, with `DiskError` when an image cannot be attached, with `TraceError` when the
- * trace cannot be made, or with what the guest's kernel failed with. `await using`, or `shutdown`, ends it in good order.
+ * trace cannot be made, with `ControlError` when the control socket cannot, or with what the guest's kernel failed with. `await using`, or `shutdown`, ends it in good order.
  */
 export function boot(options: BootOptions = {}): Promise<Machine> {
   return Machine.start(options);

@@ -6,7 +6,7 @@ import {
   type Guid,
   type ProtocolVersion,
 } from "@hyperv-is/vmbus-core/protocol";
-import { parseRecord, type FieldRule } from "./fault-fields.js";
+import { parseRecord, type FieldRule } from "./field-rules.js";
 
 /** Where the host asks the plan whether to misbehave. */
 export type FaultPoint =

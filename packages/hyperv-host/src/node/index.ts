@@ -1,3 +1,6 @@
+export { controlDirectory, controlPath } from "./control-address.js";
+export { ControlClient } from "./control-client.js";
+export { ControlServer, type MachineDescription } from "./control-server.js";
 export { DoorbellBells, HostCause } from "./doorbell-bells.js";
 export { DiskError, DiskSet, openDiskImage, type OpenDiskImage } from "./disk-set.js";
 export {
@@ -9,7 +12,8 @@ export {
   type HostOptions,
   type HostOptionValues,
 } from "./host-options.js";
-export { NodeHost, type NodeHostOptions } from "./node-host.js";
+export { runningMachines } from "./machine-list.js";
+export { NodeHost, type ControlOptions, type NodeHostOptions } from "./node-host.js";
 export {
   TraceFile,
   readTraceFile,

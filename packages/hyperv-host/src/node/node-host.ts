@@ -15,6 +15,7 @@ import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer } from "../vmbus/server.js";
+import { ControlServer, type MachineDescription } from "./control-server.js";
 import type {
   DiskWorkerData,
   DiskWorkerReply,
@@ -34,8 +35,18 @@ export interface NodeHostOptions {
   readonly faults?: FaultPlanData;
   /** Records what host and guest exchange into a file. */
   readonly trace?: TraceFileOptions;
+  /** Makes a control socket. */
+  readonly control?: ControlOptions;
   /** A thread of the host failed: the machine cannot go on. */
   readonly onFailure?: (error: Error) => void;
+}
+
+/** A machine's control socket, as its user asks for it. */
+export interface ControlOptions {
+  /** Name of the machine, or path of the socket; see `controlPath`. */
+  readonly address: string;
+  /** What the machine runs in, with its version. */
+  readonly program: string;
 }
 
 /** Storage is served by the first worker of the host, and so far by no other. */
@@ -59,6 +70,7 @@ export class NodeHost {
   readonly #plan: FaultPlan;
   readonly #pending = new Map<number, (stats: DiskWorkerStats) => void>();
   #disksGone = false;
+  #control: ControlServer | undefined;
   #nextRequest = 1;
   #running: Promise<void> = Promise.resolve();
 
@@ -83,7 +95,7 @@ export class NodeHost {
   /**
    * Starts the host: opens the images and offers the devices.
    * Rejects with `DiskError` when an image cannot be opened, with `TraceError` when the trace cannot be
-   * made; no thread is left behind then.
+   * made, with `ControlError` when the control socket cannot; no thread is left behind then.
    */
   static async start(options: NodeHostOptions): Promise<NodeHost> {
     const { memory, vps, controllers } = options;
@@ -124,7 +136,16 @@ export class NodeHost {
       ...(trace && { trace: trace.recorder }),
     });
     const host = new NodeHost(state, server, pump, disks, faults, plan, trace);
+    const startMs = pump.timers.now();
     await host.#begin(controllers);
+    if (options.control !== undefined)
+      await host.#listen(options.control, {
+        processorCount: vps,
+        memoryBytes: memory.sizeBytes,
+        clock: pump.timers,
+        startMs,
+        server,
+      });
     return host;
   }
 
@@ -166,6 +187,7 @@ export class NodeHost {
 
   /** Ends the host's threads, after the guest's have ended; images are flushed and closed. Rejects if that failed. */
   async stop(): Promise<void> {
+    this.#control?.close();
     await this.#disks.stop();
     this.#pump.doorbell.requestStop();
     await this.#running;
@@ -177,6 +199,22 @@ export class NodeHost {
       throw error ?? failure;
     }
     if (error !== undefined) throw error;
+  }
+
+  async #listen(
+    { address, program }: ControlOptions,
+    machine: Omit<MachineDescription, "program" | "stats">,
+  ): Promise<void> {
+    try {
+      this.#control = await ControlServer.listen(address, {
+        ...machine,
+        program,
+        stats: () => this.stats(),
+      });
+    } catch (error) {
+      await this.stop().catch(() => undefined);
+      throw error;
+    }
   }
 
   async #begin(controllers: readonly ControllerConfig[]): Promise<void> {

@@ -7,8 +7,9 @@ import {
   type Partition,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { TraceFile } from "@hyperv-is/hyperv-host/node";
+import { ControlServer, TraceFile } from "@hyperv-is/hyperv-host/node";
 import { NodeTimers } from "@hyperv-is/platform-node";
+import manifest from "../../package.json" with { type: "json" };
 import { V86, type V86Image, type V86Options } from "v86";
 import { instantiateEmulator } from "../emulator/emulator-instance.js";
 import { PcBoard } from "../emulator/pc-board.js";
@@ -76,6 +77,7 @@ export class PcMachine implements AsyncDisposable {
   readonly #clock: MachineClock;
   readonly #trace: TraceFile | undefined;
   #partition: Partition | undefined;
+  #control: ControlServer | undefined;
   #resolveEnded: (end: PcEnd) => void = () => undefined;
   #rejectEnded: (error: unknown) => void = () => undefined;
   #ending: Promise<void> | undefined;
@@ -123,6 +125,7 @@ export class PcMachine implements AsyncDisposable {
       });
       if (snapshot !== undefined && saved !== undefined)
         await machine.#restore(snapshot.path, saved);
+      await machine.#listen();
       await machine.#emulator.run();
       options.onRunning?.(machine);
       if (snapshot !== undefined && saved === undefined) await machine.#keep(snapshot);
@@ -223,6 +226,21 @@ export class PcMachine implements AsyncDisposable {
     };
   }
 
+  async #listen(): Promise<void> {
+    const { options, memoryBytes } = this.#parts;
+    if (options.control === undefined) return;
+    const { server } = this.#running();
+    this.#control = await ControlServer.listen(options.control, {
+      program: `hyperv-pc ${manifest.version}`,
+      processorCount: 1,
+      memoryBytes,
+      clock: this.#clock,
+      startMs: 0,
+      server,
+      stats: () => this.host.stats(),
+    });
+  }
+
   /** The console gets what the guest writes in one slice of the emulator as one piece. */
   #serialOutput(byte: number): void {
     this.#written.push(byte);
@@ -305,6 +323,7 @@ export class PcMachine implements AsyncDisposable {
   async #shutDown(end: PcEnd, failure: unknown): Promise<void> {
     const { disks, cdrom, bootDisk } = this.#parts;
     const errors: unknown[] = end === "failed" ? [failure] : [];
+    this.#control?.close();
     await this.#saving;
     await this.#emulator.stop();
     await this.#emulator.destroy();
@@ -323,11 +342,13 @@ export class PcMachine implements AsyncDisposable {
     if (end === "stopped") throw errors[0];
   }
 
+  #running(): Partition {
+    if (this.#partition === undefined) throw new Error("the machine has not started");
+    return this.#partition;
+  }
+
   #hostFace(): PcHost {
-    const partition = (): Partition => {
-      if (this.#partition === undefined) throw new Error("the machine has not started");
-      return this.#partition;
-    };
+    const partition = (): Partition => this.#running();
     return {
       get violations() {
         return partition().violations.list;
@@ -359,7 +380,8 @@ function arrayBuffer(bytes: Uint8Array): ArrayBuffer {
  * await pc.serial.waitFor("login: ");
  * ```
  *
- * Rejects with `PcError`, `EmulatorError`, or `DiskError` when an image cannot be attached.
+ * Rejects with `PcError`, `EmulatorError`, `DiskError` when an image cannot be attached, or `ControlError` when
+ * the control socket cannot be made.
  */
 export function bootPc(options: BootOptions): Promise<PcMachine> {
   return PcMachine.start(options);

@@ -40,6 +40,8 @@ export interface PcOptions {
   readonly bus?: BusOptions;
   /** A file in which to record what host and guest exchange. */
   readonly trace?: TraceFileOptions;
+  /** Makes a control socket for `hyperv-host`: the name of the machine, or the path of the socket. */
+  readonly control?: string;
   /** Path of a CD-ROM image, to boot from without a kernel and a disk to boot from. */
   readonly cdrom?: string;
   /** Path of a disk image (VHD, VHDX, raw) to boot from: the PC's own hard disk, not one of Hyper-V. */

@@ -1,0 +1,167 @@
+import type { Clock } from "@hyperv-is/vmbus-core";
+import type { FieldRule } from "../field-rules.js";
+import type { HostStats } from "../host-stats.js";
+import type { VmbusServer } from "../vmbus/server.js";
+import type { BusState } from "../vmbus/bus.js";
+import { ControlError } from "./control-error.js";
+import { machineStats, type MachineStats } from "./machine-stats.js";
+
+/**
+ * Version of the control protocol: goes up when something that a client relies on changes its meaning or
+ * goes away. New methods, parameters and fields leave it as it is.
+ */
+export const CONTROL_PROTOCOL = 1;
+
+/** What a machine lets the clients of its control socket see and do. */
+export interface ControlledMachine {
+  readonly name: string;
+  /** What it runs in, with its version. */
+  readonly program: string;
+  readonly processId: number;
+  readonly processorCount: number;
+  readonly memoryBytes: number;
+  readonly clock: Clock;
+  /** When the machine was started, on its clock. */
+  readonly startMs: number;
+  readonly server: VmbusServer;
+  stats(): HostStats | Promise<HostStats>;
+}
+
+/** What a machine speaks. */
+export interface ControlVersion {
+  readonly protocol: number;
+  readonly program: string;
+  readonly methods: readonly string[];
+}
+
+/** A machine in a list of machines. */
+export interface MachineSummary {
+  readonly name: string;
+  readonly uptimeMs: number;
+  readonly processorCount: number;
+  readonly memoryBytes: number;
+  readonly busState: BusState;
+  /** Negotiated protocol version such as "5.3"; null while no guest is connected. */
+  readonly busVersion: string | null;
+  /** How many there were. */
+  readonly violations: number;
+  readonly program: string;
+  readonly processId: number;
+}
+
+/** A rule of the protocol that the guest of a machine broke. */
+export interface MachineViolation {
+  readonly rule: string;
+  readonly detail: string;
+  /** Of the channel that it was about; null if it was about none. */
+  readonly relid: number | null;
+  /** Since the machine was started. */
+  readonly atMs: number;
+}
+
+/** A part of the log of violations. */
+export interface ViolationLog {
+  /** How many there were of each rule, the ones not kept included. */
+  readonly rules: Readonly<Record<string, number>>;
+  /** Those kept, oldest first. */
+  readonly violations: readonly MachineViolation[];
+  /** What to give as `after` for those that follow. */
+  readonly next: number;
+}
+
+/** A method of the control socket: what it takes, what it returns, what it does. */
+export interface ControlMethod<Params extends object, Result> {
+  /** What each parameter must be. */
+  readonly params: { readonly [Name in keyof Params]-?: FieldRule };
+  /** Throws `ControlError` if it cannot. */
+  run(machine: ControlledMachine, params: Params): Result | Promise<Result>;
+}
+
+function method<Params extends object, Result>(
+  definition: ControlMethod<Params, Result>,
+): ControlMethod<Params, Result> {
+  return definition;
+}
+
+/**
+ * The methods of a machine's control socket, for the server and for its clients. One that Hyper-V's
+ * PowerShell module has is named after its cmdlet; the others are named after what they return.
+ */
+export const controlMethods = {
+  /** What the machine speaks; refuses a client whose version of the protocol is newer. */
+  version: method<{ readonly protocol?: number }, ControlVersion>({
+    params: { protocol: { type: "integer", least: 1 } },
+    run({ program }, { protocol = CONTROL_PROTOCOL }): ControlVersion {
+      if (protocol > CONTROL_PROTOCOL)
+        throw new ControlError(
+          "ERR_CONTROL_VERSION",
+          `the machine speaks version ${CONTROL_PROTOCOL} of the control protocol (${program}), its client ${protocol}: use the client of that release`,
+        );
+      return { protocol: CONTROL_PROTOCOL, program, methods: Object.keys(controlMethods) };
+    },
+  }),
+
+  /** Get-VM. */
+  "get-vm": method<object, MachineSummary>({
+    params: {},
+    run(machine) {
+      const { name, processorCount, memoryBytes, program, processId } = machine;
+      const { state, version = null } = machine.server.stats();
+      return {
+        name,
+        uptimeMs: uptimeMs(machine),
+        processorCount,
+        memoryBytes,
+        busState: state,
+        busVersion: version,
+        violations: machine.server.violations.total,
+        program,
+        processId,
+      };
+    },
+  }),
+
+  /** Counters of bus, channels, controllers, disks, faults and violations. */
+  stats: method<object, MachineStats>({
+    params: {},
+    async run(machine) {
+      const host = await machine.stats();
+      return machineStats(machine.name, uptimeMs(machine), host);
+    },
+  }),
+
+  /** The log of violations; with `after`, what has been added since the call that returned it as `next`. */
+  violations: method<{ readonly after?: number }, ViolationLog>({
+    params: { after: { type: "integer", least: 0 } },
+    run({ server, startMs }, { after = 0 }) {
+      const { violations } = server;
+      return {
+        rules: violations.counts(),
+        violations: violations.list.slice(after).map(({ rule, detail, relid = null, atMs }) => ({
+          rule,
+          detail,
+          relid,
+          atMs: atMs - startMs,
+        })),
+        next: violations.list.length,
+      };
+    },
+  }),
+} as const;
+
+function uptimeMs({ clock, startMs }: ControlledMachine): number {
+  return clock.now() - startMs;
+}
+
+/** Name of a method of the control socket. */
+export type ControlMethodName = keyof typeof controlMethods;
+
+/** What a method takes. */
+export type ControlParams<Name extends ControlMethodName> = Parameters<
+  (typeof controlMethods)[Name]["run"]
+>[1];
+
+/** What a method returns. */
+export type ControlResult<Name extends ControlMethodName> = Awaited<
+  ReturnType<(typeof controlMethods)[Name]["run"]>
+>;

@@ -236,7 +236,7 @@ async function runMachine(
   interruption: Interruption,
 ): Promise<number> {
   const { signal } = interruption;
-  const { disks, faults, trace, bus, failOnViolations } = parsed.host;
+  const { disks, faults, trace, control, bus, failOnViolations } = parsed.host;
   const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
   const showMessages = !parsed.quiet && !parsed.json && parsed.lines.length === 0;
   const machine = await boot({
@@ -250,6 +250,7 @@ async function runMachine(
     ...(faults && { faults }),
     ...(trace && { trace }),
     ...(bus && { bus }),
+    ...(control !== undefined && { control }),
     onMessage: (line) => {
       if (showMessages) process.stdout.write(`${line}\n`);
     },

@@ -50,6 +50,8 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
     [["boot", "--report", "junit=/nowhere/x.xml"], "--report: /nowhere"],
     [["boot", "--memory", "lots"], "write it as 256M or 1G"],
     [["boot", "--report", "x.xml"], "write it as junit=FILE"],
+    [["boot", "--control", "a b"], "'a b' is no name for a machine"],
+    [["boot", "--control", "/nowhere/web.sock"], "/nowhere"],
     [["boot", "--violations", "ignore"], 'only "fail" is known'],
     [["boot", "--nbd", "da0"], "write it as da0=unix:PATH"],
     [["boot", "--nbd", "da0=0.0.0.0:10809"], "on loopback addresses only"],

@@ -112,6 +112,23 @@ describe("a client", () => {
     expect(asked).toBe(total);
   });
 
+  test("with many requests leaves the machine its turns", async () => {
+    const total = 500;
+    const client = await raw();
+    let turns = 0;
+    let isDone = false;
+    const turn = (): void => {
+      turns++;
+      if (!isDone) setImmediate(turn);
+    };
+    const request = '{"jsonrpc":"2.0","id":1,"method":"dance"}\n';
+    client.send(request.repeat(total));
+    setImmediate(turn);
+    for (let answered = 0; answered < total; answered++) await client.answer();
+    isDone = true;
+    expect(turns).toBeGreaterThanOrEqual(total);
+  });
+
   test("that goes away in the middle leaves nothing behind", async () => {
     for (let round = 0; round < CLIENT_LIMIT * 2; round++) {
       const client = await RawClient.connect(path);

@@ -27,6 +27,7 @@ describe("what a user may say of the host", () => {
       disks: [],
       faults: undefined,
       trace: undefined,
+      control: undefined,
       bus: undefined,
       failOnViolations: false,
     });
@@ -70,6 +71,11 @@ describe("what a user may say of the host", () => {
     expect(parse("--trace", "t", "--trace-channels", "scsi").trace?.channels).toBeDefined();
   });
 
+  test("--control with a name or a path", () => {
+    expect(parse("--control", "web").control).toBe("web");
+    expect(parse("--control", "./a socket").control).toBe("./a socket");
+  });
+
   test.each([
     [["--disk", ""]],
     [["--disk", ",ro"]],
@@ -80,6 +86,8 @@ describe("what a user may say of the host", () => {
     [["--trace-data", "5"]],
     [["--trace-channels", "scsi"]],
     [["--trace", "t", "--trace-data", "much"]],
+    [["--control", ""]],
+    [["--control", "a b"]],
   ])("%j is refused", (args) => {
     expect(() => parse(...args)).toThrow(HostOptionError);
   });

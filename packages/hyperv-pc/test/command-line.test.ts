@@ -23,6 +23,7 @@ describe("hyperv-pc boot", () => {
     ["--frobnicate", ["--frobnicate"]],
     ["--memory 12", ["--kernel", "k", "--memory", "12"]],
     ["--ceiling 7", ["--kernel", "k", "--ceiling", "7"]],
+    ["--control", ["--kernel", "k", "--control", "a b"]],
     ["--violations warn", ["--kernel", "k", "--violations", "warn"]],
     ["--snapshot FILE", ["--kernel", "k", "--snapshot-at", "x"]],
   ])("says what is wrong: %s", async (text, args) => {
@@ -46,7 +47,7 @@ describe("hyperv-pc boot", () => {
   test("explains every option", () => {
     for (const option of ["kernel", "initrd", "append", "cdrom", "boot-disk", "memory", "bios"])
       expect(bootUsage).toContain(`--${option} `);
-    for (const option of ["disk", "faults", "trace", "ceiling", "violations", "snapshot", "json"])
+    for (const option of ["disk", "faults", "trace", "control", "ceiling", "violations", "snapshot", "json"])
       expect(bootUsage).toContain(`--${option} `);
   });
 });

@@ -55,7 +55,12 @@ async function main([command, ...args]: readonly string[]): Promise<number> {
 }
 
 /** Codes of machines that nobody can have asked for on purpose. */
-const usageCodes: ReadonlySet<unknown> = new Set(["ERR_MEMORY", "ERR_CPUS", "ERR_TOO_MANY_DISKS"]);
+const usageCodes: ReadonlySet<unknown> = new Set([
+  "ERR_MEMORY",
+  "ERR_CPUS",
+  "ERR_TOO_MANY_DISKS",
+  "ERR_CONTROL_ADDRESS",
+]);
 
 const argv = process.argv.slice(2);
 try {

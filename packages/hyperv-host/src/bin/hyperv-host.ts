@@ -11,9 +11,18 @@ import {
   faultPoints,
   parseFaultPlan,
 } from "../faults.js";
+import { controlPath } from "../node/control-address.js";
+import { machineCommand, machineVerbs, type MachineVerb } from "./machine-command.js";
+import { textTable } from "./text-table.js";
 import { traceCommand } from "./trace-command.js";
 
-const usage = `usage: hyperv-host offers [--json]        list what the host offers to every machine
+const usage = `usage: hyperv-host list [VM]               list the machines that run (boot --control)
+       hyperv-host stats [VM]              what a machine has counted: channels, controllers, disks, faults
+       hyperv-host violations [VM]         the rules of the protocol that its guest broke
+                                          VM is a name, or the path of a control socket (with a / in it);
+                                          without it: all machines with a name
+                                          --json; --watch: each second, until it ends or Ctrl-C
+       hyperv-host offers [--json]        list what the host offers to every machine
        hyperv-host versions [--json]      list the protocol versions it speaks
        hyperv-host faults [--json]        list the faults it can be told to make
        hyperv-host faults check FILE      check a fault plan
@@ -21,23 +30,14 @@ const usage = `usage: hyperv-host offers [--json]        list what the host offe
                                           decode a trace, one line a message; only channel N (a relid)
        hyperv-host --version
 
-The host itself runs inside a machine: 'guest-kernel boot' starts both.
+The host itself runs inside a machine: 'guest-kernel boot' and 'hyperv-pc boot' start both.
 `;
 
 /** The command line was wrong. */
 class UsageMistake extends Error {}
 
 function table(rows: readonly (readonly string[])[]): void {
-  const widths = (rows[0] ?? []).map((_, column) =>
-    Math.max(...rows.map((row) => row[column]!.length)),
-  );
-  for (const row of rows)
-    process.stdout.write(
-      `${row
-        .map((cell, column) => cell.padEnd(widths[column]!))
-        .join("  ")
-        .trimEnd()}\n`,
-    );
+  for (const line of textTable(rows)) process.stdout.write(`${line}\n`);
 }
 
 function print(json: boolean, value: unknown, rows: readonly (readonly string[])[]): number {
@@ -90,21 +90,37 @@ function faults(json: boolean): number {
   return 0;
 }
 
+/** Does what may find a mistake in the command line. */
+function parsed<Values>(parse: () => Values): Values {
+  try {
+    return parse();
+  } catch (error) {
+    throw new UsageMistake(`${(error as Error).message}\n`);
+  }
+}
+
 function trace(args: readonly string[], json: boolean): Promise<number> {
   const options = { channel: { type: "string" } } as const;
-  const { values, positionals } = (() => {
-    try {
-      return parseArgs({ args: [...args], options, allowPositionals: true });
-    } catch (error) {
-      throw new UsageMistake(`${(error as Error).message}\n`);
-    }
-  })();
+  const { values, positionals } = parsed(() =>
+    parseArgs({ args: [...args], options, allowPositionals: true }),
+  );
   const [path, ...rest] = positionals;
   if (path === undefined || rest.length > 0) throw new UsageMistake("trace: one FILE, please\n");
   const { channel } = values;
   if (channel !== undefined && !/^\d+$/.test(channel))
     throw new UsageMistake(`--channel ${channel}: a relid is a number\n`);
   return traceCommand({ path, json, ...(channel !== undefined && { relid: Number(channel) }) });
+}
+
+function machines(verb: MachineVerb, args: readonly string[], json: boolean): Promise<number> {
+  const options = { watch: { type: "boolean" } } as const;
+  const { values, positionals } = parsed(() =>
+    parseArgs({ args: [...args], options, allowPositionals: true }),
+  );
+  const [vm, ...rest] = positionals;
+  if (rest.length > 0) throw new UsageMistake(`${verb}: one VM, please, or none for all\n`);
+  if (vm !== undefined) parsed(() => controlPath(vm));
+  return machineCommand(verb, { vm, json, watch: values.watch ?? false });
 }
 
 function main(args: readonly string[]): number | Promise<number> {
@@ -116,6 +132,8 @@ function main(args: readonly string[]): number | Promise<number> {
   if (verb === "faults" && plain) return faults(json);
   if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
   if (verb === "trace") return trace(rest, json);
+  const machineVerb = machineVerbs.find((known) => known === verb);
+  if (machineVerb !== undefined) return machines(machineVerb, rest, json);
   if (verb === "--version") {
     process.stdout.write(`hyperv-host ${manifest.version}\n`);
     return 0;

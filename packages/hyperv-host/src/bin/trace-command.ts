@@ -3,6 +3,7 @@ import { TraceDecoder, type DecodedRecord } from "../trace/decode/trace-decoder.
 import { traceLine } from "../trace/decode/trace-text.js";
 import { TraceError } from "../trace/trace-error.js";
 import { readTrace, type Trace } from "../trace/trace-reader.js";
+import { writeOut } from "./standard-output.js";
 
 /** What `hyperv-host trace` is asked for. */
 export interface TraceCommandOptions {
@@ -52,19 +53,4 @@ export async function traceCommand({ path, json, relid }: TraceCommandOptions): 
 
 function jsonLine({ relid, ...record }: DecodedRecord): string {
   return JSON.stringify({ channel: relid, ...record });
-}
-
-/** @returns False if nobody reads any more. */
-function writeOut(text: string): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    // A broken pipe is also reported as an event, which would end the program with a stack trace.
-    const ignore = (): void => undefined;
-    process.stdout.once("error", ignore);
-    process.stdout.write(text, (error) => {
-      const { code } = (error ?? {}) as NodeJS.ErrnoException;
-      if (error && code !== "EPIPE") reject(error);
-      else resolve(!error);
-      if (!error) process.stdout.off("error", ignore);
-    });
-  });
 }

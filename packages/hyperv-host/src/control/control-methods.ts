@@ -141,7 +141,7 @@ export const controlMethods = {
           rule,
           detail,
           relid,
-          atMs: atMs - startMs,
+          atMs: sinceStart(startMs, atMs),
         })),
         next: violations.list.length,
       };
@@ -150,7 +150,12 @@ export const controlMethods = {
 } as const;
 
 function uptimeMs({ clock, startMs }: ControlledMachine): number {
-  return clock.now() - startMs;
+  return sinceStart(startMs, clock.now());
+}
+
+/** Milliseconds, to the microsecond. */
+function sinceStart(startMs: number, nowMs: number): number {
+  return Math.round((nowMs - startMs) * 1000) / 1000;
 }
 
 /** Name of a method of the control socket. */

@@ -58,8 +58,10 @@ export class ControlClient implements Disposable {
       await once(socket, "connect");
     } catch (cause) {
       const { code = "", message } = cause as NodeJS.ErrnoException;
-      if (["ENOENT", "ECONNREFUSED"].includes(code)) throw gone(path, { cause });
-      throw new ControlError("ERR_CONTROL_ADDRESS", message, { cause });
+      const isGone = ["ENOENT", "ECONNREFUSED"].includes(code);
+      throw isGone
+        ? new ControlError("ERR_CONTROL_GONE", `${path}: no machine listens there`, { cause })
+        : new ControlError("ERR_CONTROL_ADDRESS", message, { cause });
     }
     const client = new ControlClient(path, socket, timeoutMs);
     try {
@@ -120,7 +122,7 @@ export class ControlClient implements Disposable {
       // A connection that was reset is one that has ended.
       if (error instanceof ControlError) this.#end = error;
     }
-    this.#end ??= gone(this.path);
+    this.#end ??= new ControlError("ERR_CONTROL_GONE", `${this.path}: the machine has ended`);
     this.#rpc.rejectAllPendingRequests(this.#end.message);
   }
 
@@ -139,10 +141,6 @@ export class ControlClient implements Disposable {
 }
 
 const SILENT = "ERR_CONTROL_SILENT";
-
-function gone(path: string, options?: ErrorOptions): ControlError {
-  return new ControlError("ERR_CONTROL_GONE", `${path}: no machine listens there`, options);
-}
 
 function noAnswer(path: string, what: string): ControlError {
   return new ControlError("ERR_CONTROL_ANSWER", `${path}: what listens there says ${what}`);

@@ -5,11 +5,13 @@ import {
   parseVersion,
   protocolVersions,
 } from "@hyperv-is/vmbus-core/protocol";
+import { ControlError } from "../control/control-error.js";
 import { CONTROLLERS_MAX, type DiskPlacement } from "../disk-placement.js";
 import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "../faults.js";
 import { TraceError } from "../trace/trace-error.js";
 import { parseTraceChannels } from "../trace/trace-channels.js";
 import type { BusOptions } from "../vmbus/connection.js";
+import { controlPath } from "./control-address.js";
 import type { TraceFileOptions } from "./trace-file.js";
 
 /** A command line that says something of the host that it cannot do. */
@@ -22,6 +24,7 @@ export const hostOptions = {
   trace: { type: "string" },
   "trace-channels": { type: "string" },
   "trace-data": { type: "string" },
+  control: { type: "string" },
   ceiling: { type: "string" },
   violations: { type: "string" },
 } as const;
@@ -32,6 +35,7 @@ export const hostOptionsUsage = `  --disk FILE[,ro][,controller=N]  attach a VHD
   --trace FILE             record what host and guest exchange; 'hyperv-host trace FILE' decodes it
   --trace-channels LIST    packets of these channels only: relids, instance ids, classes (scsi), or none
   --trace-data BYTES       record so much of each request's data as well (0)
+  --control NAME|PATH      control socket for 'hyperv-host list', 'stats', 'violations': a name, or a path with a / in it
   --ceiling VERSION        newest protocol version that the host accepts, such as 4.0
   --violations fail        exit with status 3 if the guest broke a rule of the protocol
 `;
@@ -43,6 +47,7 @@ export interface HostOptionValues {
   readonly trace?: string | undefined;
   readonly "trace-channels"?: string | undefined;
   readonly "trace-data"?: string | undefined;
+  readonly control?: string | undefined;
   readonly ceiling?: string | undefined;
   readonly violations?: string | undefined;
 }
@@ -52,19 +57,22 @@ export interface HostOptions {
   readonly disks: readonly DiskPlacement[];
   readonly faults: FaultPlanData | undefined;
   readonly trace: TraceFileOptions | undefined;
+  /** Name of the machine, or path of its control socket. */
+  readonly control: string | undefined;
   readonly bus: BusOptions | undefined;
   readonly failOnViolations: boolean;
 }
 
 /** Throws `HostOptionError`. */
 export function parseHostOptions(values: HostOptionValues): HostOptions {
-  const { disk = [], faults, ceiling, violations } = values;
+  const { disk = [], faults, control, ceiling, violations } = values;
   if (violations !== undefined && violations !== "fail")
     throw new HostOptionError(`--violations ${violations}: only "fail" is known`);
   return {
     disks: disk.map(parseDisk),
     faults: faults === undefined ? undefined : readFaults(faults),
     trace: parseTrace(values),
+    control: control === undefined ? undefined : parseControl(control),
     bus: ceiling === undefined ? undefined : { versions: parseCeiling(ceiling) },
     failOnViolations: violations !== undefined,
   };
@@ -117,6 +125,16 @@ function parseTrace(values: HostOptionValues): TraceFileOptions | undefined {
   } catch (error) {
     if (!(error instanceof TraceError)) throw error;
     throw new HostOptionError(`--trace-channels: ${error.message}`);
+  }
+}
+
+function parseControl(address: string): string {
+  try {
+    controlPath(address);
+    return address;
+  } catch (error) {
+    if (!(error instanceof ControlError)) throw error;
+    throw new HostOptionError(`--control: ${error.message}`);
   }
 }
 

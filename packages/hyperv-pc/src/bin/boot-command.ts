@@ -84,6 +84,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
         }),
         ...(host.faults && { faults: host.faults }),
         ...(host.trace && { trace: host.trace }),
+        ...(host.control !== undefined && { control: host.control }),
         ...(host.bus && { bus: host.bus }),
       },
       failOnViolations: host.failOnViolations,

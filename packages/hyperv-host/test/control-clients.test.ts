@@ -61,8 +61,10 @@ describe("a client", () => {
     const client = await raw();
     for (const piece of ['{"jsonrpc":', '"2.0","id":5,"met', 'hod":"get-vm"}', "\n"])
       await new Promise<void>((resolve) => client.socket.write(piece, () => resolve()));
-    client.socket.end();
     expect(await client.answer()).toMatchObject({ id: 5, result: { name: "web" } });
+    for (let id = 1; id <= 50; id++) client.request(id, "stats");
+    client.socket.end();
+    for (let id = 1; id <= 50; id++) expect(await client.answer()).toMatchObject({ id });
     expect(await client.line()).toBeUndefined();
     await client.closed;
   });

@@ -188,7 +188,7 @@ describe("a control socket", () => {
         symlinkSync(join(directory, "other"), join(directory, "hyperv-is"));
       },
     ],
-    ["is none", () => writeFileSync(join(directory, "hyperv-is"), "")],
+    ["is none", () => writeFileSync(join(directory, "hyperv-is"), "", { mode: 0o600 })],
   ])("is not made in a directory of names that %s", async (_, make) => {
     make();
     const refused = { code: "ERR_CONTROL_ADDRESS" };

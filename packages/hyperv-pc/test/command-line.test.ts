@@ -47,7 +47,16 @@ describe("hyperv-pc boot", () => {
   test("explains every option", () => {
     for (const option of ["kernel", "initrd", "append", "cdrom", "boot-disk", "memory", "bios"])
       expect(bootUsage).toContain(`--${option} `);
-    for (const option of ["disk", "faults", "trace", "control", "ceiling", "violations", "snapshot", "json"])
+    for (const option of [
+      "disk",
+      "faults",
+      "trace",
+      "control",
+      "ceiling",
+      "violations",
+      "snapshot",
+      "json",
+    ])
       expect(bootUsage).toContain(`--${option} `);
   });
 });

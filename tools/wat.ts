@@ -24,8 +24,8 @@ const sections = new Map([
 export async function assemble(name: string, text: string): Promise<Uint8Array> {
   // Only who builds pays for loading the assembler.
   const { default: wabt } = await import("wabt");
-  const { parseWat } = await wabt();
-  const parsed = parseWat(name, text, { threads: true, simd: true, bulk_memory: true });
+  const assembler = await wabt();
+  const parsed = assembler.parseWat(name, text, { threads: true, simd: true, bulk_memory: true });
   try {
     const { buffer } = parsed.toBinary({});
     if (!WebAssembly.validate(buffer)) throw new Error(`${name}: not a valid module`);
@@ -65,8 +65,8 @@ async function watModule(path: string): Promise<string> {
 export function watForBuilds(): NonNullable<Options["esbuildPlugins"]>[number] {
   return {
     name: "wat",
-    setup({ onLoad }) {
-      onLoad({ filter: /\.wat$/ }, async ({ path }) => ({ contents: await watModule(path) }));
+    setup(build) {
+      build.onLoad({ filter: /\.wat$/ }, async ({ path }) => ({ contents: await watModule(path) }));
     },
   };
 }

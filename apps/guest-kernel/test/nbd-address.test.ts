@@ -14,7 +14,7 @@ describe("an export as it is written on the command line", () => {
     ["da0=tcp:[::1]:10809", { disk: "da0", host: "::1", port: 10809 }],
   ])("%s", (text, options) => {
     const { disk, ...place } = options;
-    const address = "unix" in place ? { unix: resolve(place.unix!) } : place;
+    const address = "unix" in place ? { unix: resolve(place.unix) } : place;
     expect(parseNbdExport(text)).toEqual({ disk, ...address });
   });
 

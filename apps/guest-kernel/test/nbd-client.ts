@@ -41,8 +41,8 @@ interface Pending {
   bytes: number;
   error: number;
   extents: (readonly [number, number])[];
-  resolve(answer: Answer): void;
-  reject(error: Error): void;
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (error: Error) => void;
 }
 
 export interface ClientOptions {

@@ -187,7 +187,7 @@ describe("a disk that has trouble", () => {
       const seen = machine.dmesg.length;
       const look = async (): Promise<void> => {
         // Each command at the console is a turn of the guest.
-        while (!machine.dmesg.slice(seen).some((line) => /^da0: 8MB/.test(line)))
+        while (!machine.dmesg.slice(seen).some((line) => line.startsWith("da0: 8MB")))
           await machine.exec("true");
         resolve();
       };
@@ -394,7 +394,7 @@ test("a client that does not get to its first request is cut off in time", async
   const timers = new VirtualTimers();
   const released: NbdConnection[] = [];
   const server = createServer({ allowHalfOpen: true }, (socket) => {
-    void new NbdConnection(socket, {
+    new NbdConnection(socket, {
       exports: [],
       timers,
       isShuttingDown: false,
@@ -419,7 +419,10 @@ describe("where a disk is served", () => {
   const refusal = (nbd: BootOptions["nbd"]) =>
     boot({ disks: [ram(MIB)], nbd: nbd! }).then(
       (machine) => machine.shutdown().then(() => "booted"),
-      (error: { code: string; message: string }) => `${error.code}: ${error.message}`,
+      (error: unknown) => {
+        const { code, message } = error as { code: string; message: string };
+        return `${code}: ${message}`;
+      },
     );
 
   test("only this user may connect to a unix socket", async () => {

@@ -119,7 +119,7 @@ describe("a guest's disks, served to clients", () => {
         NbdClient.connect(tcp, options),
       ]);
       const model = Buffer.alloc(4 * MIB);
-      expect((await clients[0]!.write(0, model)).error).toBe(0);
+      expect((await clients[0].write(0, model)).error).toBe(0);
       const operation = fc.record({
         slot: fc.nat(31),
         client: fc.nat(1),
@@ -160,7 +160,7 @@ describe("a guest's disks, served to clients", () => {
         }),
         { numRuns: 6 },
       );
-      const { data } = await clients[0]!.read(0, model.byteLength);
+      const { data } = await clients[0].read(0, model.byteLength);
       expect(data.equals(model)).toBe(true);
       await Promise.all(clients.map((client) => client.close()));
     });

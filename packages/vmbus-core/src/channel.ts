@@ -61,6 +61,11 @@ export class Channel {
   };
   /** Set when the peer broke the protocol. */
   error: VmbusError | undefined;
+  /**
+   * Wants signals, and sends them, once per batch. False, for comparison: a signal for every packet that the
+   * peer puts into an empty ring, and every packet published by itself. May change at any time.
+   */
+  signalOptimization = true;
   readonly #signal: Signal;
   readonly #handler: ChannelHandler;
   #closedReason: ChannelClosedReason | undefined;
@@ -103,7 +108,7 @@ export class Channel {
   /** The interrupt: this end is awake now and wants no more signals until it has drained the ring. */
   interrupt(): void {
     this.counters.interrupts++;
-    if (!this.isClosed()) this.incoming.mask();
+    if (!this.isClosed() && this.signalOptimization) this.incoming.mask();
   }
 
   /**
@@ -144,7 +149,7 @@ export class Channel {
       if (this.#paused) return PollResult.Idle;
       if (left === 0) return PollResult.More;
       if (incoming.unmask()) return PollResult.Idle;
-      incoming.mask();
+      if (this.signalOptimization) incoming.mask();
     }
   }
 
@@ -160,6 +165,7 @@ export class Channel {
     idLow: number,
     idHigh: number,
   ): SendResult {
+    if (!this.signalOptimization) this.flush();
     if (this.isClosed()) return SendResult.Corrupt;
     const result = this.outgoing.begin(type, flags, headerBytes, packetBytes, idLow, idHigh);
     if (result === SendResult.Ready) this.counters.packetsOut++;

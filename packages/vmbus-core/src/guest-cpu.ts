@@ -112,6 +112,7 @@ export class GuestCpu implements QueueContext {
   /** Host-to-guest half of the interrupt page, while the protocol is one below 2.4. */
   #receiveHalf: EventFlags | undefined;
   #messageHandler: ((message: Uint8Array) => void) | undefined;
+  #signalOptimization = true;
   #reading = false;
   #messagesLeft = false;
 
@@ -208,6 +209,16 @@ export class GuestCpu implements QueueContext {
     return this.#dispatcher.run() || this.#messagesLeft;
   }
 
+  /** `Channel.signalOptimization` of all channels of this CPU, those to come included. */
+  get signalOptimization(): boolean {
+    return this.#signalOptimization;
+  }
+
+  set signalOptimization(wanted: boolean) {
+    this.#signalOptimization = wanted;
+    for (const { channel } of this.#bound.values()) channel.signalOptimization = wanted;
+  }
+
   /** The channel that is bound to a relid on this CPU. */
   channel(relid: number): Channel | undefined {
     return this.#bound.get(relid)?.channel;
@@ -228,6 +239,7 @@ export class GuestCpu implements QueueContext {
       bell,
       handler,
     );
+    channel.signalOptimization = this.#signalOptimization;
     this.#dispatcher.bind(relid, channel);
     this.#bound.set(relid, { channel, bell });
     return channel;

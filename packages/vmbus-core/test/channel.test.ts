@@ -125,6 +125,58 @@ describe("a connected pair", () => {
     expect(left.closedReasons).toEqual(["rescinded"]);
   });
 
+  test("an end that does not optimize signals publishes every packet by itself", () => {
+    const right = new Sink();
+    const pair = connectedChannels({ left: new Sink(), right });
+    pair.run();
+    pair.left.signalOptimization = false;
+    for (let id = 1; id <= 3; id++) request(pair.left, id);
+    pair.run();
+    expect(right.ids).toEqual([1, 2]);
+    pair.left.flush();
+    pair.run();
+    expect(right.ids).toEqual([1, 2, 3]);
+    expect(pair.left.counters.signalsSent).toBe(2);
+  });
+
+  test.each([
+    [true, 1],
+    [false, 2],
+  ])(
+    "an end that is awake wants signals only if it does not optimize: %s",
+    (optimizes, signals) => {
+      const left = new Sink();
+      const pair = connectedChannels({ left, right: new Sink() });
+      pair.run();
+      pair.left.signalOptimization = optimizes;
+      request(pair.right, 1);
+      pair.right.flush();
+      // Half a look: the ring is empty again, and this end has not gone to sleep.
+      expect(pair.left.poll(1)).toBe(1);
+      request(pair.right, 2);
+      pair.right.flush();
+      expect(pair.right.counters.signalsSent).toBe(signals);
+      pair.run();
+      expect(left.ids).toEqual([1, 2]);
+    },
+  );
+
+  test("optimization can be switched in the middle, and nothing is lost", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Echo(), ringPages: 2 });
+    pair.run();
+    for (let id = 1; id <= 300; id++) {
+      if (id % 7 === 0) pair.left.signalOptimization = !pair.left.signalOptimization;
+      if (id % 11 === 0) pair.right.signalOptimization = !pair.right.signalOptimization;
+      expect(request(pair.left, id)).toBe(SendResult.Ready);
+      if (id % 3 === 0) pair.left.flush();
+      if (id % 5 === 0) pair.run();
+    }
+    pair.left.flush();
+    pair.run();
+    expect(left.ids).toEqual(Array.from({ length: 300 }, (_, index) => index + 1));
+  });
+
   test("a budget yields and comes back", () => {
     const left = new Sink();
     const pair = connectedChannels({ left, right: new Echo() });

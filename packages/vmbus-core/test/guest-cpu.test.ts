@@ -323,6 +323,19 @@ describe("events", () => {
     expect(sink.ids).toEqual([1]);
   });
 
+  test("signal optimization is that of all channels of the CPU, of those to come too", () => {
+    const { cpu, ...machine } = startCpu();
+    const bind = (relid: number) =>
+      cpu.bindChannel(describeChannel({ cpu, ...machine }, relid), new Sink());
+    const first = bind(1);
+    expect([cpu.signalOptimization, first.signalOptimization]).toEqual([true, true]);
+    cpu.signalOptimization = false;
+    const second = bind(2);
+    expect([first.signalOptimization, second.signalOptimization]).toEqual([false, false]);
+    cpu.signalOptimization = true;
+    expect([first.signalOptimization, second.signalOptimization]).toEqual([true, true]);
+  });
+
   test("below 2.4 flag 0 stands for the first 256 bits of the interrupt page", () => {
     const machine = startCpu();
     const { memory, hypervisor, allocator, cpu } = machine;

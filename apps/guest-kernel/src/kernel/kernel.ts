@@ -28,7 +28,7 @@ import { lowestFree } from "./lowest-free.js";
 import type { MessageBuffer } from "./message-buffer.js";
 import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
-import { tunables, type TunableValues } from "./tunables.js";
+import { parseTunable, tunableKeys, tunables, type TunableValues } from "./tunables.js";
 
 /** A driver as this kernel has it: compiled in, or loaded from a file of ports. */
 export interface KernelDriver {
@@ -257,8 +257,7 @@ export class Kernel implements GuestSystem {
 
   /** The value of a tunable by its name; undefined if there is none. */
   #tunable(name: string): number | undefined {
-    const keys = Object.keys(tunables) as (keyof typeof tunables)[];
-    const key = keys.find((candidate) => tunables[candidate].name === name);
+    const key = tunableKeys.find((candidate) => tunables[candidate].name === name);
     return key && this.#options.tunables[key];
   }
 
@@ -285,8 +284,21 @@ export class Kernel implements GuestSystem {
     sysctl.show("hw.pagesize", "System memory page size", () => PAGE_SIZE);
     sysctl.show("hw.physmem", "Amount of physical memory (in bytes)", () => cpu.memory.sizeBytes);
     sysctl.show("hw.hv_vendor", "Hypervisor vendor", () => hypervisorVendor(hypervisor));
-    for (const key of Object.keys(tunables) as (keyof typeof tunables)[])
-      sysctl.show(tunables[key].name, tunables[key].description, () => this.#options.tunables[key]);
+    for (const key of tunableKeys) {
+      const { name, description } = tunables[key];
+      if (key !== "signalOptimization")
+        sysctl.show(name, description, () => this.#options.tunables[key]);
+    }
+    const { signalOptimization } = tunables;
+    sysctl.add(signalOptimization.name, {
+      description: signalOptimization.description,
+      read: () => (cpu.signalOptimization ? 1 : 0),
+      write: async (text) => {
+        const wanted = parseTunable(signalOptimization, text) === 1;
+        cpu.signalOptimization = wanted;
+        await cpus.optimizeSignals(wanted);
+      },
+    });
   }
 
   #addDeviceSysctls(device: Device): void {

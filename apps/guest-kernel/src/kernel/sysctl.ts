@@ -5,7 +5,7 @@ export interface SysctlNode {
   /** The value; rejects when it cannot be had now. */
   read(): string | number | Promise<string | number>;
   /** Sets the value; throws an `Error` whose message says what is wrong with the text. Absent: read only. */
-  write?(text: string): void;
+  write?(text: string): void | Promise<void>;
 }
 
 /** A leaf with its whole name. */

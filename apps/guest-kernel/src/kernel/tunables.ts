@@ -58,8 +58,13 @@ export const tunables = {
   },
 } as const satisfies Readonly<Record<string, Tunable>>;
 
+type TunableKey = keyof typeof tunables;
+
+/** All of them, in this order. */
+export const tunableKeys = Object.keys(tunables) as readonly TunableKey[];
+
 /** The value of each tunable. */
-export type TunableValues = Readonly<Record<keyof typeof tunables, number>>;
+export type TunableValues = Readonly<Record<TunableKey, number>>;
 
 /**
  * Takes settings by name.
@@ -68,17 +73,14 @@ export type TunableValues = Readonly<Record<keyof typeof tunables, number>>;
  */
 export function tune(settings: Readonly<Record<string, string | number>>): TunableValues {
   const values: Record<string, number> = {};
-  for (const [key, { value }] of Object.entries(tunables)) values[key] = value;
+  for (const key of tunableKeys) values[key] = tunables[key].value;
   for (const [name, text] of Object.entries(settings)) {
-    const found = Object.entries(tunables).find(([, tunable]) => tunable.name === name);
-    if (found === undefined)
-      throw new BootError(
-        "ERR_TUNABLE",
-        `there is no tunable ${name}; there are ${Object.values(tunables)
-          .map((tunable) => tunable.name)
-          .join(", ")}`,
-      );
-    values[found[0]] = parseTunable(found[1], String(text));
+    const key = tunableKeys.find((candidate) => tunables[candidate].name === name);
+    if (key === undefined) {
+      const names = tunableKeys.map((known) => tunables[known].name).join(", ");
+      throw new BootError("ERR_TUNABLE", `there is no tunable ${name}; there are ${names}`);
+    }
+    values[key] = parseTunable(tunables[key], String(text));
   }
   return values as TunableValues;
 }

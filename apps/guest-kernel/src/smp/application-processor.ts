@@ -27,6 +27,9 @@ export class ApplicationProcessor {
       askQueue: (request) => queues.askQueue(request),
       stopQueue: (request) => queues.stopQueue(request),
       ping: () => undefined,
+      optimizeSignals: (wanted) => {
+        vcpu.cpu.signalOptimization = wanted;
+      },
       halt: () => this.#halt(),
     });
   }

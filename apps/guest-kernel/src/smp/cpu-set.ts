@@ -138,6 +138,12 @@ export class CpuSet {
     return other.queues.start(driver, description, told);
   }
 
+  /** Sets `GuestCpu.signalOptimization` of all CPUs but this one. A CPU that is gone does not mind. */
+  async optimizeSignals(wanted: boolean): Promise<void> {
+    const set = ({ calls }: OtherCpu): Promise<void> => calls.call("optimizeSignals", wanted);
+    await Promise.allSettled(this.#others.map(set));
+  }
+
   /** Ends all CPUs but this one; their channels are closed. Resolves when they have agreed, or the time for that is up. */
   async halt(): Promise<void> {
     const { timers, timeoutMs } = this.#options;

@@ -6,6 +6,8 @@ import type { ControlProcedures, QueueProcedures } from "@hyperv-is/vmbus-core";
 export interface ApplicationProcedures extends QueueProcedures {
   /** Answers at once: the CPU is not stuck. */
   ping(nothing: undefined): void;
+  /** Sets `GuestCpu.signalOptimization`. */
+  optimizeSignals(wanted: boolean): void;
   /** Ends the CPU: its channels are closed by now. */
   halt(nothing: undefined): void;
 }

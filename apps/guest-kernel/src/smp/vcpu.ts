@@ -193,6 +193,7 @@ await runVcpu<VcpuProgramData>(inTree, {
     });
   },
   main(vcpu) {
+    vcpu.cpu.signalOptimization = vcpu.data.program.tunables.signalOptimization === 1;
     processor = vcpu.index === BOOT_CPU ? new BootProcessor(vcpu) : new ApplicationProcessor(vcpu);
     return processor.run();
   },

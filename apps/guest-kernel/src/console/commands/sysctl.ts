@@ -28,7 +28,7 @@ export const sysctl: Command = {
         }
         const before = await node.read();
         try {
-          node.write(rest.join("="));
+          await node.write(rest.join("="));
         } catch (error) {
           complain(`${name}: ${error instanceof Error ? error.message : String(error)}`);
           continue;

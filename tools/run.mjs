@@ -6,6 +6,7 @@ import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { delimiter, join } from "node:path";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -49,20 +50,22 @@ async function runProgram(argv, cwd = root) {
   return signal ? 128 + constants.signals[signal] : (status ?? 1);
 }
 
-function install() {
+async function install() {
   if (read("pnpm-lock.yaml") === read("node_modules/.pnpm/lock.yaml")) return;
   const manifest = /** @type {{ packageManager: string }} */ (JSON.parse(read("package.json")));
   console.error("Installing the workspace (once per change of pnpm-lock.yaml) ...");
-  const status = run(
-    "npx",
-    ["-y", manifest.packageManager, "install", "--frozen-lockfile"],
-    [0, 2, 2],
-  );
+  const argv = ["-y", manifest.packageManager, "install", "--frozen-lockfile"];
+  const pnpm = spawn("npx", argv, { stdio: ["inherit", "pipe", "inherit"], cwd: root });
+  const closed = /** @type {Promise<[number | null]>} */ (once(pnpm, "close"));
+  // Programs of the workspace can be linked only once they are built, which comes next.
+  for await (const line of createInterface({ input: pnpm.stdout }))
+    if (!line.includes("Failed to create bin")) console.error(line);
+  const [status] = await closed;
   if (status !== 0) {
     console.error(
       "The installation failed; the lines above say why. Node 20.19 or newer is needed.",
     );
-    process.exit(status);
+    process.exit(status ?? 1);
   }
 }
 
@@ -110,7 +113,7 @@ if (command === undefined) {
   console.error(`Unknown command '${name}'. Known: ${Object.keys(commands).sort().join(", ")}.`);
   process.exit(2);
 }
-install();
+await install();
 const program = name === "start" ? "guest-kernel" : name;
 if (!["lint", "format", "typecheck"].includes(name))
   build(program in programs ? program : undefined);

@@ -10,7 +10,6 @@ import {
 import { ProcessorTime } from "./processor-time.js";
 import { parseReport, report, type BenchmarkReport } from "./report.js";
 import { formatChanges, formatChart, formatTable } from "./report-text.js";
-import { nbd } from "./nbd/nbd-benchmark.js";
 import { realGuest } from "./real-guest/real-guest-benchmark.js";
 import { ring } from "./ring/ring-benchmark.js";
 import { storage } from "./storage/storage-benchmark.js";
@@ -18,7 +17,6 @@ import { storage } from "./storage/storage-benchmark.js";
 const benchmarks: ReadonlyMap<string, Benchmark> = new Map([
   ["ring", ring],
   ["storage", storage],
-  ["nbd", nbd],
   ["real-guest", realGuest],
 ]);
 

@@ -71,41 +71,6 @@ test("the storage benchmark reads what the image holds, and counts what a read c
   ]);
 });
 
-/** Clients and servers of NBD by others; in CI they must be there. */
-function canRunNbd(): boolean {
-  const missing = ["fio", "nbdkit", "qemu-nbd"].filter(
-    (command) => spawnSync(command, ["--version"]).error !== undefined,
-  );
-  if (missing.length === 0) return true;
-  const reason = `the NBD benchmark needs ${missing.join(", ")}: apt-get install fio nbdkit qemu-utils`;
-  if (process.env["CI"] !== undefined) throw new Error(reason);
-  console.warn(`skipped: ${reason}`);
-  return false;
-}
-
-test.runIf(canRunNbd())(
-  "the NBD benchmark has fio read an export, and servers of the same image",
-  { timeout: 120_000 },
-  () => {
-    const { results } = measure("nbd", "--size", "4", "--depth", "8");
-    expect(results.map(({ name }) => name)).toEqual([
-      "NBD export: 4 KiB random reads, depth 8",
-      "NBD export: 4 KiB random reads, depth 1",
-      "NBD export: 64 KiB sequential reads, depth 8",
-      "whole stack: 4 KiB random reads, depth 8",
-      "whole stack: 4 KiB random reads, depth 8",
-    ]);
-    expect(results.map(({ peer }) => / on (\S+) \d/.exec(peer!)?.[1])).toEqual([
-      "nbdkit",
-      "nbdkit",
-      "nbdkit",
-      "qemu-nbd",
-      "nbdkit",
-    ]);
-    for (const { peer } of results) expect(peer).toMatch(/^fio \d+\.\d+ --ioengine=nbd --rw=/);
-  },
-);
-
 test("a table, and the changes since an earlier run", () => {
   const earlier = join(directory, "earlier.json");
   writeFileSync(earlier, JSON.stringify(measure("storage", "--size", "4")));

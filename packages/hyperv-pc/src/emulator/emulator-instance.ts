@@ -2,6 +2,17 @@ import { EmulatorError } from "./emulator-error.js";
 import type { HookImports } from "./hooks.js";
 import type { InterruptControllerOffsets } from "./interrupt-controllers.js";
 
+/**
+ * A compiled `WebAssembly.Module`, by a name of our own: programs without the DOM library have no
+ * declaration of the real one.
+ */
+export interface EmulatorModule {
+  readonly [Symbol.toStringTag]: "WebAssembly.Module";
+}
+
+/** What the module imports, or exports, by name. */
+export type EmulatorNames = Record<string, ((...args: never[]) => unknown) | object | number>;
+
 /** What the emulated PC asks of the board that it is plugged into. */
 export interface Board extends HookImports {
   /** The heap is there, and guest memory in it; once, before anything else. */
@@ -101,10 +112,10 @@ const NEEDED_IMPORTS = [
  * Rejects with `ERR_EMULATOR_VERSION` if one of them is missing.
  */
 export async function instantiateEmulator(
-  module: WebAssembly.Module,
-  imports: WebAssembly.Imports,
+  module: EmulatorModule,
+  imports: Record<string, EmulatorNames>,
   board: Board,
-): Promise<WebAssembly.Exports> {
+): Promise<EmulatorNames> {
   const own = imports["env"] ?? {};
   need(own, NEEDED_IMPORTS, "hand over");
   const env = own as unknown as ModuleImports;

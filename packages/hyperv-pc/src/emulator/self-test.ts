@@ -1,4 +1,5 @@
 import { EmulatorError } from "./emulator-error.js";
+import type { EmulatorModule } from "./emulator-instance.js";
 import { HookAnswer, HookedInstruction, type HookImports } from "./hooks.js";
 import { LocalApic } from "./local-apic.js";
 
@@ -45,7 +46,7 @@ interface Exports {
  *
  * Rejects with `ERR_EMULATOR_SELF_TEST`, naming what failed.
  */
-export async function selfTest(module: WebAssembly.Module): Promise<void> {
+export async function selfTest(module: EmulatorModule): Promise<void> {
   const calls: string[] = [];
   let answer: HookAnswer = HookAnswer.pass;
   const hooks: HookImports = {
@@ -145,7 +146,7 @@ export async function selfTest(module: WebAssembly.Module): Promise<void> {
 
 /** Nothing that the tests execute needs the emulator's own imports. */
 async function instantiate(
-  module: WebAssembly.Module,
+  module: EmulatorModule,
   hooks: HookImports,
 ): Promise<WebAssembly.Instance> {
   const env: WebAssembly.ModuleImports = { ...hooks };

@@ -2,3 +2,4 @@ export { bootPc, PcMachine, type BootOptions, type PcEnd, type PcHost } from "./
 export type { PcOptions, SnapshotOptions } from "./pc-parts.js";
 export type { SavedPc } from "./snapshot.js";
 export { cacheDirectory, emulatorModule } from "./module-cache.js";
+export type { EmulatorModule } from "../emulator/emulator-instance.js";

@@ -3,6 +3,7 @@ import { mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { homedir } from "node:os";
 import { dirname, join } from "node:path";
+import type { EmulatorModule } from "../emulator/emulator-instance.js";
 import { PATCH_VERSION } from "../emulator/hooks.js";
 import { selfTest } from "../emulator/self-test.js";
 
@@ -17,7 +18,7 @@ export function cacheDirectory(): string {
  *
  * Rejects with `EmulatorError` if the installed emulator is not the one that this package knows.
  */
-export async function emulatorModule(directory = cacheDirectory()): Promise<WebAssembly.Module> {
+export async function emulatorModule(directory = cacheDirectory()): Promise<EmulatorModule> {
   const original = await readFile(originalPath());
   const hash = createHash("sha256").update(`${PATCH_VERSION}\n`).update(original).digest("hex");
   const path = join(directory, `v86-${hash.slice(0, 32)}.wasm`);

@@ -6,6 +6,7 @@ import {
   type FaultPlanData,
 } from "@hyperv-is/hyperv-host";
 import { DiskSet, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import type { EmulatorModule } from "../emulator/emulator-instance.js";
 import { cpioArchive } from "../firmware/cpio.js";
 import { placeLinux, type LinuxBoot } from "../firmware/linux-image.js";
 import { vmbusTable } from "../firmware/vmbus-table.js";
@@ -69,7 +70,7 @@ export interface PcParts {
   readonly options: PcOptions;
   readonly memoryBytes: number;
   readonly controllers: readonly ControllerConfig[];
-  readonly module: WebAssembly.Module;
+  readonly module: EmulatorModule;
   readonly firmware: Firmware;
   /** What the boot ROM boots; undefined to boot from a drive. */
   readonly linux: LinuxBoot | undefined;

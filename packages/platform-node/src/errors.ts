@@ -9,7 +9,11 @@ export type PlatformErrorCode =
   /** A worker neither stopped when asked nor could be terminated. */
   | "ERR_WORKER_STUCK"
   /** A file that should be a driver module is none, or is one for another kernel. */
-  | "ERR_BAD_MODULE";
+  | "ERR_BAD_MODULE"
+  /** Somebody listens at the path of a socket, or something else is there. */
+  | "ERR_SOCKET_IN_USE"
+  /** There can be no socket at a path. */
+  | "ERR_SOCKET_PATH";
 
 /** What the platform could not do; `code` is stable, the message is for people. */
 export class PlatformError extends Error {

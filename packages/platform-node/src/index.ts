@@ -4,6 +4,12 @@ export { CpuLink } from "./cpu-link.js";
 export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
 export { PlatformError, type PlatformErrorCode } from "./errors.js";
 export { Interruption } from "./interruption.js";
+export {
+  isSocketPath,
+  PrivateSocket,
+  removeDeadSocket,
+  type SocketOccupant,
+} from "./private-socket.js";
 export { Pump, type Pumped, type PumpKind, type PumpOptions } from "./pump.js";
 export {
   attachGuestMemory,

@@ -1,13 +1,11 @@
 import { lstatSync, mkdirSync } from "node:fs";
 import { homedir } from "node:os";
 import { basename, isAbsolute, join, resolve } from "node:path";
+import { isSocketPath } from "@hyperv-is/platform-node";
 import { ControlError } from "../control/control-error.js";
 
 /** How the sockets of named machines end; a word that ends so is a path. */
 const SUFFIX = ".sock";
-
-/** Bytes that the address of a unix socket may have: `sun_path` less its terminator. */
-const PATH_LIMIT_BYTES = process.platform === "linux" ? 107 : 103;
 
 /** Where the sockets of named machines are: a directory that is the user's alone. */
 export function controlDirectory(environment: NodeJS.ProcessEnv = process.env): string {
@@ -31,17 +29,9 @@ export function controlPath(address: string, directory = controlDirectory()): st
       `'${address}' is no name for a machine: letters, digits, '.', '_' and '-', at most 63; a path has a '/' in it`,
     );
   const path = isPath ? resolve(address) : join(directory, address + SUFFIX);
-  if (!fitsSocket(path))
-    throw new ControlError(
-      "ERR_CONTROL_ADDRESS",
-      `${path}: a unix socket's path has at most ${PATH_LIMIT_BYTES} bytes`,
-    );
+  if (!isSocketPath(path))
+    throw new ControlError("ERR_CONTROL_ADDRESS", `${path}: too long for a socket's path`);
   return path;
-}
-
-/** True if a unix socket can have this path: a longer one would be cut off. */
-export function fitsSocket(path: string): boolean {
-  return Buffer.byteLength(path) <= PATH_LIMIT_BYTES;
 }
 
 /** What a machine is called whose socket is there. */

@@ -2,7 +2,9 @@ import { createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { setImmediate as turn } from "node:timers/promises";
+import { PlatformError, PrivateSocket } from "@hyperv-is/platform-node";
 import { ControlDispatcher, refusal } from "../control/control-dispatcher.js";
+import { ControlError } from "../control/control-error.js";
 import type { ControlledMachine } from "../control/control-methods.js";
 import { LineSplitter } from "../control/line-splitter.js";
 import {
@@ -11,7 +13,6 @@ import {
   machineName,
   makeControlDirectory,
 } from "./control-address.js";
-import { ControlSocket } from "./control-socket.js";
 
 /** Clients that a machine has at most at a time. */
 const CLIENT_LIMIT = 32;
@@ -31,10 +32,10 @@ export class ControlServer {
   /** Of the socket. */
   readonly path: string;
   readonly #server: Server;
-  readonly #socket: ControlSocket;
+  readonly #socket: PrivateSocket;
   readonly #clients: ReadonlySet<Socket>;
 
-  private constructor(server: Server, socket: ControlSocket, clients: ReadonlySet<Socket>) {
+  private constructor(server: Server, socket: PrivateSocket, clients: ReadonlySet<Socket>) {
     this.path = socket.path;
     this.#server = server;
     this.#socket = socket;
@@ -67,7 +68,7 @@ export class ControlServer {
       serve(client, dispatcher);
     });
     server.unref();
-    const socket = await ControlSocket.claim(path, server);
+    const socket = await claim(path, server);
     // A connection that cannot be accepted (no file descriptor is left) is the client's loss.
     server.on("error", () => undefined);
     return new ControlServer(server, socket, clients);
@@ -78,6 +79,22 @@ export class ControlServer {
     this.#socket.release();
     this.#server.close();
     for (const client of this.#clients) client.destroy();
+  }
+}
+
+async function claim(path: string, server: Server): Promise<PrivateSocket> {
+  try {
+    return await PrivateSocket.claim(path, server);
+  } catch (cause) {
+    if (!(cause instanceof PlatformError)) throw cause;
+    const isInUse = cause.code === "ERR_SOCKET_IN_USE";
+    throw isInUse
+      ? new ControlError(
+          "ERR_CONTROL_IN_USE",
+          `${cause.message}: give the machine another name or path`,
+          { cause },
+        )
+      : new ControlError("ERR_CONTROL_ADDRESS", cause.message, { cause });
   }
 }
 

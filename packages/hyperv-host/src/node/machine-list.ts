@@ -1,7 +1,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { removeDeadSocket } from "@hyperv-is/platform-node";
 import { checkControlDirectory, controlDirectory, isSocketName } from "./control-address.js";
-import { removeDead } from "./control-socket.js";
 
 /**
  * The sockets of the named machines that run, by name; those of machines that are gone are removed.
@@ -14,6 +14,6 @@ export async function runningMachines(directory = controlDirectory()): Promise<s
     .filter(isSocketName)
     .sort()
     .map((file) => join(directory, file));
-  const occupants = await Promise.all(paths.map((path) => removeDead(path)));
+  const occupants = await Promise.all(paths.map((path) => removeDeadSocket(path)));
   return paths.filter((_, index) => occupants[index] === "listener");
 }

@@ -2,22 +2,29 @@ import { once } from "node:events";
 import { chmodSync, linkSync, lstatSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { connect, type Server } from "node:net";
 import { dirname, join } from "node:path";
-import { ControlError } from "../control/control-error.js";
-import { fitsSocket } from "./control-address.js";
+import { PlatformError } from "./errors.js";
+
+/** Bytes that `sun_path` has room for, its terminator not counted. */
+const PATH_LIMIT_BYTES = process.platform === "linux" ? 107 : 103;
 
 /** How often a path is cleared before somebody is taken to put sockets there all the time. */
 const ATTEMPTS = 3;
 
 /** What is at a path that no dead socket is at. */
-export type Occupant =
+export type SocketOccupant =
   | "nobody"
   /** A socket on which somebody listens. */
   | "listener"
   /** Something else than a socket. */
   | "file";
 
-/** The path of a unix socket, taken for a server that listens there. */
-export class ControlSocket {
+/** True if a unix socket can have this path: Node cuts a longer one off. */
+export function isSocketPath(path: string): boolean {
+  return Buffer.byteLength(path) <= PATH_LIMIT_BYTES;
+}
+
+/** The path of a unix socket that only this user may connect to, taken for a server that listens there. */
+export class PrivateSocket {
   readonly path: string;
   readonly #identity: string;
 
@@ -27,36 +34,33 @@ export class ControlSocket {
   }
 
   /**
-   * Has a server listen at a path that only this user may connect to; a dead socket is replaced. Whoever finds
-   * the socket there finds it listened on, with its permissions.
+   * Has a server listen at a path. A socket that a program which is gone has left there is replaced; nothing else
+   * is, and no link is followed. Whoever finds the socket there finds it listened on, with its permissions.
    *
-   * Rejects with `ERR_CONTROL_IN_USE` if somebody else listens there or something else is there, with
-   * `ERR_CONTROL_ADDRESS` if there can be no socket; the server does not listen then.
+   * Rejects with `PlatformError`: `ERR_SOCKET_IN_USE` if somebody listens there or something else is there,
+   * `ERR_SOCKET_PATH` if there can be no socket. The server does not listen then.
    */
-  static async claim(path: string, server: Server): Promise<ControlSocket> {
+  static async claim(path: string, server: Server): Promise<PrivateSocket> {
     try {
       return await inWorkshop(path, async (workshop) => {
         const made = join(workshop, "s");
-        if (!fitsSocket(made))
-          throw new ControlError(
-            "ERR_CONTROL_ADDRESS",
-            `${dirname(path)}: the name is too long for a unix socket in it`,
-          );
+        if (!isSocketPath(made) || !isSocketPath(path))
+          throw new PlatformError("ERR_SOCKET_PATH", `${path}: too long for a socket's path`);
         server.listen(made);
         await once(server, "listening");
         chmodSync(made, 0o600);
         const identity = identityOf(made)!;
         for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-          if (isLinked(made, path)) return new ControlSocket(path, identity);
-          const occupant = await removeDead(path);
+          if (isLinked(made, path)) return new PrivateSocket(path, identity);
+          const occupant = await removeDeadSocket(path);
           if (occupant !== "nobody") throw inUse(path, occupant);
         }
         throw inUse(path, "listener");
       });
     } catch (error) {
       server.close();
-      if (error instanceof ControlError) throw error;
-      throw new ControlError("ERR_CONTROL_ADDRESS", (error as Error).message, { cause: error });
+      if (error instanceof PlatformError) throw error;
+      throw new PlatformError("ERR_SOCKET_PATH", (error as Error).message, { cause: error });
     }
   }
 
@@ -67,7 +71,7 @@ export class ControlSocket {
 }
 
 /** Removes the socket at a path if nobody listens on it. @returns What is there now. */
-export async function removeDead(path: string): Promise<Occupant> {
+export async function removeDeadSocket(path: string): Promise<SocketOccupant> {
   const found = lstatSync(path, { throwIfNoEntry: false });
   if (found === undefined) return "nobody";
   if (!found.isSocket()) return "file";
@@ -92,7 +96,7 @@ async function inWorkshop<Result>(
   path: string,
   work: (workshop: string) => Result | Promise<Result>,
 ): Promise<Result> {
-  const workshop = mkdtempSync(join(dirname(path), ".hv-"));
+  const workshop = mkdtempSync(join(dirname(path), ".s"));
   try {
     return await work(workshop);
   } finally {
@@ -131,10 +135,8 @@ function isLinked(path: string, name: string): boolean {
   }
 }
 
-function inUse(path: string, occupant: Exclude<Occupant, "nobody">): ControlError {
+function inUse(path: string, occupant: Exclude<SocketOccupant, "nobody">): PlatformError {
   const detail =
-    occupant === "listener"
-      ? "a machine that runs has this control socket: stop it, or give another name or path"
-      : "is there and no socket: it is not replaced";
-  return new ControlError("ERR_CONTROL_IN_USE", `${path}: ${detail}`);
+    occupant === "listener" ? "another program serves there" : "is there, and is no socket";
+  return new PlatformError("ERR_SOCKET_IN_USE", `${path}: ${detail}`);
 }

@@ -210,7 +210,7 @@ describe("hyperv-host stats", () => {
     interrupted.process.kill("SIGTERM");
     unread.process.stdout.destroy();
     expect(await interrupted.ended()).toMatchObject({ status: 143, stderr: "" });
-    expect(await unread.ended()).toMatchObject({ status: 0, stderr: "" });
+    expect(await unread.ended()).toMatchObject({ status: 141, stderr: "" });
   });
 });
 

@@ -167,7 +167,7 @@ test("durations", () => {
 });
 
 test("a terminal shows the same from its first row on, as far as it fits", () => {
-  expect(redrawn(["one", "a long line"], 5, 3, true)).toBe(
+  expect(redrawn(["one", "a long line"], 6, 3, true)).toBe(
     "\x1b[2J\x1b[Hone\x1b[K\na lon\x1b[K\n\x1b[J",
   );
   expect(redrawn(["1", "2", "3", "4"], 80, 3, false)).toBe("\x1b[H1\x1b[K\n2\x1b[K\n\x1b[J");

@@ -67,14 +67,24 @@ async function watchList({ vm, json }: MachineCommandOptions): Promise<number> {
     if (json) await output.append([JSON.stringify({ machines })]);
     else await output.draw(listText(machines));
   } while (await output.next([]));
-  return output.status;
+  return output.status ?? 0;
 }
 
 async function listMachines(vm: string | undefined): Promise<ListedMachine[]> {
   if (vm !== undefined) return [await describe(controlPath(vm))];
-  const found = await Promise.allSettled((await runningMachines()).map(describe));
-  // One that has ended meanwhile is none.
-  return found.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+  const paths = await runningMachines();
+  const found = await Promise.all(paths.map((path) => describe(path).catch(noneIfGone)));
+  return found.flat();
+}
+
+/** A machine that has ended meanwhile is none. */
+function noneIfGone(error: unknown): [] {
+  if (isGone(error)) return [];
+  throw error;
+}
+
+function isGone(error: unknown): boolean {
+  return error instanceof ControlError && error.code === "ERR_CONTROL_GONE";
 }
 
 async function describe(path: string): Promise<ListedMachine> {
@@ -82,7 +92,7 @@ async function describe(path: string): Promise<ListedMachine> {
     using client = await ControlClient.connect(path, LIST_TIMEOUT_MS);
     return { state: "running", path, ...(await client.call("get-vm", {})) };
   } catch (error) {
-    if (!(error instanceof ControlError) || error.code === "ERR_CONTROL_GONE") throw error;
+    if (!(error instanceof ControlError) || isGone(error)) throw error;
     return { state: "unreachable", path, name: machineName(path), error: error.message };
   }
 }
@@ -138,7 +148,7 @@ async function watch(
       running = running.filter((one) => one !== view);
       if (output.signal.aborted) return [];
       complain(error.message);
-      if (error.code !== "ERR_CONTROL_GONE") status = 1;
+      if (!isGone(error)) status = 1;
       return [];
     }
   };
@@ -149,5 +159,5 @@ async function watch(
     else if (verb === "violations") await output.append(looks.flatMap(({ lines }) => lines));
     else if (looks.length > 0) await output.draw(paragraphs(looks));
   } while (running.length > 0 && (await output.next(running.map(({ client }) => client.closed))));
-  return output.status || status;
+  return output.status ?? status;
 }

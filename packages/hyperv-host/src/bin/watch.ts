@@ -1,38 +1,22 @@
 import { setTimeout as pause } from "node:timers/promises";
+import { Interruption } from "@hyperv-is/platform-node";
 import { writeOut } from "./standard-output.js";
-
-const statuses = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 const INTERVAL_MS = 1000;
 
-/** A command that looks again each second, until a signal comes or nobody reads what it shows. */
+/** A command that looks again each second, until it is interrupted or nobody reads what it shows. */
 export class Watch implements Disposable {
-  readonly #abort = new AbortController();
-  readonly #forget: readonly (() => void)[];
-  #status = 0;
+  readonly #interruption = new Interruption("hyperv-host");
   #hasDrawn = false;
-
-  constructor() {
-    this.#forget = Object.entries(statuses).map(([name, status]) => {
-      const receive = (): void => {
-        this.#status ||= status;
-        this.#abort.abort();
-        // Another one ends the program as if nobody listened.
-        this[Symbol.dispose]();
-      };
-      process.on(name, receive);
-      return () => process.off(name, receive);
-    });
-  }
 
   /** Fires when the command is to end. */
   get signal(): AbortSignal {
-    return this.#abort.signal;
+    return this.#interruption.signal;
   }
 
-  /** Exit status that says what signal came; 0 if none has. */
-  get status(): number {
-    return this.#status;
+  /** Exit status that says what ended it; undefined if nothing has. */
+  get status(): number | undefined {
+    return this.#interruption.status;
   }
 
   /** Resolves after a second, or when one of these does; true if there is to be another look. */
@@ -47,7 +31,7 @@ export class Watch implements Disposable {
 
   /** Adds lines to the output. */
   async append(lines: readonly string[]): Promise<void> {
-    if (lines.length > 0 && !(await writeOut(`${lines.join("\n")}\n`))) this.#abort.abort();
+    if (lines.length > 0) await writeOut(`${lines.join("\n")}\n`);
   }
 
   /** Shows lines in place of those before: on a terminal; elsewhere they follow them, after an empty line. */
@@ -55,12 +39,12 @@ export class Watch implements Disposable {
     const { isTTY, columns, rows } = process.stdout;
     const first = !this.#hasDrawn;
     this.#hasDrawn = true;
-    if (!isTTY) return this.append(first ? lines : ["", ...lines]);
-    if (!(await writeOut(redrawn(lines, columns, rows, first)))) this.#abort.abort();
+    if (isTTY) await writeOut(redrawn(lines, columns, rows, first));
+    else await this.append(first ? lines : ["", ...lines]);
   }
 
   [Symbol.dispose](): void {
-    for (const forget of this.#forget) forget();
+    this.#interruption.stop();
   }
 }
 
@@ -71,6 +55,7 @@ export function redrawn(
   rows: number,
   isFirst: boolean,
 ): string {
-  const shown = lines.slice(0, rows - 1).map((line) => `${line.slice(0, columns)}\x1b[K\n`);
+  // In the last column some terminals would take the last character for erased.
+  const shown = lines.slice(0, rows - 1).map((line) => `${line.slice(0, columns - 1)}\x1b[K\n`);
   return `${isFirst ? "\x1b[2J" : ""}\x1b[H${shown.join("")}\x1b[J`;
 }

@@ -171,6 +171,13 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       expect(await machine.complete(line)).toEqual(words);
     });
 
+    test("lists files", async () => {
+      expect(await run("ls")).toBe("dev  etc  var\n");
+      expect(await run("ls -1a /etc")).toBe(".\n..\nhostname\nos-release\n");
+      expect(await run("ls -d /dev /dev/da0")).toBe("/dev\n/dev/da0\n");
+      expect(await run("ls -l", 1)).toContain("ls: illegal option -- l\nusage: ls [-1ad]");
+    });
+
     test("runs pipes, lists and conditions", async () => {
       const result = await machine.exec("false; true && echo yes; false || echo 'no  no' | wc -w");
       expect(result.stdout).toBe("yes\n       2\n");

@@ -3,9 +3,9 @@ import { CommandError, getopt, type Command } from "../command.js";
 export const ls: Command = {
   name: "ls",
   summary: "list files",
-  usage: "ls [-1l] [file ...]",
+  usage: "ls [-1ad] [file ...]",
   async run({ args, files, print, warn }) {
-    const { flags, operands } = getopt(args, "1lad");
+    const { flags, operands } = getopt(args, "1ad");
     const paths = operands.length === 0 ? ["/"] : operands;
     let status = 0;
     for (const path of paths) {
@@ -13,12 +13,12 @@ export const ls: Command = {
       if (node === undefined) {
         warn(`ls: ${path}: No such file or directory`);
         status = 1;
-      } else if (node.kind !== "directory") await print(path);
+      } else if (node.kind !== "directory" || flags.has("d")) await print(path);
       else {
         if (paths.length > 1) await print(`${path}:`);
-        const separate = flags.has("1") || flags.has("l");
-        if (separate) for (const name of node.names) await print(name);
-        else await print(node.names.join("  "));
+        const names = flags.has("a") ? [".", "..", ...node.names] : node.names;
+        if (flags.has("1")) for (const name of names) await print(name);
+        else await print(names.join("  "));
       }
     }
     return status;

@@ -96,6 +96,10 @@ export interface MachineHost {
   readonly violations: readonly Violation[];
   /** Counters of bus, channels, controllers, disks and faults. Rejects when the machine is powered off. */
   stats(): Promise<HostStats>;
+  /** How the host misbehaves. */
+  readonly faults: FaultPlanData;
+  /** Has the host misbehave in another way from now on; resolves when it does. */
+  setFaults(faults: FaultPlanData): Promise<void>;
   /** Takes a controller away, and gives it back after a while if a number is given. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
 }
@@ -206,6 +210,10 @@ export class Machine implements AsyncDisposable {
         return host.violations.list;
       },
       stats: () => (this.#stopping === undefined ? host.stats() : Promise.reject(poweredOff())),
+      get faults() {
+        return host.faults;
+      },
+      setFaults: (faults) => host.setFaults(faults),
       rescind: (instanceId, reofferAfterMs) => host.rescind(instanceId, reofferAfterMs),
     };
   }

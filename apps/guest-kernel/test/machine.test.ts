@@ -284,6 +284,24 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       await machine.shutdown();
     });
 
+    test("a host can begin to misbehave while the guest runs, and stop", async () => {
+      const machine = await start({ disks: [ram(16)] });
+      const write = async (): Promise<number> =>
+        (await machine.exec("dd if=/dev/zero of=/dev/da0 count=1")).status;
+      const protect = {
+        ...({ kind: "check-condition", operation: "write", senseKey: 7 } as const),
+        ...{ additionalCode: 0x27, additionalQualifier: 0 },
+      };
+      expect([machine.host.faults, await write()]).toEqual([{ faults: [] }, 0]);
+      await machine.host.setFaults({ faults: [protect] });
+      expect([machine.host.faults, await write()]).toEqual([{ faults: [protect] }, 1]);
+      expect((await machine.host.stats()).faults).toMatchObject([{ happened: 1 }]);
+      await machine.host.setFaults({ faults: [] });
+      expect([(await machine.host.stats()).faults, await write()]).toEqual([[], 0]);
+      noViolations(machine);
+      await machine.shutdown();
+    });
+
     test("a controller that is taken away takes its disks along and the guest goes on", async () => {
       const machine = await start({ disks: [ram(16)] });
       const [controller] = (await machine.host.stats()).controllers;

@@ -260,17 +260,24 @@ function isTimed(fault: FaultSelector): boolean {
  */
 export class FaultPlan {
   readonly #clock: Clock;
-  readonly #startMs: number;
-  readonly #faults: readonly Fault[];
-  readonly #counts: number[];
+  #startMs = 0;
+  #faults: readonly Fault[] = [];
+  #counts: number[] = [];
   readonly #armed = new Map<FaultPoint, ArmedFault[]>();
-  readonly #timed: (Fault & { kind: "rescind" })[] = [];
+  #timed: (Fault & { kind: "rescind" })[] = [];
 
   constructor(data: FaultPlanData, clock: Clock) {
     this.#clock = clock;
-    this.#startMs = clock.now();
+    this.replace(data);
+  }
+
+  /** Begins anew with other faults: occasions, counts and time count from now on. */
+  replace(data: FaultPlanData): void {
+    this.#startMs = this.#clock.now();
     this.#faults = data.faults;
     this.#counts = data.faults.map(() => 0);
+    this.#armed.clear();
+    this.#timed = [];
     for (const [index, fault] of data.faults.entries()) {
       if (fault.kind === "rescind" && isTimed(fault)) {
         this.#timed.push(fault);

@@ -81,7 +81,7 @@ export class Partition {
   readonly #links: readonly MessageLink<WorkerRequest, WorkerReply>[];
   readonly #workerLinks: readonly MessageLink<WorkerReply, WorkerRequest>[];
   readonly #wake: (part: HostPart) => void;
-  readonly #faults: FaultPlanData;
+  #faults: FaultPlanData;
   /** The plan of each part. */
   readonly #plans: FaultPlan[] = [];
   /** Parts that have something to do. */
@@ -250,6 +250,18 @@ export class Partition {
     }
     this.server.offerNew();
     this.run();
+  }
+
+  /** How the host misbehaves. */
+  get faults(): FaultPlanData {
+    return this.#faults;
+  }
+
+  /** Misbehaves in another way from now on. */
+  setFaults(faults: FaultPlanData): void {
+    this.#faults = faults;
+    for (const plan of this.#plans) plan.replace(faults);
+    this.server.followFaults();
   }
 
   stats(): PartitionStats {

@@ -128,6 +128,23 @@ describe("fault plan", () => {
     expect(plan.timedRescinds).toMatchObject([{ device: "scsi", afterMs: 5 }]);
   });
 
+  test("another plan in its place begins anew", () => {
+    const timers = new VirtualTimers();
+    const plan = new FaultPlan({ faults: [{ ...lost, nth: 2 }] }, timers);
+    expect(plan.at("device.complete", read)).toBeUndefined();
+    timers.advance(100);
+    const late = { kind: "rescind", device: "scsi", afterMs: 5 } as const;
+    plan.replace({ faults: [{ ...lost, nth: 2, afterMs: 50 }, late] });
+    expect(plan.at("device.complete", read)).toBeUndefined();
+    timers.advance(50);
+    const told = [1, 2, 3].map(() => plan.at("device.complete", read)?.kind);
+    expect(told).toEqual([undefined, "lost-completion", undefined]);
+    expect([plan.counts, plan.timedRescinds]).toEqual([[1, 0], [late]]);
+    plan.replace({ faults: [] });
+    expect(plan.isArmed("device.complete")).toBe(false);
+    expect([plan.counts, plan.timedRescinds]).toEqual([[], []]);
+  });
+
   test("each fault is counted when it happens, and only then", () => {
     const data: FaultPlanData = {
       faults: [

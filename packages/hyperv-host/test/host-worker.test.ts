@@ -290,6 +290,21 @@ describe("faults of the bus", () => {
   });
 });
 
+test("faults can be replaced while the machine runs, and what was to come does not", () => {
+  const guest = connected([first], {
+    faults: { faults: [{ kind: "rescind", device: "scsi", afterMs: 1000 }] },
+  });
+  guest.timers.advance(999);
+  const later = { kind: "rescind", device: "scsi", afterMs: 500, reofferAfterMs: 1 } as const;
+  guest.partition.setFaults({ faults: [later] });
+  expect(guest.partition.faults).toEqual({ faults: [later] });
+  guest.timers.advance(499);
+  expect(guest.listen()).toEqual([]);
+  guest.timers.advance(1);
+  expect(guest.listen().map(({ type }) => type)).toEqual([2]);
+  expect(guest.partition.stats().faults).toMatchObject([{ kind: "rescind", happened: 1 }]);
+});
+
 describe("the devices of a virtual machine", () => {
   test("are thirteen beside disks and networks, with fixed identities", () => {
     const devices = standardDevices(3);

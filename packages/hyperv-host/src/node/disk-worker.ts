@@ -21,7 +21,11 @@ export interface DiskWorkerData extends HostWorkerData {
 }
 
 /** What the machine asks of a disk worker, beside the server's requests. */
-export type DiskWorkerRequest = WorkerRequest | { readonly kind: "stats"; readonly id: number };
+export type DiskWorkerRequest =
+  | WorkerRequest
+  | { readonly kind: "stats"; readonly id: number }
+  /** Misbehave in another way. */
+  | { readonly kind: "faults"; readonly faults: FaultPlanData };
 
 /** What a disk worker tells the machine. */
 export type DiskWorkerReply =
@@ -89,7 +93,8 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
           channels: worker.stats(),
           faultCounts: faults.counts,
         });
-      } else worker.receive(request);
+      } else if (request.kind === "faults") faults.replace(request.faults);
+      else worker.receive(request);
     },
     stopped() {
       try {

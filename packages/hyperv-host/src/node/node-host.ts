@@ -65,7 +65,7 @@ export class NodeHost {
   readonly #pump: Pump;
   readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
   readonly #trace: TraceFile | undefined;
-  readonly #faults: FaultPlanData;
+  #faults: FaultPlanData;
   /** That of the control thread. */
   readonly #plan: FaultPlan;
   readonly #pending = new Map<number, (stats: DiskWorkerStats) => void>();
@@ -166,9 +166,27 @@ export class NodeHost {
     return found;
   }
 
+  /** How the host misbehaves. */
+  get faults(): FaultPlanData {
+    return this.#faults;
+  }
+
+  /** Misbehaves in another way from now on; resolves when every thread of the host does. */
+  async setFaults(faults: FaultPlanData): Promise<void> {
+    this.#faults = faults;
+    this.#plan.replace(faults);
+    this.#server.followFaults();
+    this.#pump.doorbell.ring(HostCause.control);
+    if (!this.#disksGone) this.#disks.post({ kind: "faults", faults });
+    // Its answers come in the order of what it is sent.
+    await this.stats();
+  }
+
   /** Counters of bus, channels, controllers, disks and faults; none of the disks once the host has stopped. */
   async stats(): Promise<HostStats> {
     const id = this.#nextRequest++;
+    // They may be replaced meanwhile.
+    const [faults, { counts }] = [this.#faults, this.#plan];
     const { controllers, channels, faultCounts } = await new Promise<DiskWorkerStats>((resolve) => {
       if (this.#disksGone) {
         resolve(NOTHING_DONE);
@@ -181,7 +199,7 @@ export class NodeHost {
       ...this.#server.stats(),
       workers: [channels],
       controllers,
-      faults: faultStats(this.#faults, [this.#plan.counts, faultCounts]),
+      faults: faultStats(faults, [counts, faultCounts]),
     };
   }
 

@@ -1,4 +1,4 @@
-import type { EventFlagsFactory, GuestMemory, Timers } from "@hyperv-is/vmbus-core";
+import type { EventFlagsFactory, GuestMemory, Timer, Timers } from "@hyperv-is/vmbus-core";
 import { SynicMessageType, formatVersion, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import { FaultPlan, isDevice } from "../faults.js";
 import type { Bells } from "../hypervisor/bells.js";
@@ -75,6 +75,8 @@ export class VmbusServer {
   readonly #slots: MessageSlots;
   readonly #signals: HostSignals;
   readonly #offers = new Map<Guid, DeviceOffer>();
+  readonly #faults: FaultPlan;
+  #timedFaults: Timer[] = [];
   #resetDone: (() => void)[] = [];
   /** Devices that will come back by themselves. */
   #reoffers = 0;
@@ -84,6 +86,7 @@ export class VmbusServer {
   constructor(options: VmbusServerOptions) {
     const { state, memory, bells, timers, trace } = options;
     const faults = options.faults ?? FaultPlan.none(timers);
+    this.#faults = faults;
     this.#state = state;
     this.#timers = timers;
     this.#trace = trace;
@@ -110,11 +113,7 @@ export class VmbusServer {
       isVersionRefused: (version) => faults.at("bus.version", { version }) !== undefined,
     });
     this.#carryOut();
-    for (const fault of faults.timedRescinds)
-      timers.after(fault.afterMs ?? 0, () => {
-        faults.count(fault);
-        this.#rescindMatching(fault.device ?? "", fault.reofferAfterMs);
-      });
+    this.followFaults();
   }
 
   /** What the guest did wrong, up to this moment. */
@@ -165,6 +164,17 @@ export class VmbusServer {
       this.#bus.reply(reply);
       this.#carryOut();
     }
+  }
+
+  /** To be called when the fault plan was replaced: what the old one had in store for later does not happen. */
+  followFaults(): void {
+    for (const timer of this.#timedFaults) timer.cancel();
+    this.#timedFaults = this.#faults.timedRescinds.map((fault) =>
+      this.#timers.after(fault.afterMs ?? 0, () => {
+        this.#faults.count(fault);
+        this.#rescindMatching(fault.device ?? "", fault.reofferAfterMs);
+      }),
+    );
   }
 
   /** Handles what guests posted and what slots they emptied; true if it should be called again. */

@@ -16,6 +16,10 @@ export type FaultPoint =
   | "device.complete"
   /** A host worker is about to look at a channel's ring. */
   | "channel.poll"
+  /** A device wants sub-channels to be offered. */
+  | "sub-channel.offer"
+  /** A packet came on a sub-channel. */
+  | "sub-channel.packet"
   /** The guest asks for a protocol version. */
   | "bus.version";
 
@@ -72,6 +76,14 @@ export type Fault = FaultSelector &
     | { readonly kind: "stalled-ring"; readonly durationMs: number }
     /** The device goes away; and comes back, if a number is given. */
     | { readonly kind: "rescind"; readonly reofferAfterMs?: number }
+    /** The sub-channels that a device promised are offered only after a while. */
+    | { readonly kind: "late-sub-channels"; readonly delayMs: number }
+    /** Only so many of them are offered. */
+    | { readonly kind: "fewer-sub-channels"; readonly offered: number }
+    /** Each of them is offered twice. */
+    | { readonly kind: "repeated-sub-channels" }
+    /** A sub-channel goes away under load; and is offered again, if a number is given. */
+    | { readonly kind: "rescind-sub-channel"; readonly reofferAfterMs?: number }
     /** The host refuses a version that it has, and those above it. */
     | { readonly kind: "refused-version"; readonly version: ProtocolVersion }
   );
@@ -88,6 +100,10 @@ export const faultPoints = {
   "check-condition": "device.request",
   rescind: "device.request",
   "stalled-ring": "channel.poll",
+  "late-sub-channels": "sub-channel.offer",
+  "fewer-sub-channels": "sub-channel.offer",
+  "repeated-sub-channels": "sub-channel.offer",
+  "rescind-sub-channel": "sub-channel.packet",
   "refused-version": "bus.version",
 } as const satisfies Readonly<Record<FaultKind, FaultPoint>>;
 
@@ -188,6 +204,10 @@ const kindFields: Readonly<Record<FaultKind, Readonly<Record<string, FieldRule>>
   },
   "stalled-ring": { durationMs: { ...milliseconds, required: true } },
   rescind: { reofferAfterMs: milliseconds },
+  "late-sub-channels": { delayMs: { ...milliseconds, required: true } },
+  "fewer-sub-channels": { offered: { type: "integer", least: 0, required: true } },
+  "repeated-sub-channels": {},
+  "rescind-sub-channel": { reofferAfterMs: milliseconds },
   "refused-version": {
     version: {
       type: "text",

@@ -26,7 +26,14 @@ export {
   type TimerFrequencies,
   type VirtualProcessorOptions,
 } from "./hypervisor/virtual-processor.js";
-export { Bus, type BusContext, type BusState, type GuestMessage } from "./vmbus/bus.js";
+export {
+  Bus,
+  type BusContext,
+  type BusReply,
+  type BusState,
+  type GuestMessage,
+  type SubChannelName,
+} from "./vmbus/bus.js";
 export {
   channelTable,
   type ChannelAction,

@@ -88,8 +88,12 @@ export class WorkerChannel implements ServiceContext {
     this.#handler = handler;
     this.trace = trace;
     this.signal = signal;
+    const isSubChannel = this.opening.subChannelIndex > 0;
     this.#channel = new Channel(incoming, outgoing, signal, {
-      packet: (channel) => handler.packet(channel),
+      packet: (channel) => {
+        handler.packet(channel);
+        if (isSubChannel && this.faults.isArmed("sub-channel.packet")) this.#maybeRescind();
+      },
       batchEnd: (channel) => {
         handler.batchEnd(channel);
         if (this.faults.isArmed("channel.poll")) this.#maybeStall(channel);
@@ -161,7 +165,13 @@ export class WorkerChannel implements ServiceContext {
   }
 
   offerSubChannels(count: number): void {
-    this.#owner.tell({ kind: "offer-sub-channels", key: this.opening.key, count });
+    const { key } = this.opening;
+    const fault = this.faults.at("sub-channel.offer", this.#context);
+    const offer = (wanted: number, repeated = false): void =>
+      this.#owner.tell({ kind: "offer-sub-channels", key, count: wanted, repeated });
+    if (fault?.kind === "late-sub-channels") this.timers.after(fault.delayMs, () => offer(count));
+    else if (fault?.kind === "fewer-sub-channels") offer(Math.min(count, fault.offered));
+    else offer(count, fault?.kind === "repeated-sub-channels");
   }
 
   rescind(reofferAfterMs?: number): void {
@@ -174,6 +184,17 @@ export class WorkerChannel implements ServiceContext {
 
   violation(rule: string, detail: string): void {
     this.#owner.tell({ kind: "violation", key: this.opening.key, rule, detail });
+  }
+
+  #maybeRescind(): void {
+    const fault = this.faults.at("sub-channel.packet", this.#context);
+    if (fault === undefined) return;
+    const { reofferAfterMs } = fault;
+    this.#owner.tell({
+      kind: "rescind-sub-channel",
+      key: this.opening.key,
+      ...(reofferAfterMs !== undefined && { reofferAfterMs }),
+    });
   }
 
   /** Asks the fault plan once for each poll that found packets. */

@@ -20,7 +20,7 @@ import {
   lookupMessage,
 } from "@hyperv-is/vmbus-core/protocol";
 import { Bus, type DeviceOffer, type ServerEffect } from "../src/index.js";
-import type { WorkerReply } from "../src/index.js";
+import type { BusReply } from "../src/index.js";
 import { memoryAtOffset } from "./scripted-guest.js";
 
 export const disk: DeviceOffer = {
@@ -49,7 +49,7 @@ export class Driver {
     return this.take();
   }
 
-  reply(reply: Exclude<WorkerReply, { kind: "rescind-device" }>): string[] {
+  reply(reply: BusReply): string[] {
     this.bus.reply(reply);
     return this.take();
   }

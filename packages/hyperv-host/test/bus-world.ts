@@ -28,7 +28,7 @@ import {
   protocolVersions,
   type Guid,
 } from "@hyperv-is/vmbus-core/protocol";
-import { Bus, type WorkerReply, type WorkerRequest } from "../src/index.js";
+import { Bus, type BusReply, type WorkerRequest } from "../src/index.js";
 import { memoryAtOffset } from "./scripted-guest.js";
 
 const memory = memoryAtOffset(64);
@@ -58,6 +58,7 @@ export type Act = readonly [
     | "refuse"
     | "settle"
     | "sub-channels"
+    | "rescind-sub-channel"
     | "offer"
     | "rescind"
     | "reset",
@@ -83,6 +84,7 @@ const weights: Readonly<Record<Act[0], number>> = {
   refuse: 1,
   settle: 8,
   "sub-channels": 4,
+  "rescind-sub-channel": 2,
   offer: 4,
   rescind: 4,
   reset: 1,
@@ -234,7 +236,18 @@ export class World {
       case "sub-channels": {
         const key = pickOf([...this.#rings.keys()], pick);
         if (key !== undefined)
-          this.bus.reply({ kind: "offer-sub-channels", key, count: 1 + (pick % 2) });
+          this.bus.reply({
+            kind: "offer-sub-channels",
+            key,
+            count: 1 + (pick % 2),
+            repeated: pick % 16 === 0,
+          });
+        break;
+      }
+      case "rescind-sub-channel": {
+        const key = pickOf([...this.#rings.keys()], pick);
+        const name = key === undefined ? undefined : this.bus.rescindSubChannel(key);
+        if (name !== undefined && pick % 2 === 0) this.bus.offerSubChannel(name);
         break;
       }
       case "offer":
@@ -386,10 +399,7 @@ export class World {
     return true;
   }
 
-  #replyTo(
-    request: WorkerRequest,
-    succeeds: boolean,
-  ): Exclude<WorkerReply, { kind: "rescind-device" }> {
+  #replyTo(request: WorkerRequest, succeeds: boolean): BusReply {
     const status = succeeds ? 0 : 0x8000_ffff;
     switch (request.kind) {
       case "open":

@@ -9,6 +9,7 @@ import {
   VMBUS_SINT,
   eventConnectionId,
 } from "@hyperv-is/vmbus-core/protocol";
+import type { Fault } from "../src/index.js";
 import { INTERRUPT_PAGE, Machine, RELID, disk, otherDisk, types } from "./scenario-machine.js";
 import { pageList } from "./scripted-guest.js";
 
@@ -202,6 +203,42 @@ describe("sub-channels", () => {
     guest.openChannel(RELID);
     guest.service.channels.at(-1)!.context.offerSubChannels(1);
     expect(guest.listen()).toMatchObject([{ type: offerChannel, subChannelIndex: 1, relid: 3 }]);
+    expect(guest.brokenRules).toEqual([]);
+  });
+
+  test("are offered late, fewer, or twice, as the fault plan has it", () => {
+    const plan = (fault: Fault): Machine => {
+      const guest = new Machine({ faults: { faults: [fault] } }, [disk]);
+      guest.openFirst();
+      guest.service.channels[0]!.context.offerSubChannels(2);
+      return guest;
+    };
+    const offered = (guest: Machine): unknown[] =>
+      guest.listen().map((message) => message["subChannelIndex"]);
+    const late = plan({ kind: "late-sub-channels", delayMs: 50 });
+    expect(offered(late)).toEqual([]);
+    late.timers.advance(50);
+    expect(offered(late)).toEqual([1, 2]);
+    expect(offered(plan({ kind: "fewer-sub-channels", offered: 1 }))).toEqual([1]);
+    expect(offered(plan({ kind: "fewer-sub-channels", offered: 0 }))).toEqual([]);
+    expect(offered(plan({ kind: "repeated-sub-channels" }))).toEqual([1, 1, 2, 2]);
+  });
+
+  test("are taken away by a packet on them, and come back", () => {
+    const fault: Fault = { kind: "rescind-sub-channel", nth: 2, reofferAfterMs: 10 };
+    const guest = new Machine({ faults: { faults: [fault] } }, [disk]);
+    guest.openFirst();
+    guest.service.channels[0]!.context.offerSubChannels(1);
+    const relid = guest.listen()[0]!["relid"] as number;
+    const sub = guest.openChannel(relid);
+    expect(sub.echoes(1)).toBe(true);
+    sub.echoes(1);
+    expect(guest.listen()).toMatchObject([{ type: rescindChannelOffer, relid }]);
+    guest.send(RelidReleased.emit({ relid }));
+    guest.timers.advance(10);
+    expect(guest.listen()).toMatchObject([{ type: offerChannel, subChannelIndex: 1 }]);
+    // The primary and its packets are not meant.
+    expect(guest.states()).toMatchObject({ "01.0": "open", "01.1": "closed" });
     expect(guest.brokenRules).toEqual([]);
   });
 

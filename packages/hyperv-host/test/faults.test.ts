@@ -188,6 +188,10 @@ describe("a fault plan from JSON", () => {
       { kind: "stalled-ring", durationMs: 100 },
       { kind: "rescind", device: "scsi", reofferAfterMs: 0 },
       { kind: "refused-version", version: "5.3" },
+      { kind: "late-sub-channels", delayMs: 20 },
+      { kind: "fewer-sub-channels", offered: 1 },
+      { kind: "repeated-sub-channels" },
+      { kind: "rescind-sub-channel", every: 100, reofferAfterMs: 10 },
     ];
     const plan = parseFaultPlan({ seed: 4, faults });
     expect(plan.seed).toBe(4);

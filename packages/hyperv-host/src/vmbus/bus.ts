@@ -48,6 +48,18 @@ type Sequel =
 /** Of a connection. */
 export type BusState = "disconnected" | "connected" | "disconnecting";
 
+/** A sub-channel of a device. */
+export interface SubChannelName {
+  readonly instanceId: Guid;
+  readonly index: number;
+}
+
+/** What a worker says that the bus can answer by itself: without a clock. */
+export type BusReply = Exclude<
+  WorkerReply,
+  { readonly kind: "rescind-device" | "rescind-sub-channel" }
+>;
+
 /** A message from the guest, and the connection it was posted on. */
 export interface GuestMessage {
   readonly connectionId: number;
@@ -116,6 +128,22 @@ export class Bus {
     return this.#channels.revokeDevice(instanceId);
   }
 
+  /**
+   * Rescinds a sub-channel.
+   *
+   * @returns What `offerSubChannel` takes to offer it again; undefined if there is none that can be rescinded.
+   */
+  rescindSubChannel(key: number): SubChannelName | undefined {
+    const channel = this.#channels.byKey(key);
+    if (channel === undefined || !this.#channels.revokeSubChannel(channel)) return undefined;
+    return { instanceId: channel.offer.instanceId, index: channel.subChannelIndex };
+  }
+
+  /** Offers a sub-channel again, if its device is still in use. */
+  offerSubChannel({ instanceId, index }: SubChannelName): void {
+    this.#channels.offerSubChannel(instanceId, index);
+  }
+
   /** Takes everything back from the guest, as for a restart of its machine; ends with "reset-complete". */
   reset(): void {
     this.#outbox.discard();
@@ -181,7 +209,7 @@ export class Bus {
   }
 
   /** What a worker says about one of its channels. Replies about channels that are gone are ignored. */
-  reply(reply: Exclude<WorkerReply, { readonly kind: "rescind-device" }>): void {
+  reply(reply: BusReply): void {
     const channel = this.#channels.byKey(reply.key);
     if (channel === undefined) return;
     switch (reply.kind) {
@@ -203,7 +231,7 @@ export class Bus {
         this.#requests.gpadlTorndown(channel, reply.gpadlId);
         break;
       case "offer-sub-channels":
-        this.#channels.offerSubChannels(channel, reply.count);
+        this.#channels.offerSubChannels(channel, reply.count, reply.repeated);
         break;
       case "violation":
         this.#violation(reply.rule, reply.detail, channel.relid);

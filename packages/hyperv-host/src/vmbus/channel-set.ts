@@ -102,17 +102,30 @@ export class ChannelSet {
       this.#offer(channel);
   }
 
-  /** Has sub-channels 1 to `count` offered, as far as they are not. */
-  offerSubChannels(primary: ServerChannel, count: number): void {
-    const { connection } = this;
-    if (connection === undefined || !versionHas(connection.version, "subChannels")) return;
-    if (primary.state !== "open" || !primary.isPrimary) return;
+  /**
+   * Has sub-channels 1 to `count` offered, as far as they are not.
+   *
+   * @param repeated - A fault: those that are offered and not open are offered once more.
+   */
+  offerSubChannels(primary: ServerChannel, count: number, repeated = false): void {
     for (let index = 1; index <= count; index++) {
+      this.#offerSubChannel(primary, index);
       const channel = this.#channelOf(primary.offer.instanceId, index);
-      if (channel === undefined) this.#insert(primary.offer, index);
-      else if (channel.isDoomed) this.#succeed(channel, primary.offer);
-      else if (channel.state === "client-released") this.#offer(channel);
+      if (repeated && channel?.state === "closed") this.#sendOffer(channel);
     }
+  }
+
+  /** Has one sub-channel of a device offered, if it is not. */
+  offerSubChannel(instanceId: Guid, index: number): void {
+    const primary = this.#channelOf(instanceId, 0);
+    if (primary !== undefined) this.#offerSubChannel(primary, index);
+  }
+
+  /** Takes a sub-channel away. False if it is none, or is going already. */
+  revokeSubChannel(channel: ServerChannel): boolean {
+    if (channel.isPrimary || channel.isDoomed) return false;
+    this.#revoke(channel);
+    return true;
   }
 
   /** Releases every channel on behalf of a guest that has left. @param all - reserved channels, too. */
@@ -362,6 +375,16 @@ export class ChannelSet {
     return Array.from(this.#channels.values()).sort(
       (a, b) => b.subChannelIndex - a.subChannelIndex,
     );
+  }
+
+  #offerSubChannel(primary: ServerChannel, index: number): void {
+    const { connection } = this;
+    if (connection === undefined || !versionHas(connection.version, "subChannels")) return;
+    if (primary.state !== "open" || !primary.isPrimary) return;
+    const channel = this.#channelOf(primary.offer.instanceId, index);
+    if (channel === undefined) this.#insert(primary.offer, index);
+    else if (channel.isDoomed) this.#succeed(channel, primary.offer);
+    else if (channel.state === "client-released") this.#offer(channel);
   }
 
   #insert(offer: DeviceOffer, subChannelIndex: number): void {

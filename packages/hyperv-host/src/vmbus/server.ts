@@ -160,6 +160,8 @@ export class VmbusServer {
   /** Takes a message of a host worker. */
   reply(reply: WorkerReply): void {
     if (reply.kind === "rescind-device") this.rescind(reply.instanceId, reply.reofferAfterMs);
+    else if (reply.kind === "rescind-sub-channel")
+      this.#rescindSubChannel(reply.key, reply.reofferAfterMs);
     else {
       this.#bus.reply(reply);
       this.#carryOut();
@@ -275,6 +277,18 @@ export class VmbusServer {
       channels: this.#bus.channels,
       violations: this.violations.counts(),
     };
+  }
+
+  #rescindSubChannel(key: number, reofferAfterMs: number | undefined): void {
+    const name = this.#bus.rescindSubChannel(key);
+    this.#carryOut();
+    if (name === undefined || reofferAfterMs === undefined) return;
+    this.#reoffers++;
+    this.#timers.after(reofferAfterMs, () => {
+      this.#reoffers--;
+      this.#bus.offerSubChannel(name);
+      this.#carryOut();
+    });
   }
 
   #rescindMatching(device: string, reofferAfterMs: number | undefined): void {

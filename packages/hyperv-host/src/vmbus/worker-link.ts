@@ -69,8 +69,19 @@ export type WorkerReply =
   | { readonly kind: "gpadl-torndown"; readonly key: number; readonly gpadlId: number }
   /** Nothing of the channel's memory is touched any more. */
   | { readonly kind: "revoked"; readonly key: number }
-  /** A device wants sub-channels 1 to `count` to be offered. */
-  | { readonly kind: "offer-sub-channels"; readonly key: number; readonly count: number }
+  /** A device wants sub-channels 1 to `count` to be offered; a fault, that it be done twice. */
+  | {
+      readonly kind: "offer-sub-channels";
+      readonly key: number;
+      readonly count: number;
+      readonly repeated: boolean;
+    }
+  /** A fault wants a sub-channel to go away; and to come back after a while, if a number is given. */
+  | {
+      readonly kind: "rescind-sub-channel";
+      readonly key: number;
+      readonly reofferAfterMs?: number;
+    }
   /** A device, or a fault, wants the device to go away; and to come back after a while, if a number is given. */
   | {
       readonly kind: "rescind-device";

@@ -19,6 +19,12 @@ export interface ScheduleResult {
   readonly fullRings: number;
   readonly faults: number;
   readonly rescinds: number;
+  /** Sub-channels that were open, requests that they carried, and those of them that the host took away. */
+  readonly subChannels: number;
+  readonly subChannelRequests: number;
+  readonly subChannelRescinds: number;
+  /** Times that the host did something wrong with sub-channels. */
+  readonly subChannelFaults: number;
   readonly busVersion: string;
 }
 
@@ -114,7 +120,7 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
   check(ledger.orphans === 0, `the memory of ${ledger.orphans} operations was never released`);
   workload.verifyBackends();
 
-  const { partition, arena } = machine;
+  const { partition } = machine;
   const violations = partition.violations.list.map(({ rule, detail }) => `${rule}: ${detail}`);
   check(violations.length === 0, `the host noted: ${violations.join("; ")}`);
   const stats = partition.stats();
@@ -122,17 +128,29 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
   check(stats.workers.flat().length === 0, "the host still serves channels");
   check(stats.backlog === 0, "messages wait for the guest");
 
-  const pages = arena.freePages + arena.leakedPages;
-  const all = machine.arenaPages;
-  check(pages === all, `${all - pages} pages are neither free nor leaked`);
-  const mayLeak = plan.has("rescind", "lost-completion", "late-completion", "stalled-ring");
+  for (const [cpu, { arena, pages }] of machine.arenas.entries()) {
+    const missing = pages - arena.freePages - arena.leakedPages;
+    check(missing === 0, `${missing} pages of cpu${cpu} are neither free nor leaked`);
+  }
+  const mayLeak = plan.has(
+    "rescind",
+    "rescind-sub-channel",
+    "lost-completion",
+    "late-completion",
+    "stalled-ring",
+  );
   // The oldest hosts do not confirm that they let go of the connection's pages.
   const unconfirmed = machine.busVersion < ProtocolVersion.v1_1 ? CONNECTION_PAGES : 0;
-  const leaked = arena.leakedPages - unconfirmed;
+  const leaked =
+    machine.arenas.reduce((sum, { arena }) => sum + arena.leakedPages, 0) - unconfirmed;
   check(leaked === 0 || (mayLeak && leaked > 0), `${leaked} pages leaked without a reason`);
 
-  const queues = machine.everAttached.map((controller) => controller.queue.counters);
+  const queues = machine.queues.map(({ counters }) => counters);
+  const subChannels = machine.queues.filter(
+    ({ description }) => description.channel.subChannelIndex > 0,
+  );
   const hosts = machine.hostControllers;
+  const misdeeds = stats.faults.filter(({ kind }) => kind.includes("sub-channel"));
   return {
     steps: machine.simulation.steps,
     operations: ledger.begun,
@@ -146,6 +164,11 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
       hosts.reduce((sum, { counters }) => sum + counters.completionsDelayed, 0),
     faults: hosts.reduce((sum, { counters }) => sum + counters.faults, 0),
     rescinds: machine.everAttached.filter(isRescinded).length,
+    subChannels: subChannels.length,
+    subChannelRequests: subChannels.reduce((sum, { counters }) => sum + counters.send_req, 0),
+    subChannelFaults: misdeeds.reduce((sum, { happened }) => sum + happened, 0),
+    subChannelRescinds: subChannels.filter(({ closedReason }) => closedReason === "rescinded")
+      .length,
     busVersion: formatVersion(machine.busVersion),
   };
 }
@@ -160,7 +183,7 @@ function isExplained(plan: Plan, { what, code }: Failure): boolean {
     case "ERR_RESCINDED":
     case "ERR_CLOSED":
     case "outcome closed":
-      return plan.has("rescind") || plan.lost > 0;
+      return plan.has("rescind", "rescind-sub-channel") || plan.lost > 0;
     case "ERR_SCSI_SHORT_TRANSFER":
     case "outcome overrun":
       return plan.has("short-transfer");

@@ -4,6 +4,7 @@ import {
   type ScsiDisk as GuestDisk,
   type StorvscController,
   type StorvscOptions,
+  type StorvscQueue,
   type StorvscQueueHalf,
 } from "@hyperv-is/hv-storvsc";
 import {
@@ -40,11 +41,11 @@ import {
   InterleavedMessageSlot,
   LateClearedEventFlags,
   MutantRingControl,
-  type Prng,
   type Actor,
   type RingMutant,
   type Simulation,
 } from "@hyperv-is/conformance";
+import { ApplicationCpu, CpuActor } from "./simulated-cpu.js";
 
 /** The host's side of a message slot between whose accesses the simulation may run the guest. */
 class InterleavedHostSlot extends HostMessageSlot {
@@ -105,6 +106,10 @@ export interface StorageMachineOptions {
   /** Packets that the host handles of one channel before another gets its turn. */
   readonly budget: number;
   readonly workers: number;
+  /** CPUs of the guest. */
+  readonly cpus: number;
+  /** CPUs that do without signal optimization. */
+  readonly unoptimizedCpus: readonly number[];
   /** How slow the guest's CPU is: turns that it lets pass for each that it uses. */
   readonly sloth: number;
   readonly faults: FaultPlanData;
@@ -119,69 +124,39 @@ export interface DiskPair {
   readonly backend: RamDisk;
 }
 
-/** Arena of the CPU, and memory for what uses the disks behind it. */
+/** Arena of the boot processor, memory for what uses the disks behind it, then the arenas of the other CPUs. */
 const ARENA_BYTES = 3 << 20;
 const PROGRAMS_BYTES = 3 << 20;
+const OTHER_ARENA_BYTES = 3 << 19;
+const CPUS_MAX = 4;
 /** How often a host looks at the monitor page. */
 const MONITOR_MS = 1;
 
 /** One buffer for all machines, one after the other: making and zeroing it costs more than a schedule. */
-const buffer = new ArrayBuffer(ARENA_BYTES + PROGRAMS_BYTES);
-
-/** A virtual processor: takes its interrupt, or does the work of its channels. */
-class GuestActor implements Actor {
-  readonly name = "guest";
-  cpu: GuestCpu | undefined;
-  readonly late: LateClearedEventFlags[] = [];
-  readonly #prng: Prng;
-  readonly #sloth: number;
-  #interrupted = false;
-
-  /** @param sloth - How many turns it lets pass for each that it uses, about. */
-  constructor(prng: Prng, sloth: number) {
-    this.#prng = prng;
-    this.#sloth = sloth;
-  }
-
-  raise(): void {
-    this.#interrupted = true;
-  }
-
-  step(): boolean {
-    if (this.cpu === undefined) return false;
-    if (this.#prng.below(this.#sloth + 1) > 0) return true;
-    if (this.#interrupted) {
-      this.#interrupted = false;
-      this.cpu.interrupt();
-      // The work may begin at once, or the host does something first.
-      if (this.#prng.chance(1, 2)) return true;
-    }
-    const more = this.cpu.run();
-    for (const flags of this.late) flags.clearLate();
-    return more || this.#interrupted;
-  }
-}
+const buffer = new ArrayBuffer(ARENA_BYTES + PROGRAMS_BYTES + (CPUS_MAX - 1) * OTHER_ARENA_BYTES);
 
 const instance = (index: number): Guid => `5107a9e0-0000-0000-0000-00000000000${index}`;
 
 /**
- * Our guest's bus and storage driver on our host, one CPU and the parts of the host as actors of a
+ * Our guest's bus and storage driver on our host, the CPUs and the parts of the host as actors of a
  * simulation: between any two accesses to a ring's control words, an event flag or a message slot, the
  * scheduler may run another of them.
  */
 export class StorageMachine {
   readonly simulation: Simulation;
   readonly memory: GuestMemory;
-  readonly guest: GuestActor;
+  /** The boot processor. */
+  readonly guest: CpuActor;
   readonly partition: Partition;
   readonly timers: Timers;
-  readonly arena: PageAllocator;
-  readonly arenaPages: number;
+  /** The arena of each CPU, and its pages. */
+  readonly arenas: readonly { readonly arena: PageAllocator; readonly pages: number }[];
   /** What was agreed; 0 before. */
   busVersion: ProtocolVersion = 0;
   /** Memory of the programs that use the disks. */
   readonly programs: PageAllocator;
   readonly cpu: GuestCpu;
+  readonly others: readonly ApplicationCpu[];
   readonly bus: Vmbus;
   readonly disks: readonly DiskPair[];
   readonly hostControllers: readonly StorvspController[];
@@ -192,15 +167,21 @@ export class StorageMachine {
   readonly #plans: ReadonlyMap<Guid, ControllerPlan>;
   readonly #attached = new Map<Guid, StorvscController>();
   readonly #everAttached: StorvscController[] = [];
+  readonly #localHalves: StorvscQueueHalf[] = [];
   readonly #attaching = new Set<Promise<void>>();
   readonly #parts = new Map<HostPart, Actor>();
   #off = false;
 
   constructor(options: StorageMachineOptions) {
-    const { simulation, controllers, mutant, workers } = options;
+    const { simulation, controllers, mutant, workers, cpus } = options;
     this.simulation = simulation;
-    this.guest = new GuestActor(simulation.prng, options.sloth);
-    new Uint8Array(buffer).fill(0);
+    const actors = Array.from(
+      { length: cpus },
+      (_, cpu) => new CpuActor(`cpu${cpu}`, simulation.prng, options.sloth),
+    );
+    this.guest = actors[0]!;
+    const usedBytes = ARENA_BYTES + PROGRAMS_BYTES + (cpus - 1) * OTHER_ARENA_BYTES;
+    new Uint8Array(buffer, 0, usedBytes).fill(0);
     this.memory = new GuestMemory(buffer);
     const makeRings =
       (side: PlantedMutant["side"]): RingControlFactory =>
@@ -218,9 +199,10 @@ export class StorageMachine {
       memory: this.memory,
       timers: simulation,
       workers,
-      interrupt: () => {
-        this.guest.raise();
-        simulation.wake(this.guest);
+      vps: cpus,
+      interrupt: (vp) => {
+        actors[vp]!.raise();
+        simulation.wake(actors[vp]!);
       },
       wake: (part) => simulation.wake(this.#actorOf(part)),
       bus: { versions: options.hostVersions },
@@ -254,38 +236,64 @@ export class StorageMachine {
     if (options.crowded) for (const offer of standardDevices(0)) this.partition.offer(offer);
 
     this.timers = simulation.timersOf(this.guest);
-    this.arena = new PageAllocator(this.memory, 0, ARENA_BYTES);
-    this.arenaPages = this.arena.freePages;
     this.programs = new PageAllocator(this.memory, ARENA_BYTES, PROGRAMS_BYTES);
-    const hypervisor = this.partition.processors[0]!;
-    this.cpu = new GuestCpu({
-      memory: this.memory,
-      allocator: this.arena,
-      hypervisor,
-      timers: this.timers,
-      makeRingControl: makeRings("guest"),
-      makeEventFlags: (memory, address, lengthBytes) => {
-        if (mutant?.side !== "guest" || mutant.mutant !== "event-flag-cleared-late")
-          return makeFlags(memory, address, lengthBytes);
-        const words = memory.words;
-        const flags = new LateClearedEventFlags(
-          simulation,
-          words,
-          address >>> 2,
-          lengthBytes >>> 2,
-        );
-        this.guest.late.push(flags);
-        return flags;
-      },
-      makeMessageSlot: (memory, address) => new InterleavedMessageSlot(simulation, memory, address),
+    this.arenas = actors.map((_, cpu) => {
+      const arena =
+        cpu === 0
+          ? new PageAllocator(this.memory, 0, ARENA_BYTES)
+          : new PageAllocator(
+              this.memory,
+              ARENA_BYTES + PROGRAMS_BYTES + (cpu - 1) * OTHER_ARENA_BYTES,
+              OTHER_ARENA_BYTES,
+            );
+      return { arena, pages: arena.freePages };
     });
-    this.guest.cpu = this.cpu;
-    this.bus = new Vmbus({ cpu: this.cpu, hypervisor, versions: options.guestVersions });
+    const hypervisor = this.partition.processors[0]!;
+    const [boot, ...others] = actors.map((actor, number) => {
+      const cpu = new GuestCpu({
+        memory: this.memory,
+        allocator: this.arenas[number]!.arena,
+        hypervisor: this.partition.processors[number]!,
+        timers: simulation.timersOf(actor),
+        makeRingControl: makeRings("guest"),
+        makeEventFlags: (memory, address, lengthBytes) => {
+          if (mutant?.side !== "guest" || mutant.mutant !== "event-flag-cleared-late")
+            return makeFlags(memory, address, lengthBytes);
+          const words = memory.words;
+          const flags = new LateClearedEventFlags(
+            simulation,
+            words,
+            address >>> 2,
+            lengthBytes >>> 2,
+          );
+          actor.late.push(flags);
+          return flags;
+        },
+        makeMessageSlot: (memory, address) =>
+          new InterleavedMessageSlot(simulation, memory, address),
+      });
+      cpu.signalOptimization = !options.unoptimizedCpus.includes(number);
+      actor.cpu = cpu;
+      return cpu;
+    });
+    this.cpu = boot!;
+    this.others = others.map(
+      (cpu, index) =>
+        new ApplicationCpu(simulation, index + 1, this.guest, actors[index + 1]!, cpu),
+    );
+    const vpIndexes = actors.map((_, vp) => vp);
+    this.bus = new Vmbus({
+      cpu: this.cpu,
+      hypervisor,
+      versions: options.guestVersions,
+      vpIndexes,
+    });
   }
 
   /** Connects, and attaches every controller that is offered, now and later. */
   async boot(): Promise<void> {
     this.cpu.start();
+    for (const { cpu } of this.others) cpu.start();
     this.#watchMonitors();
     this.busVersion = await this.bus.connect();
     this.bus.onDevice((device) => {
@@ -312,17 +320,36 @@ export class StorageMachine {
     return this.#everAttached;
   }
 
-  /** The guest's end of a disk, while it has one. */
+  /** The boot processor's end of a disk, while it has one. */
   find({ instanceId, plan }: DiskPair): GuestDisk | undefined {
     return this.#attached
       .get(instanceId)
       ?.disks.find((disk) => disk.target === 0 && disk.lun === plan.lun);
   }
 
+  /** All ends of a disk: that of the boot processor, and those of its sub-channels. */
+  faces(pair: DiskPair): GuestDisk[] {
+    const main = this.find(pair);
+    if (main === undefined) return [];
+    const [, ...subChannels] = this.#attached.get(pair.instanceId)!.channels;
+    const others = subChannels.flatMap(({ handle, relid }) => {
+      const half = handle.local ?? this.others[handle.cpu - 1]?.halves.get(relid);
+      return half?.disks.filter(({ target, lun }) => target === 0 && lun === pair.plan.lun) ?? [];
+    });
+    return [main, ...others];
+  }
+
+  /** Every queue that ever was. */
+  get queues(): readonly StorvscQueue[] {
+    const others = this.others.flatMap(({ halves }) => [...halves.values()]);
+    return [...this.#localHalves, ...others].map(({ queue }) => queue);
+  }
+
   /** Takes every controller out of use and leaves the bus. */
   async shutdown(): Promise<void> {
     await this.settled();
     await Promise.all(this.#everAttached.map((controller) => controller.detach()));
+    for (const { cpu } of this.others) cpu.stop();
     await this.bus.unload();
     this.cpu.stop();
     this.#off = true;
@@ -335,14 +362,19 @@ export class StorageMachine {
       const context: ControlContext<StorvscQueueHalf> = {
         device,
         timers: this.timers,
-        cpus: [0],
+        cpus: [0, ...this.others.map((_, index) => index + 1)],
         tunable: () => undefined,
         log: (line) => void this.log.push(line),
-        // What goes from CPU to CPU is plain data.
-        startQueue: (cpu, description, told) =>
-          Promise.resolve(
-            localQueue(cpu, driver.queue(this.cpu, structuredClone(description), told)),
-          ),
+        startQueue: async (cpu, description, told) => {
+          const other = this.others[cpu - 1];
+          if (other !== undefined) return other.start(description, told);
+          // What goes from CPU to CPU is plain data.
+          const half = driver.queue(this.cpu, structuredClone(description), (message) =>
+            told(structuredClone(message)),
+          );
+          this.#localHalves.push(half);
+          return localQueue(cpu, half);
+        },
       };
       const controller = await (plan.guest === undefined
         ? driver.control(context)

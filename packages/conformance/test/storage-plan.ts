@@ -7,9 +7,22 @@ import type { WorkloadPlan } from "./storage-workload.js";
 
 export interface ScheduleOptions {
   readonly seed: number;
+  /** One CPU, and no sub-channels, whatever the seed says. */
+  readonly oneCpu?: boolean;
+  /** Several CPUs, and what the host does wrong with their sub-channels, whatever the seed says. */
+  readonly subChannelFault?: SubChannelFault;
   /** A fault to put into one end of every channel; the host misbehaves in no other way then. */
   readonly mutant?: PlantedMutant;
 }
+
+/** The ways in which a host does not keep its promise of sub-channels. */
+export const subChannelFaults = [
+  "late-sub-channels",
+  "fewer-sub-channels",
+  "repeated-sub-channels",
+  "rescind-sub-channel",
+] as const satisfies readonly Fault["kind"][];
+export type SubChannelFault = (typeof subChannelFaults)[number];
 
 const dataOperations = ["read", "write", "flush", "unmap"] as const;
 const queryOperations = [
@@ -38,6 +51,59 @@ const senses = [
 /** Where the used part of a disk begins: before and at the ends of what the forms of READ can address. */
 const origins = [0, 0, 0, 0x1f_ffe0, 0xffff_ffe0] as const;
 
+/** What is drawn for several CPUs and their sub-channels. */
+class SmpPlan {
+  readonly cpus: number;
+  readonly unoptimizedCpus: readonly number[];
+  readonly faults: readonly Fault[];
+  readonly #prng: Prng;
+  readonly #mostSubChannels: readonly number[];
+
+  /** @param wanted - A fault that is to happen. */
+  constructor(prng: Prng, wanted: SubChannelFault | undefined) {
+    this.#prng = prng;
+    this.cpus = prng.pick(wanted === undefined ? [1, 2, 2, 3, 4] : [2, 3, 4]);
+    this.#mostSubChannels = wanted === undefined ? [0, 1, 3, 3, 5] : [1, 3, 5];
+    this.unoptimizedCpus = Array.from({ length: this.cpus }, (_, cpu) => cpu).filter(() =>
+      prng.chance(1, 8),
+    );
+    if (wanted !== undefined) this.faults = [this.#fault(wanted)];
+    else if (this.cpus > 1 && prng.chance(1, 2))
+      this.faults = [this.#fault(prng.pick([...subChannelFaults, "rescind-sub-channel"]))];
+    else this.faults = [];
+  }
+
+  controller({ host, guest }: ControllerPlan): Pick<ControllerPlan, "host" | "guest"> {
+    const prng = this.#prng;
+    return {
+      host: { ...host, subChannelsMax: prng.pick(this.#mostSubChannels) },
+      guest: guest && {
+        ...guest,
+        subChannelRule: prng.pick(["one-per-cpu", "one-per-cpu", "freebsd-10.2"]),
+        channelLimit: prng.pick([0, 0, 0, 2]),
+        subChannelTimeoutMs: prng.pick([0, 10, 2_000]),
+      },
+    };
+  }
+
+  #fault(kind: SubChannelFault): Fault {
+    const prng = this.#prng;
+    switch (kind) {
+      case "late-sub-channels":
+        return { kind, delayMs: prng.below(400) / 8 };
+      case "fewer-sub-channels":
+        return { kind, offered: prng.below(3) };
+      case "repeated-sub-channels":
+        return { kind };
+      case "rescind-sub-channel": {
+        const back = prng.chance(3, 4) ? { reofferAfterMs: prng.below(160) / 8 } : {};
+        const nth = 1 + prng.below(60);
+        return { kind, ...back, ...prng.pick([{ nth }, { every: nth }]), count: 3 };
+      }
+    }
+  }
+}
+
 /** Everything about a schedule but its interleavings, drawn from its seed. */
 export class Plan {
   readonly machine: Omit<StorageMachineOptions, "simulation">;
@@ -45,7 +111,7 @@ export class Plan {
   readonly rescindsAtEnd: boolean;
   readonly #prng: Prng;
 
-  constructor({ seed, mutant }: ScheduleOptions) {
+  constructor({ seed, mutant, oneCpu = mutant !== undefined, subChannelFault }: ScheduleOptions) {
     const prng = (this.#prng = new Prng(Math.imul(seed, 0x9e37_79b1) ^ 0x5107));
     const bus = this.#busVersions();
     // Rings so small, and so many requests, that both ends have to wait for room.
@@ -55,7 +121,12 @@ export class Plan {
     );
     // More programs than the driver has buffers for.
     const crowd = prng.chance(1, 5);
-    const faults = this.#faults(bus.common);
+    const planned = this.#faults(bus.common);
+    // Drawn apart, so that what a seed means with one CPU does not depend on this.
+    const smp = oneCpu
+      ? undefined
+      : new SmpPlan(new Prng(Math.imul(seed, 0x27d4_eb2f) ^ 0x5107), subChannelFault);
+    const faults = { ...planned, faults: [...planned.faults, ...(smp?.faults ?? [])] };
     const losesSome = faults.faults.some(({ kind }) => kind === "lost-completion");
     this.machine = {
       ...bus,
@@ -63,9 +134,15 @@ export class Plan {
       budget: prng.pick([1, 2, 8, 64]),
       sloth: prng.pick([0, 0, 1, 4]),
       workers: controllers.length === 2 && prng.chance(1, 2) ? 2 : 1,
+      cpus: smp?.cpus ?? 1,
+      unoptimizedCpus: smp?.unoptimizedCpus ?? [],
       faults: mutant === undefined ? faults : { faults: [] },
       // A host that polls makes waiting for a lost completion too long.
-      controllers: controllers.map((one) => ({ ...one, monitored: one.monitored && !losesSome })),
+      controllers: controllers.map((one) => ({
+        ...one,
+        ...smp?.controller(one),
+        monitored: one.monitored && !losesSome,
+      })),
       mutant,
     };
     this.workload = {

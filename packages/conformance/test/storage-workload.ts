@@ -87,9 +87,9 @@ export class StorageWorkload {
     // A disk that was told of its size in passing looks at itself beside all else.
     await this.#sleep(SETTLING_MS);
     for (const pair of this.#machine.disks) {
-      const known = this.#machine.find(pair)?.sizeBytes;
-      if (known !== undefined && known !== pair.backend.sizeBytes)
-        throw new Error(`a disk of ${pair.backend.sizeBytes} bytes has ${known}`);
+      for (const { sizeBytes } of this.#machine.faces(pair))
+        if (sizeBytes !== pair.backend.sizeBytes)
+          throw new Error(`a disk of ${pair.backend.sizeBytes} bytes has ${sizeBytes}`);
     }
   }
 
@@ -105,7 +105,7 @@ export class StorageWorkload {
   async #program(): Promise<void> {
     for (let left = this.#plan.operations; left > 0 && !this.#stopping; left--) {
       const pair = this.#prng.pick(this.#machine.disks);
-      const disk = this.#machine.find(pair);
+      const disk = this.#face(pair);
       if (disk === undefined) {
         await this.#sleep(1 + this.#prng.below(20));
         continue;
@@ -113,6 +113,12 @@ export class StorageWorkload {
       await this.#operate(pair, disk);
       if (this.#prng.chance(1, 4)) await this.#sleep(this.#prng.below(3));
     }
+  }
+
+  /** An end of the disk: on any CPU that has one. */
+  #face(pair: DiskPair): ScsiDisk | undefined {
+    const faces = this.#machine.faces(pair);
+    return faces.length <= 1 ? faces[0] : this.#prng.pick(faces);
   }
 
   #sleep(delayMs: number): Promise<void> {
@@ -318,7 +324,7 @@ export class StorageWorkload {
   async #fastProgram(pair: DiskPair): Promise<void> {
     let left = this.#plan.fastRequests;
     for (let patience = 20; left > 0 && patience > 0 && !this.#stopping; patience--) {
-      const disk = this.#machine.find(pair);
+      const disk = this.#face(pair);
       if (disk === undefined) await this.#sleep(1 + this.#prng.below(20));
       else
         left = await new FastPath(

@@ -3,12 +3,15 @@ import { ringMutants } from "@hyperv-is/conformance";
 import seeds from "./seeds.json" with { type: "json" };
 import { describeSchedule, runSchedule } from "./storage-campaign.js";
 import type { PlantedMutant } from "./storage-machine.js";
+import { subChannelFaults } from "./storage-plan.js";
 
 const replayed = process.env["SIM_SEED"];
 /** First seed of this run; `SIM_SEED=N` replays one schedule, and tells what was drawn for it. */
 const first = Number(replayed ?? Date.now() % 1_000_000_007);
 /** How long the share of the campaign takes that runs every time. */
 const SHARE_MS = 20_000;
+/** Schedules of each way in which a host may fail with its sub-channels. */
+const SUB_CHANNEL_SCHEDULES = 12;
 /** Schedules in which a mutant has to be caught. */
 const MUTANT_SCHEDULES = 300;
 
@@ -24,6 +27,10 @@ if (replayed !== undefined)
 
 describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${first}`, () => {
   test.each(seeds.storage)("seed %i, which failed once, passes", async (seed) => {
+    await runSchedule({ seed, oneCpu: true });
+  });
+
+  test.each(seeds.smp)("seed %i, which failed once with several CPUs, passes", async (seed) => {
     await runSchedule({ seed });
   });
 
@@ -32,6 +39,7 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
     async () => {
       const end = performance.now() + SHARE_MS;
       let [schedules, faults, fullRings, bounced, rescinds] = [0, 0, 0, 0, 0];
+      let subChannelRequests = 0;
       for (let seed = first; performance.now() < end; seed++) {
         try {
           const result = await runSchedule({ seed });
@@ -39,6 +47,7 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
           fullRings += result.fullRings;
           bounced += result.bounced;
           rescinds += result.rescinds;
+          subChannelRequests += result.subChannelRequests;
         } catch (error) {
           throw new Error(`replay with: ${replay(seed)}`, { cause: error });
         }
@@ -46,10 +55,25 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
       }
       console.log(`${schedules} schedules from seed ${first}`);
       expect(schedules).toBeGreaterThan(20);
-      for (const seen of [faults, fullRings, bounced, rescinds]) expect(seen).toBeGreaterThan(0);
+      for (const seen of [faults, fullRings, bounced, rescinds, subChannelRequests])
+        expect(seen).toBeGreaterThan(0);
     },
     3 * SHARE_MS,
   );
+
+  test.each(subChannelFaults)("%s do no harm", async (subChannelFault) => {
+    let [happened, requests] = [0, 0];
+    for (let seed = first; seed < first + SUB_CHANNEL_SCHEDULES; seed++)
+      try {
+        const result = await runSchedule({ seed, subChannelFault });
+        happened += result.subChannelFaults;
+        requests += result.subChannelRequests;
+      } catch (error) {
+        throw new Error(`seed ${seed} with ${subChannelFault}`, { cause: error });
+      }
+    expect(happened).toBeGreaterThan(0);
+    expect(requests).toBeGreaterThan(0);
+  });
 
   test("the same seed gives the same schedule", async () => {
     expect(await runSchedule({ seed: 4 })).toEqual(await runSchedule({ seed: 4 }));

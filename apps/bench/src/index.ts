@@ -10,6 +10,7 @@ import {
 import { ProcessorTime } from "./processor-time.js";
 import { parseReport, report, type BenchmarkReport } from "./report.js";
 import { formatChanges, formatChart, formatTable } from "./report-text.js";
+import { idle } from "./idle/idle-benchmark.js";
 import { realGuest } from "./real-guest/real-guest-benchmark.js";
 import { ring } from "./ring/ring-benchmark.js";
 import { storage } from "./storage/storage-benchmark.js";
@@ -18,6 +19,7 @@ const benchmarks: ReadonlyMap<string, Benchmark> = new Map([
   ["ring", ring],
   ["storage", storage],
   ["real-guest", realGuest],
+  ["idle", idle],
 ]);
 
 const commonOptions = {

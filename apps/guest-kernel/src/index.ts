@@ -7,7 +7,9 @@ export {
   type ExecOptions,
   type ExecResult,
   type ExecutedList,
+  type KthreadOptions,
   type MachineHost,
+  type MachineKthread,
 } from "./machine.js";
 export {
   parseNbdExport,
@@ -15,6 +17,7 @@ export {
   type NbdExportOptions,
   type NbdServed,
 } from "./nbd/export-address.js";
+export type { KthreadContext, KthreadDisk, KthreadModule } from "./smp/kthread.js";
 export type { GuestDisk } from "./console/console-link.js";
 export type { HostStats } from "@hyperv-is/hyperv-host";
 export { DiskError } from "@hyperv-is/hyperv-host/node";

@@ -1,4 +1,5 @@
 import { hostname } from "node:os";
+import { fileURLToPath } from "node:url";
 import {
   VP_LIMIT,
   placeDisks,
@@ -18,6 +19,7 @@ import {
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
+import { CallLink, RemoteError } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { BootError } from "./boot-error.js";
@@ -29,7 +31,7 @@ import { tune } from "./kernel/tunables.js";
 import { cacheModule } from "./module-cache.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
-import type { VcpuProgramData } from "./smp/vcpu.js";
+import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
 
 /** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
 export type BootDisk = string | DiskSource | DiskPlacement;
@@ -88,6 +90,29 @@ export interface ExecResult {
   readonly lists: readonly ExecutedList[];
   /** The line asked for the power to be switched off, which has happened. */
   readonly poweredOff: boolean;
+}
+
+/** A kernel thread to be started. */
+export interface KthreadOptions {
+  /** The module's file. */
+  readonly module: string | URL;
+  /** The boot processor unless told. */
+  readonly cpu?: number;
+  /** For messages; the file's name unless told. */
+  readonly name?: string;
+  /** Plain data for the module. */
+  readonly args?: unknown;
+}
+
+/** A kernel thread of a machine. */
+export interface MachineKthread {
+  readonly id: number;
+  readonly name: string;
+  readonly cpu: number;
+  /** Resolves with what the module's `main` returns; rejects with what it throws, or when its CPU or the machine is gone. */
+  readonly ended: Promise<unknown>;
+  /** Tells the thread to end, and resolves when it has. Rejects with `ERR_KTHREAD` if it does not. */
+  stop(): Promise<void>;
 }
 
 /** The host's side of a machine. */
@@ -162,6 +187,8 @@ export class Machine implements AsyncDisposable {
   readonly ended = new Promise<void>((resolve, reject) => {
     this.#end = (error) => (error === undefined ? resolve() : reject(error));
   });
+  /** What the kernel lets the machine do. */
+  readonly #calls: CallLink<object, KernelProcedures>;
   #booted: () => void = () => undefined;
   #failed: (error: Error) => void = () => undefined;
 
@@ -205,6 +232,10 @@ export class Machine implements AsyncDisposable {
         this.#gone(failure ?? poweredOff());
       },
     });
+    this.#calls = new CallLink<object, KernelProcedures>(
+      { send: (message) => this.#vcpu.post({ kind: "call", message }) },
+      {},
+    );
     this.host = {
       get violations() {
         return host.violations.list;
@@ -318,6 +349,25 @@ export class Machine implements AsyncDisposable {
     return reply.kind === "completions" ? reply.words : [];
   }
 
+  /**
+   * Runs a module as a kernel thread of the guest: an ES module that exports `main(context)`, see `KthreadContext`.
+   * Resolves when it has begun; rejects with `ERR_KTHREAD` when it cannot be loaded on that CPU.
+   */
+  async kthread({ module, args, ...rest }: KthreadOptions): Promise<MachineKthread> {
+    const file = module instanceof URL ? fileURLToPath(module) : module;
+    try {
+      const thread = await this.#calls.call("loadKthread", { ...rest, file });
+      const { id } = thread;
+      const ended = this.#calls.call("runKthread", { id, args });
+      // Nobody has to wait for it; dmesg has what it fails with.
+      ended.catch(() => undefined);
+      return { ...thread, ended, stop: () => this.#calls.call("stopKthread", id) };
+    } catch (error) {
+      if (!(error instanceof RemoteError)) throw error;
+      throw new BootError("ERR_KTHREAD", error.message, { cause: error });
+    }
+  }
+
   /** State and counters of the guest's bus and drivers, as plain JSON. */
   async inspect(): Promise<Record<string, unknown>> {
     const reply = await this.#ask((id) => ({ kind: "inspect", id }));
@@ -388,6 +438,9 @@ export class Machine implements AsyncDisposable {
       case "done":
         void this.#done(reply);
         return;
+      case "call":
+        this.#calls.receive(reply.message);
+        return;
       case "stop-cpu":
         this.#processors.stop(reply.cpu);
         return;
@@ -429,6 +482,7 @@ export class Machine implements AsyncDisposable {
   }
 
   #gone(error: Error): void {
+    this.#calls.close(error);
     this.#failure ??= error;
     this.#failed(error);
     for (const waiting of [this.#lines, this.#answers]) {

@@ -1,16 +1,12 @@
 import type { GuestMemory } from "@hyperv-is/vmbus-core";
 import { LbaStatus, RotationRate } from "@hyperv-is/hv-storvsc/protocol";
-import type {
-  DiskCompletions,
-  DiskQueue,
-  ScsiDisk,
-  StorvscController,
-} from "@hyperv-is/hv-storvsc";
+import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import type { BlockDevice } from "../kernel/block-device.js";
 import type { CamBus, CamDisk, DiskExtent } from "../kernel/guest-system.js";
-import { Errno, IoError } from "../kernel/io-error.js";
+import { Errno, type IoError } from "../kernel/io-error.js";
 import { lowestFree } from "../kernel/lowest-free.js";
 import type { MessageBuffer } from "../kernel/message-buffer.js";
+import { ScsiBlockDevice } from "./scsi-block-device.js";
 
 /** FreeBSD's text for the version field of INQUIRY data. */
 const scsiVersions: ReadonlyMap<number, string> = new Map([
@@ -26,36 +22,24 @@ interface Bus extends CamBus {
 }
 
 /** A disk of the CAM layer, over the driver's. */
-class DaDisk implements CamDisk, BlockDevice {
+class DaDisk extends ScsiBlockDevice implements CamDisk {
   readonly unit: number;
-  readonly disk: ScsiDisk;
   readonly simName: string;
   readonly scbus: number;
-  readonly #memory: GuestMemory;
-  readonly #controller: StorvscController;
-  readonly #onError: (error: IoError) => void;
-  /** What the last command failed with; undefined if it did not. */
-  #lastError: Errno | undefined;
+  readonly controller: StorvscController;
 
-  /** @param onError - Hears the first of a row of equal errors. */
   constructor(
     unit: number,
     disk: ScsiDisk,
-    bus: Bus,
+    { simName, scbus, controller }: Bus,
     memory: GuestMemory,
     onError: (disk: DaDisk, error: IoError) => void,
   ) {
+    super(`da${unit}`, disk, memory, (error) => onError(this, error));
     this.unit = unit;
-    this.disk = disk;
-    this.simName = bus.simName;
-    this.scbus = bus.scbus;
-    this.#memory = memory;
-    this.#controller = bus.controller;
-    this.#onError = (error) => onError(this, error);
-  }
-
-  get name(): string {
-    return `da${this.unit}`;
+    this.simName = simName;
+    this.scbus = scbus;
+    this.controller = controller;
   }
 
   get passName(): string {
@@ -102,18 +86,10 @@ class DaDisk implements CamDisk, BlockDevice {
     return this.disk.writeCache;
   }
 
-  get queueDepthMax(): number {
-    return this.disk.queueDepthMax;
-  }
-
-  openQueue(depth: number, completions: DiskCompletions): DiskQueue {
-    return this.disk.openQueue(depth, completions);
-  }
-
   async allocation(position: number): Promise<readonly DiskExtent[] | undefined> {
     const { blockBytes } = this;
     let extents: readonly DiskExtent[] | undefined;
-    await this.#watch(
+    await this.watch(
       this.disk.lbaStatus(position / blockBytes).then((told) => {
         extents = told?.map(({ lba, blocks, status }) => ({
           position: lba * blockBytes,
@@ -133,46 +109,6 @@ class DaDisk implements CamDisk, BlockDevice {
     return this;
   }
 
-  get sizeBytes(): number {
-    return this.disk.sizeBytes;
-  }
-
-  get blockBytes(): number {
-    return this.disk.blockBytes;
-  }
-
-  get physicalBlockBytes(): number {
-    return this.disk.physicalBlockBytes;
-  }
-
-  get readOnly(): boolean {
-    return this.disk.writeProtected;
-  }
-
-  get maxTransferBytes(): number {
-    return this.disk.maxTransferBytes;
-  }
-
-  read(position: number, address: number, lengthBytes: number): Promise<void> {
-    const { blockBytes } = this;
-    return this.#watch(this.disk.read(position / blockBytes, this.#window(address, lengthBytes)));
-  }
-
-  write(position: number, address: number, lengthBytes: number): Promise<void> {
-    const { blockBytes } = this;
-    return this.#watch(this.disk.write(position / blockBytes, this.#window(address, lengthBytes)));
-  }
-
-  flush(): Promise<void> {
-    return this.#watch(this.disk.flush());
-  }
-
-  unmap(position: number, lengthBytes: number): Promise<void> {
-    const { blockBytes } = this;
-    const range = { lba: position / blockBytes, blocks: lengthBytes / blockBytes };
-    return this.#watch(this.disk.unmap([range]));
-  }
-
   async inquiry(): Promise<Uint8Array> {
     await this.disk.lookAgain();
     return this.disk.inquiryData;
@@ -189,24 +125,7 @@ class DaDisk implements CamDisk, BlockDevice {
 
   /** What `camcontrol rescan` asks the bus for. */
   rescan(): Promise<void> {
-    return this.#controller.rescan();
-  }
-
-  /** Makes what a command of the driver fails with an error of the kernel, and tells of it. */
-  async #watch(command: Promise<void>): Promise<void> {
-    try {
-      await command;
-      this.#lastError = undefined;
-    } catch (cause) {
-      const error = new IoError(cause as Error);
-      if (this.#lastError !== error.code) this.#onError(error);
-      this.#lastError = error.code;
-      throw error;
-    }
-  }
-
-  #window(address: number, lengthBytes: number): Uint8Array {
-    return this.#memory.bytes.subarray(address, address + lengthBytes);
+    return this.controller.rescan();
   }
 }
 
@@ -229,6 +148,13 @@ export class Cam {
 
   get disks(): readonly CamDisk[] {
     return [...this.#disks.values()].sort((left, right) => left.unit - right.unit);
+  }
+
+  /** A disk by its name, with the controller that it is on. */
+  find(
+    name: string,
+  ): { readonly disk: ScsiDisk; readonly controller: StorvscController } | undefined {
+    return [...this.#disks.values()].find((da) => da.name === name);
   }
 
   /**

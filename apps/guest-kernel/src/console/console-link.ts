@@ -16,6 +16,8 @@ export type ConsoleRequest =
   | { readonly kind: "taken"; readonly id: number }
   | { readonly kind: "complete"; readonly id: number; readonly line: string }
   | { readonly kind: "inspect"; readonly id: number }
+  /** A call of the machine, or its answer to one: see `CallLink`. */
+  | { readonly kind: "call"; readonly message: unknown }
   /** The thread of a CPU has ended. */
   | { readonly kind: "cpu-lost"; readonly cpu: number; readonly reason: string }
   | { readonly kind: "shutdown" };
@@ -52,5 +54,7 @@ export type ConsoleReply =
     }
   | { readonly kind: "completions"; readonly id: number; readonly words: readonly string[] }
   | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> }
+  /** An answer to a call of the machine. */
+  | { readonly kind: "call"; readonly message: unknown }
   /** A CPU does not answer: its thread is to be ended. */
   | { readonly kind: "stop-cpu"; readonly cpu: number };

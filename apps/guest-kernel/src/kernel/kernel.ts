@@ -10,9 +10,11 @@ import {
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
-import type { StorvscController } from "@hyperv-is/hv-storvsc";
+import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
 import type { CpuSet } from "../smp/cpu-set.js";
+import { Kthreads } from "../smp/kthreads.js";
+import type { DiskPlace } from "../smp/procedures.js";
 import type { GuestBuffer } from "./block-device.js";
 import { Device } from "./device-tree.js";
 import type {
@@ -70,6 +72,7 @@ export class Kernel implements GuestSystem {
   readonly sysctl = new SysctlTree();
   readonly devices: Device;
   readonly linker = new LinkerFiles();
+  readonly kthreads: Kthreads;
   readonly #options: KernelOptions;
   readonly #cam: Cam;
   readonly #vmbus: Vmbus;
@@ -82,6 +85,7 @@ export class Kernel implements GuestSystem {
     this.#options = options;
     this.identity = identity;
     this.dmesg = options.dmesg;
+    this.kthreads = new Kthreads(options.cpus, options.timers, (line) => this.dmesg.print(line));
     this.#cam = new Cam(this.dmesg, cpu.memory);
     this.devices = new Device({ driver: "nexus", unit: 0 });
     const acpi = new Device({ driver: "acpi", unit: 0 }, this.devices);
@@ -160,6 +164,21 @@ export class Kernel implements GuestSystem {
     });
   }
 
+  /** The boot processor's face of a disk. Throws if there is none of that name. */
+  findDisk(name: string): ScsiDisk {
+    return this.#find(name).disk;
+  }
+
+  /** Where another CPU finds a disk. Throws if there is none of that name, or that CPU has no channel to it. */
+  findDiskOn(cpu: number, name: string): DiskPlace {
+    const { disk, controller } = this.#find(name);
+    const { target, lun } = disk;
+    const channels = controller.channels.filter((channel) => channel.cpu === cpu);
+    if (channels.length === 0) throw new Error(`cpu${cpu} has no channel to ${name}`);
+    // As FreeBSD does, a CPU with several channels divides the LUNs among them.
+    return { relid: channels[lun % channels.length]!.relid, target, lun };
+  }
+
   allocateBuffer(lengthBytes: number): GuestBuffer {
     const { programs, cpu } = this.#options;
     const address = programs.allocate(Math.max(1, Math.ceil(lengthBytes / PAGE_SIZE)));
@@ -190,7 +209,14 @@ export class Kernel implements GuestSystem {
     };
   }
 
+  #find(name: string): NonNullable<ReturnType<Cam["find"]>> {
+    const found = this.#cam.find(name);
+    if (found === undefined) throw new Error(`there is no disk ${name}`);
+    return found;
+  }
+
   async #shutdown(): Promise<void> {
+    await this.kthreads.stopAll();
     this.dmesg.print("Waiting (max 60 seconds) for system process `syncer' to stop... done");
     const flushed = await Promise.allSettled(
       this.disks.filter(({ device }) => !device.readOnly).map(({ device }) => device.flush()),

@@ -1,5 +1,7 @@
+import type { ScsiDisk, StorvscQueueHalf } from "@hyperv-is/hv-storvsc";
 import { CallLink, QueueTable, type MessageLink } from "@hyperv-is/vmbus-core";
 import type { Vcpu } from "@hyperv-is/platform-node";
+import { KthreadTable } from "./kthread-table.js";
 import type { ApplicationProcedures, BootProcedures } from "./procedures.js";
 import type { VcpuProgramData } from "./vcpu.js";
 
@@ -13,19 +15,39 @@ export const BOOT_CPU = 0;
 export class ApplicationProcessor {
   readonly #vcpu: Vcpu<VcpuProgramData>;
   readonly #calls: CallLink<ApplicationProcedures, BootProcedures>;
+  /** By relid of their channels. One whose channel has closed has no disks. */
+  readonly #queueHalves = new Map<number, StorvscQueueHalf>();
   #halt: () => void = () => undefined;
   readonly #halted = new Promise<void>((resolve) => (this.#halt = resolve));
 
   constructor(vcpu: Vcpu<VcpuProgramData>) {
     this.#vcpu = vcpu;
     const queues = new QueueTable(
-      ({ driver, description }, tell) => vcpu.startQueue(driver, description, tell),
+      ({ driver, description }, tell) => {
+        const half = vcpu.startQueue(driver, description, tell);
+        // The only driver that there is; a module brings a class of its own.
+        const { queue } = half as StorvscQueueHalf;
+        this.#queueHalves.set(queue.description.channel.relid, half as StorvscQueueHalf);
+        return half;
+      },
       (queue, message) => this.#quietly(this.#calls.call("tellControl", { queue, message })),
     );
+    const kthreads = new KthreadTable({
+      cpu: vcpu.index,
+      memory: vcpu.memory,
+      allocator: vcpu.cpu.allocator,
+      timers: vcpu.timers,
+      during: (work) => vcpu.during(work),
+      findDisk: (name) => this.#findDisk(name),
+      log: (line) => this.#quietly(this.#calls.call("print", line)),
+    });
     this.#calls = new CallLink(lineToBoot(vcpu), {
       startQueue: (request) => queues.startQueue(request),
       askQueue: (request) => queues.askQueue(request),
       stopQueue: (request) => queues.stopQueue(request),
+      loadKthread: (request) => kthreads.loadKthread(request),
+      runKthread: (request) => kthreads.runKthread(request),
+      stopKthread: (request) => kthreads.stopKthread(request),
       ping: () => undefined,
       optimizeSignals: (wanted) => {
         vcpu.cpu.signalOptimization = wanted;
@@ -48,6 +70,16 @@ export class ApplicationProcessor {
   /** A message of the boot processor. */
   receive(message: unknown): void {
     this.#calls.receive(message);
+  }
+
+  /** The boot processor knows the name, and this CPU has the face of the disk. */
+  async #findDisk(name: string): Promise<ScsiDisk> {
+    const { relid, target, lun } = await this.#calls.call("findDisk", name);
+    const disks = this.#queueHalves.get(relid)?.disks ?? [];
+    const disk = disks.find((candidate) => candidate.target === target && candidate.lun === lun);
+    if (disk === undefined)
+      throw new Error(`cpu${this.#vcpu.index} has lost its channel to ${name}`);
+    return disk;
   }
 
   /** The boot processor may be gone by the time it would answer. */

@@ -10,7 +10,8 @@ import {
   type Timers,
 } from "@hyperv-is/vmbus-core";
 import { BOOT_CPU } from "./application-processor.js";
-import type { ApplicationProcedures, BootProcedures } from "./procedures.js";
+import type { KthreadProcedures } from "./kthread.js";
+import type { ApplicationProcedures, BootProcedures, DiskPlace } from "./procedures.js";
 
 /** What the boot processor has to work with. */
 export interface CpuSetOptions {
@@ -23,6 +24,10 @@ export interface CpuSetOptions {
   line(cpu: number): MessageLink;
   /** Makes a queue half on the boot processor. */
   startLocalQueue(driver: string, description: unknown, tell: TellControl): QueueHalf;
+  /** The kernel threads of the boot processor. */
+  readonly localKthreads: KthreadProcedures;
+  /** Where a CPU finds a disk; throws if it does not. */
+  findDisk(cpu: number, name: string): DiskPlace;
   /** Has the machine end a CPU that does not answer; `lost` follows. */
   readonly stopCpu: (cpu: number) => void;
   /** One line for dmesg. */
@@ -45,13 +50,15 @@ class OtherCpu {
   #start: () => void = () => undefined;
   #lose: (reason: Error) => void = () => undefined;
 
-  constructor(number: number, line: MessageLink) {
+  constructor(number: number, options: CpuSetOptions) {
     this.number = number;
     this.started = new Promise((resolve) => (this.#start = resolve));
     this.lost = new Promise((resolve) => (this.#lose = resolve));
-    this.calls = new CallLink<BootProcedures, ApplicationProcedures>(line, {
+    this.calls = new CallLink<BootProcedures, ApplicationProcedures>(options.line(number), {
       online: () => this.online(),
       tellControl: (message) => this.queues.tellControl(message),
+      findDisk: (name) => options.findDisk(number, name),
+      print: (line) => options.print(line),
     });
     this.queues = new RemoteQueues(number, this.calls, this.lost);
   }
@@ -82,7 +89,7 @@ export class CpuSet {
     this.#options = options;
     this.#others = Array.from(
       { length: options.count - 1 },
-      (_, index) => new OtherCpu(index + 1, options.line(index + 1)),
+      (_, index) => new OtherCpu(index + 1, options),
     );
   }
 
@@ -136,6 +143,17 @@ export class CpuSet {
     const other = this.#others[cpu - 1];
     if (other === undefined) throw new RangeError(`there is no CPU ${cpu}`);
     return other.queues.start(driver, description, told);
+  }
+
+  /** What a CPU does about kernel threads; all of it rejects when the CPU is gone. */
+  kthreads(cpu: number): KthreadProcedures {
+    if (cpu === BOOT_CPU) return this.#options.localKthreads;
+    const { calls } = this.#others[cpu - 1]!;
+    return {
+      loadKthread: (request) => calls.call("loadKthread", request),
+      runKthread: (request) => calls.call("runKthread", request),
+      stopKthread: (request) => calls.call("stopKthread", request),
+    };
   }
 
   /** Sets `GuestCpu.signalOptimization` of all CPUs but this one. A CPU that is gone does not mind. */

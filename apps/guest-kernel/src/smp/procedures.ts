@@ -1,9 +1,10 @@
 import type { ControlProcedures, QueueProcedures } from "@hyperv-is/vmbus-core";
+import type { KthreadProcedures } from "./kthread.js";
 
 // What the CPUs of a guest let each other do, over the lines between the boot processor and the others.
 
 /** What the boot processor may call on another CPU. */
-export interface ApplicationProcedures extends QueueProcedures {
+export interface ApplicationProcedures extends QueueProcedures, KthreadProcedures {
   /** Answers at once: the CPU is not stuck. */
   ping(nothing: undefined): void;
   /** Sets `GuestCpu.signalOptimization`. */
@@ -16,4 +17,15 @@ export interface ApplicationProcedures extends QueueProcedures {
 export interface BootProcedures extends ControlProcedures {
   /** The CPU is up, and its drivers are loaded. */
   online(nothing: undefined): void;
+  /** Where the calling CPU finds a disk. Throws if there is none of that name, or that CPU has no channel to it. */
+  findDisk(name: string): DiskPlace;
+  /** A line for dmesg. */
+  print(line: string): void;
+}
+
+/** A disk, on a channel of a CPU. */
+export interface DiskPlace {
+  readonly relid: number;
+  readonly target: number;
+  readonly lun: number;
 }

@@ -5,7 +5,7 @@ import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
-import { PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
+import { CallLink, PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
@@ -18,6 +18,8 @@ import type { SystemIdentity } from "../kernel/guest-system.js";
 import type { TunableValues } from "../kernel/tunables.js";
 import { ApplicationProcessor, BOOT_CPU } from "./application-processor.js";
 import { CpuSet } from "./cpu-set.js";
+import { KthreadTable } from "./kthread-table.js";
+import type { RunningKthread, StartKthread } from "./kthreads.js";
 
 /** A driver module that was copied to a file that can be imported. */
 export interface ModuleFile {
@@ -43,6 +45,13 @@ export interface VcpuProgramData {
   readonly nbd: readonly NbdExportOptions[];
 }
 
+/** What the machine may call on the kernel. */
+export interface KernelProcedures {
+  loadKthread(request: StartKthread): Promise<RunningKthread>;
+  runKthread(request: { readonly id: number; readonly args: unknown }): Promise<unknown>;
+  stopKthread(id: number): Promise<void>;
+}
+
 const inTree: readonly DriverModule[] = [hvStorvsc];
 
 /** The guest on its boot processor: the kernel and its console. */
@@ -51,6 +60,8 @@ class Guest {
   readonly #cpus: CpuSet;
   readonly #kernel: Kernel;
   readonly #console: ConsoleServer;
+  /** What the machine calls. */
+  readonly #calls: CallLink<KernelProcedures, object>;
   #nbd: NbdServer | undefined;
   #end: () => void = () => undefined;
   readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
@@ -82,6 +93,19 @@ class Guest {
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
+    const { kthreads } = this.#kernel;
+    this.#calls = new CallLink<KernelProcedures, object>(
+      { send: (message) => this.#send({ kind: "call", message }) },
+      {
+        loadKthread: (request) => kthreads.load(request),
+        runKthread: ({ id, args }) => kthreads.run(id, args),
+        stopKthread: (id) => kthreads.stop(id),
+      },
+    );
+  }
+
+  get kernel(): Kernel {
+    return this.#kernel;
   }
 
   async boot(): Promise<void> {
@@ -101,6 +125,7 @@ class Guest {
     if (request.kind === "shutdown") void this.#shutdown().finally(this.#end);
     else if (request.kind === "inspect") void this.#inspect(request.id);
     else if (request.kind === "cpu-lost") this.#cpus.lost(request.cpu, request.reason);
+    else if (request.kind === "call") this.#calls.receive(request.message);
     else this.#console.receive(request);
   }
 
@@ -152,9 +177,24 @@ class BootProcessor {
       timeoutMs: tunables.cpuTimeoutMs,
       line: (cpu) => vcpu.peer(cpu)!,
       startLocalQueue: (driver, description, tell) => vcpu.startQueue(driver, description, tell),
+      localKthreads: new KthreadTable({
+        cpu: BOOT_CPU,
+        memory: vcpu.memory,
+        allocator: vcpu.cpu.allocator,
+        timers: vcpu.timers,
+        during: (work) => vcpu.during(work),
+        findDisk: (name) => Promise.resolve(name).then((known) => this.#kernel().findDisk(known)),
+        log: (line) => this.#dmesg.print(line),
+      }),
+      findDisk: (cpu, name) => this.#kernel().findDiskOn(cpu, name),
       stopCpu: (cpu) => send({ kind: "stop-cpu", cpu }),
       print: (line) => this.#dmesg.print(line),
     });
+  }
+
+  #kernel(): Kernel {
+    if (this.#guest === undefined) throw new Error("the kernel is not there yet");
+    return this.#guest.kernel;
   }
 
   async run(): Promise<void> {

@@ -5,6 +5,7 @@ import { devinfo, lsvmbus } from "./devinfo.js";
 import { diskinfo } from "./diskinfo.js";
 import { cat, ls } from "./files.js";
 import { gpart } from "./gpart.js";
+import { kthread } from "./kthread.js";
 import { kldload, kldstat, kldunload } from "./kld.js";
 import { sha256 } from "./sha256.js";
 import { sysctl } from "./sysctl.js";
@@ -51,6 +52,7 @@ export const commands: readonly Command[] = [
   kldload,
   kldstat,
   kldunload,
+  kthread,
   ls,
   lsvmbus,
   poweroff,

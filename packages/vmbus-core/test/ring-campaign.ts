@@ -44,6 +44,8 @@ type Act = Readonly<
   | ["take", { place: number; capacityBytes: number; count: number }]
   | ["read in pieces", { place: number; count: number }]
   | ["control word", { word: number; value: number }]
+  | ["write index ahead", number]
+  | ["descriptor byte", { offset: number; value: number }]
   | ["ring bytes", { offset: number; bytes: Uint8Array }]
 >;
 
@@ -104,6 +106,12 @@ const hostileAct: fc.Arbitrary<Act> = fc.oneof(
   fc.tuple(
     fc.constant("control word" as const),
     fc.record({ word: fc.integer({ min: 0, max: 3 }), value: index }),
+  ),
+  // Just behind what the reader has given back, and there.
+  fc.tuple(fc.constant("write index ahead" as const), fc.nat(20).map((units) => units * 8)),
+  fc.tuple(
+    fc.constant("descriptor byte" as const),
+    fc.record({ offset: fc.nat(7), value: fc.nat(16) }),
   ),
   fc.tuple(
     fc.constant("ring bytes" as const),
@@ -171,12 +179,21 @@ class Ring {
         return this.#receive(what.count, () => this.#readInPieces(what.place));
       case "control word":
         return (this.#memory.words[what.word] = what.value);
+      case "write index ahead":
+        return (this.#memory.words[0] = this.#ahead(what));
+      case "descriptor byte":
+        return (this.#memory.bytes[PAGE_SIZE + this.#ahead(what.offset)] = what.value);
       case "ring bytes": {
         const offset = what.offset % ((this.#pages - 1) * PAGE_SIZE - what.bytes.length);
         this.#memory.bytes.set(what.bytes, PAGE_SIZE + offset);
         return;
       }
     }
+  }
+
+  /** Offset in the ring, so far from the published read index. */
+  #ahead(bytes: number): number {
+    return ((this.#memory.words[1]! >>> 0) + bytes) % ((this.#pages - 1) * PAGE_SIZE);
   }
 
   #putInPieces(what: PacketToPut): SendResult {

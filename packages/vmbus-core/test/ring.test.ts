@@ -218,7 +218,9 @@ describe.each(ringKinds)("%s", (kind) => {
       ["packet-truncated", (words) => (words[0] = 16)],
       ["packet-header-length", (_words, data) => (data[2] = 1)],
       ["packet-header-length", (_words, data) => (data[2] = 5)],
+      ["packet-header-length", (_words, data) => (data[4] = 1)],
       ["packet-length", (_words, data) => (data[4] = 5)],
+      ["packet-length", (words) => (words[0] = 32)],
       ["packet-length", (_words, data) => (data[5] = 255)],
       ["packet-flags", (_words, data) => (data[6] = 2)],
       ["packet-type", (_words, data) => (data[0] = 8)],
@@ -229,8 +231,11 @@ describe.each(ringKinds)("%s", (kind) => {
       putInBand(out, 1, 16);
       out.publish();
       damage(words, memory.bytes.subarray(PAGE_SIZE));
+      const another = new IncomingRing(RingArea.at(memory, 0, 2));
       expect(incoming.next()).toBe(ReceiveResult.Corrupt);
       expect(incoming.corruption).toBe(reason);
+      expect(another.take(8 * PAGE_SIZE, PAGE_SIZE)).toBe(ReceiveResult.Corrupt);
+      expect(another.corruption).toBe(reason);
     });
 
     test("a write index that moves back is seen", () => {

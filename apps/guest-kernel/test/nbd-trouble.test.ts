@@ -390,29 +390,54 @@ describe("clients that do not keep to the protocol", () => {
   });
 });
 
-test("a client that does not get to its first request is cut off in time", async () => {
-  const timers = new VirtualTimers();
-  const released: NbdConnection[] = [];
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    new NbdConnection(socket, {
-      exports: [],
-      timers,
-      isShuttingDown: false,
-      wake: () => undefined,
-      released: (connection) => released.push(connection),
-    });
-  }).listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const socket = socketOf(`nbd://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-  await once(socket, "data");
-  timers.advance(29_999);
-  expect(socket.destroyed).toBe(false);
-  timers.advance(1);
-  await once(socket.resume(), "close");
-  server.close();
-  await once(server, "close");
-  expect(released.length).toBe(1);
-  expect(timers.pending).toBe(0);
+describe("a client in its handshake", () => {
+  /** A connection of a server without exports, with its client. */
+  async function connection() {
+    const timers = new VirtualTimers();
+    let released = 0;
+    const server = createServer({ allowHalfOpen: true }, (accepted) => {
+      void new NbdConnection(accepted, {
+        exports: [],
+        timers,
+        isShuttingDown: false,
+        wake: () => undefined,
+        released: () => released++,
+      });
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const socket = socketOf(`nbd://127.0.0.1:${(server.address() as AddressInfo).port}/`);
+    await once(socket, "data");
+    /** Waits until both ends are closed, and looks whether anything is left. */
+    const end = async (): Promise<void> => {
+      if (!socket.closed) await closeOf(socket.resume());
+      server.close();
+      await once(server, "close");
+      expect([released, timers.pending]).toEqual([1, 0]);
+    };
+    return { timers, socket, end };
+  }
+
+  test("is cut off when it does not get to its first request in time", async () => {
+    const { timers, socket, end } = await connection();
+    timers.advance(29_999);
+    expect(socket.destroyed).toBe(false);
+    timers.advance(1);
+    await end();
+  });
+
+  test("is cut off when it asks on and on and reads no answers", async () => {
+    const { socket, end } = await connection();
+    socket.pause().write(clientFlags());
+    const flood = Buffer.concat(Array<Buffer>(4096).fill(option(3)));
+    const closed = closeOf(socket);
+    let isOpen = true;
+    void closed.then(() => (isOpen = false));
+    while (isOpen) {
+      if (socket.write(flood)) continue;
+      await Promise.race([closed, new Promise((resolve) => socket.once("drain", resolve))]);
+    }
+    await end();
+  });
 });
 
 describe("where a disk is served", () => {

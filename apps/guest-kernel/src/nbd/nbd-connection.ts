@@ -7,6 +7,8 @@ import { Transmission, type ReplyLink } from "./transmission.js";
 
 /** How long a client may take to get to its first request. */
 const HANDSHAKE_MS = 30_000;
+/** Replies that may wait in a handshake: a client has to read one before it asks for the next. */
+const HANDSHAKE_BACKLOG_BYTES = 256 * 1024;
 /** How long a client that has its last reply may take to close the connection. */
 const LINGER_MS = 2_000;
 
@@ -50,7 +52,7 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
     // What went wrong does not matter: the client is gone, and `close` follows.
     socket.on("error", () => undefined);
     socket.on("close", () => this.#closed());
-    this.#handshake = new Handshake(this, (bytes) => socket.write(bytes));
+    this.#handshake = new Handshake(this, (bytes) => this.#reply(bytes));
   }
 
   get isShuttingDown(): boolean {
@@ -116,6 +118,12 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
   shutDown(): void {
     if (this.#transmission === undefined) this.end();
     else this.#transmission.refuse();
+  }
+
+  /** Sends a reply of the handshake. */
+  #reply(bytes: Uint8Array): void {
+    if (this.#socket.writableLength > HANDSHAKE_BACKLOG_BYTES) this.abort();
+    if (!this.#socket.destroyed) this.#socket.write(bytes);
   }
 
   #setDeadline(delayMs: number): void {

@@ -108,7 +108,10 @@ const hostileAct: fc.Arbitrary<Act> = fc.oneof(
     fc.record({ word: fc.integer({ min: 0, max: 3 }), value: index }),
   ),
   // Just behind what the reader has given back, and there.
-  fc.tuple(fc.constant("write index ahead" as const), fc.nat(20).map((units) => units * 8)),
+  fc.tuple(
+    fc.constant("write index ahead" as const),
+    fc.nat(20).map((units) => units * 8),
+  ),
   fc.tuple(
     fc.constant("descriptor byte" as const),
     fc.record({ offset: fc.nat(7), value: fc.nat(16) }),

@@ -54,7 +54,9 @@ export class Simulation implements Timers {
   readonly seed: number;
   readonly prng: Prng;
   readonly #awake = new Set<Actor>();
+  /** Actors that run or are interrupted: none of them can interrupt. */
   readonly #running: Actor[] = [];
+  #nesting = 0;
   #alarms: Alarm[] = [];
   #nowMs = 0;
   #steps = 0;
@@ -114,8 +116,7 @@ export class Simulation implements Timers {
 
   /** A point where the hardware could let another CPU go first. Called before each access to shared control words. */
   yieldPoint(): void {
-    if (!this.#switching || this.#running.length === 0 || this.#running.length >= MAX_NESTING)
-      return;
+    if (!this.#switching || this.#nesting === 0 || this.#nesting >= MAX_NESTING) return;
     if (!this.prng.chance(1, SWITCH_ONE_IN)) return;
     const others = [...this.#awake].filter((actor) => !this.#running.includes(actor));
     if (others.length > 0) this.#turn(this.prng.pick(others));
@@ -140,9 +141,13 @@ export class Simulation implements Timers {
    * Runs an asynchronous story to its end: lets promises settle between turns, and fails when the machine
    * has come to rest while the story still waits.
    *
-   * @param actor - The CPU that the story runs on: other actors may interrupt it too.
+   * @param actors - The CPUs that the story's promises use: only other actors may interrupt them.
    */
-  async complete<T>(story: Promise<T>, maxSteps: number, actor?: Actor): Promise<T> {
+  async complete<T>(
+    story: Promise<T>,
+    maxSteps: number,
+    actors: readonly Actor[] = [],
+  ): Promise<T> {
     const last = this.#steps + maxSteps;
     const state = { settled: false };
     const end = (): void => {
@@ -151,7 +156,7 @@ export class Simulation implements Timers {
     story.then(end, end);
     // A promise chain may need several turns of the microtask queue before it wakes an actor again.
     for (let idle = 0; idle < 50;) {
-      await this.#microtasks(actor);
+      await this.#microtasks(actors);
       if (state.settled) return story;
       if (this.#steps >= last)
         throw new SimulationError(this.seed, `no end after ${maxSteps} steps`);
@@ -168,11 +173,23 @@ export class Simulation implements Timers {
     );
   }
 
-  /** Lets what promises have to do happen, once around, as a part of the actor's work. */
-  async #microtasks(actor: Actor | undefined): Promise<void> {
-    if (actor !== undefined) this.#running.push(actor);
+  /** Lets what promises have to do happen, once around, as a part of the actors' work. */
+  async #microtasks(actors: readonly Actor[]): Promise<void> {
+    this.#enter(actors);
     await Promise.resolve();
-    if (actor !== undefined) this.#running.pop();
+    this.#leave(actors);
+  }
+
+  #enter(actors: readonly Actor[]): void {
+    if (actors.length === 0) return;
+    this.#running.push(...actors);
+    this.#nesting++;
+  }
+
+  #leave(actors: readonly Actor[]): void {
+    if (actors.length === 0) return;
+    this.#running.length -= actors.length;
+    this.#nesting--;
   }
 
   #turn(actor: Actor): void {
@@ -180,11 +197,12 @@ export class Simulation implements Timers {
     if (this.#turnSteps > 0)
       this.#nowMs += this.prng.below(this.#turnSteps + 1) / CLOCK_STEPS_PER_MS;
     this.#awake.delete(actor);
-    this.#running.push(actor);
+    const actors = [actor];
+    this.#enter(actors);
     try {
       if (actor.step()) this.#awake.add(actor);
     } finally {
-      this.#running.pop();
+      this.#leave(actors);
     }
   }
 
@@ -201,11 +219,12 @@ export class Simulation implements Timers {
     const alarm = this.prng.pick(due);
     this.#alarms = this.#alarms.filter((other) => other !== alarm);
     this.#nowMs = Math.max(this.#nowMs, atMs);
-    if (alarm.actor !== undefined) this.#running.push(alarm.actor);
+    const actors = alarm.actor === undefined ? [] : [alarm.actor];
+    this.#enter(actors);
     try {
       alarm.run();
     } finally {
-      if (alarm.actor !== undefined) this.#running.pop();
+      this.#leave(actors);
     }
     return true;
   }

@@ -51,13 +51,13 @@ test("what a CPU does in an alarm or a promise can be interrupted, but not by it
   const seen = { alarm: 0, story: 0 };
   let inside: keyof typeof seen | undefined;
   const own = worker("own", 1, () => expect(inside).toBeUndefined());
+  const storysToo = worker("the story's too", 1, () => expect(inside).not.toBe("story"));
   const other = worker("other", 1, () => {
     if (inside !== undefined) seen[inside]++;
   });
   const work = (where: keyof typeof seen): void => {
     for (let access = 0; access < 50; access++) {
-      simulation.wake(own);
-      simulation.wake(other);
+      for (const actor of [own, storysToo, other]) simulation.wake(actor);
       inside = where;
       simulation.yieldPoint();
       inside = undefined;
@@ -73,7 +73,7 @@ test("what a CPU does in an alarm or a promise can be interrupted, but not by it
       });
     });
   };
-  await simulation.complete(story(), 10_000, own);
+  await simulation.complete(story(), 10_000, [own, storysToo]);
   expect(seen.story).toBeGreaterThan(0);
   expect(seen.alarm).toBeGreaterThan(0);
 });

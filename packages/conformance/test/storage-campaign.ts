@@ -60,7 +60,9 @@ export async function runSchedule(options: ScheduleOptions): Promise<ScheduleRes
       plan.workload,
     );
     const story = tell(plan, machine, workload);
-    await simulation.complete(story, STEP_BOUND, machine.guest);
+    const cpus = [machine.guest, ...machine.others.map(({ actor }) => actor)];
+    // The programs use the disks of every CPU.
+    await simulation.complete(story, STEP_BOUND, cpus);
     simulation.run(STEP_BOUND);
     return inspect(plan, machine, workload);
   } catch (error) {

@@ -3,9 +3,11 @@ import { ringMutants } from "@hyperv-is/conformance";
 import seeds from "./seeds.json" with { type: "json" };
 import { describeSchedule, runSchedule } from "./storage-campaign.js";
 import type { PlantedMutant } from "./storage-machine.js";
-import { subChannelFaults } from "./storage-plan.js";
+import { subChannelFaults, type SubChannelFault } from "./storage-plan.js";
 
 const replayed = process.env["SIM_SEED"];
+/** With `SIM_SEED`: what the host is to do wrong with sub-channels. */
+const replayedFault = subChannelFaults.find((kind) => kind === process.env["SIM_FAULT"]);
 /** First seed of this run; `SIM_SEED=N` replays one schedule, and tells what was drawn for it. */
 const first = Number(replayed ?? Date.now() % 1_000_000_007);
 /** How long the share of the campaign takes that runs every time. */
@@ -15,14 +17,19 @@ const SUB_CHANNEL_SCHEDULES = 12;
 /** Schedules in which a mutant has to be caught. */
 const MUTANT_SCHEDULES = 300;
 
-const replay = (seed: number): string =>
-  `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance storage`;
+const replay = (seed: number, fault?: SubChannelFault): string =>
+  `SIM_SEED=${seed} ${fault === undefined ? "" : `SIM_FAULT=${fault} `}` +
+  "npx vitest run --project @hyperv-is/conformance storage";
 
 // Registered only when it is asked for: a skipped test counts as a failed one.
 if (replayed !== undefined)
   test(`one schedule, seed ${first}`, async () => {
-    console.log(describeSchedule({ seed: first }));
-    console.log(await runSchedule({ seed: first }));
+    const options = {
+      seed: first,
+      ...(replayedFault !== undefined && { subChannelFault: replayedFault }),
+    };
+    console.log(describeSchedule(options));
+    console.log(await runSchedule(options));
   });
 
 describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${first}`, () => {
@@ -69,7 +76,7 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
         happened += result.subChannelFaults;
         requests += result.subChannelRequests;
       } catch (error) {
-        throw new Error(`seed ${seed} with ${subChannelFault}`, { cause: error });
+        throw new Error(`replay with: ${replay(seed, subChannelFault)}`, { cause: error });
       }
     expect(happened).toBeGreaterThan(0);
     expect(requests).toBeGreaterThan(0);

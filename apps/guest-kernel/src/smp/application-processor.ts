@@ -8,6 +8,9 @@ import type { VcpuProgramData } from "./vcpu.js";
 /** Number of the boot processor. */
 export const BOOT_CPU = 0;
 
+/** The half of the only driver that there is; a module brings a class of its own. */
+type DiskQueueHalf = Pick<StorvscQueueHalf, "queue" | "disks">;
+
 /**
  * A CPU besides the boot processor: the data plane of the channels that are bound to it. It does what the boot
  * processor calls for, until that halts it.
@@ -16,7 +19,7 @@ export class ApplicationProcessor {
   readonly #vcpu: Vcpu<VcpuProgramData>;
   readonly #calls: CallLink<ApplicationProcedures, BootProcedures>;
   /** By relid of their channels. One whose channel has closed has no disks. */
-  readonly #queueHalves = new Map<number, StorvscQueueHalf>();
+  readonly #queueHalves = new Map<number, DiskQueueHalf>();
   #halt: () => void = () => undefined;
   readonly #halted = new Promise<void>((resolve) => (this.#halt = resolve));
 
@@ -25,9 +28,8 @@ export class ApplicationProcessor {
     const queues = new QueueTable(
       ({ driver, description }, tell) => {
         const half = vcpu.startQueue(driver, description, tell);
-        // The only driver that there is; a module brings a class of its own.
-        const { queue } = half as StorvscQueueHalf;
-        this.#queueHalves.set(queue.description.channel.relid, half as StorvscQueueHalf);
+        const disks = half as unknown as DiskQueueHalf;
+        this.#queueHalves.set(disks.queue.description.channel.relid, disks);
         return half;
       },
       (queue, message) => this.#quietly(this.#calls.call("tellControl", { queue, message })),

@@ -20,12 +20,14 @@ declare namespace WebAssembly {
     readonly name: string;
     readonly kind: "function" | "table" | "memory" | "global";
   }
-  class Module {
-    static imports(module: Module): readonly ImportDescriptor[];
-    constructor(bytes: Uint8Array);
+  interface Module {
     /** Only a compiled module is one. */
     readonly [Symbol.toStringTag]: "WebAssembly.Module";
   }
+  const Module: {
+    new (bytes: Uint8Array): Module;
+    imports(module: Module): readonly ImportDescriptor[];
+  };
   class Instance {
     constructor(module: Module, imports: Imports);
     readonly exports: Exports;

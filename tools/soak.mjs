@@ -1,8 +1,9 @@
-// Runs the full count of a campaign, of which the test suite runs a time-boxed share.
+// Runs campaigns in full, of which the test suite runs a share.
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -19,21 +20,41 @@ const campaigns = new Map(
   ),
 );
 
-const [name = "", ...args] = process.argv.slice(2);
-const file = campaigns.get(name);
-if (file === undefined) {
-  console.error("usage: npm run soak -- NAME [--seed N] [--count N]");
+function usage(wrong = "") {
+  if (wrong !== "") console.error(wrong);
+  console.error("usage: npm run soak -- NAME... [--seed N] [--count N] [--report FILE]");
   console.error(`Campaigns: ${[...campaigns.keys()].sort().join(", ")}.`);
   process.exit(2);
 }
-/** @param {string} option */
-const value = (option) => {
-  const at = args.indexOf(option);
-  return at < 0 ? undefined : args[at + 1];
-};
-const { status } = spawnSync("vitest", ["run", "--config", "tools/soak.vitest.ts", file], {
+
+function commandLine() {
+  try {
+    return parseArgs({
+      options: {
+        seed: { type: "string" },
+        count: { type: "string" },
+        report: { type: "string" },
+      },
+      allowPositionals: true,
+    });
+  } catch (error) {
+    return usage(/** @type {Error} */ (error).message);
+  }
+}
+
+const { positionals: names, values } = commandLine();
+if (names.length === 0) usage();
+const files = names.map((name) => campaigns.get(name) ?? usage(`There is no campaign '${name}'.`));
+for (const option of /** @type {const} */ (["seed", "count"]))
+  if (!/^[0-9]*$/.test(values[option] ?? "")) usage(`--${option} is a number.`);
+const report =
+  values.report === undefined
+    ? []
+    : ["--reporter=default", "--reporter=json", `--outputFile.json=${values.report}`];
+const argv = ["run", "--config", "tools/soak.vitest.ts", ...report, ...files];
+const { status } = spawnSync("vitest", argv, {
   cwd: root,
   stdio: "inherit",
-  env: { ...process.env, SOAK_SEED: value("--seed"), SOAK_COUNT: value("--count") },
+  env: { ...process.env, SOAK_SEED: values.seed, SOAK_COUNT: values.count },
 });
 process.exit(status ?? 1);

@@ -398,6 +398,7 @@ const piece = fc.oneof(
     option(2),
     infoOption(6, "da0", 1, 2, 3),
     infoOption(7, "da1"),
+    infoOption(7, "da9"),
     contextOption(9, "", "base:"),
     contextOption(10, "da0", "base:allocation"),
     option(1, Buffer.from("da0")),

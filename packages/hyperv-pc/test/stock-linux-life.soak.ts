@@ -109,17 +109,3 @@ withGuest(
     expect(linux.unexplained).toEqual([]);
   },
 );
-
-withGuest("a stock Linux guest restarts twice in a row", { timeout: 600_000 }, async () => {
-  await using linux = await StockLinux.boot({ ...start, controllers: [controller()] });
-  const before = await linux.devices();
-  for (let resets = 1; resets <= 2; resets++) {
-    await linux.output(`echo ${resets} > /dev/sda; sync`);
-    await linux.reboot();
-    expect(linux.pc.resets).toBe(resets);
-    expect(await linux.devices()).toEqual(before);
-    expect(await linux.output("head -c 1 /dev/sda")).toBe(String(resets));
-    expect(await linux.kernelLog()).toContain("Attached SCSI disk");
-  }
-  expect(linux.unexplained).toEqual([]);
-});

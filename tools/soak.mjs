@@ -20,6 +20,7 @@ const campaigns = new Map(
   ),
 );
 
+/** @returns {never} */
 function usage(wrong = "") {
   if (wrong !== "") console.error(wrong);
   console.error("usage: npm run soak -- NAME... [--seed N] [--count N] [--report FILE]");

@@ -48,6 +48,8 @@ export function project(name: string): ReturnType<typeof defineProject> {
       name: `@hyperv-is/${name}`,
       include: ["test/**/*.test.ts"],
       pool: "forks",
+      // Files of one process share the modules that they import: loading those costs more than most tests.
+      isolate: false,
       testTimeout: 30_000,
     },
   });

@@ -10,7 +10,7 @@ withGuest(
     const instanceId = scsiControllerId(0);
     const disk = {
       ...{ path: 0, target: 0, lun: 0 },
-      source: { kind: "ram", sizeBytes: 16 << 20, identity: new Uint8Array(16).fill(0x5a) },
+      source: { kind: "ram", sizeBytes: 2 << 20, identity: new Uint8Array(16).fill(0x5a) },
     } as const;
     await using linux = await StockLinux.boot({ controllers: [{ instanceId, disks: [disk] }] });
     const devices = await linux.devices();
@@ -21,7 +21,7 @@ withGuest(
 
     const hash = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | sha256sum";
     const before = await linux.output(hash);
-    await linux.output("dd if=/dev/urandom of=/dev/sda bs=64k count=64 conv=fsync");
+    await linux.output("dd if=/dev/urandom of=/dev/sda bs=64k count=16 conv=fsync");
     const written = await linux.output(hash);
     expect(written).not.toBe(before);
     expect(await linux.output(hash)).toBe(written);

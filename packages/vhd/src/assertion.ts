@@ -8,15 +8,21 @@ export function assert(condition: boolean, rule: string): asserts condition {
   if (!condition) throw new AssertionError(rule);
 }
 
+/** What says which ranges a disk has. */
+export interface Sectors {
+  readonly sizeBytes: number;
+  readonly logicalSectorBytes: number;
+}
+
 /** Asserts that a transfer is whole sectors inside a disk and fits the caller's array. */
 export function assertTransfer(
-  disk: { readonly sizeBytes: number; readonly logicalSectorBytes: number },
-  position: number,
+  disk: Sectors,
+  sector: number,
   array: Uint8Array,
   arrayOffset: number,
   lengthBytes: number,
 ): void {
-  assertRange(disk, position, lengthBytes);
+  assertSectors(disk, sector, lengthBytes);
   assert(
     arrayOffset >= 0 && arrayOffset + lengthBytes <= array.byteLength,
     "the range does not fit into the array",
@@ -24,17 +30,25 @@ export function assertTransfer(
 }
 
 /** Asserts that a range is whole sectors inside a disk. */
-export function assertRange(
-  disk: { readonly sizeBytes: number; readonly logicalSectorBytes: number },
-  position: number,
-  lengthBytes: number,
-): void {
+export function assertRange(disk: Sectors, position: number, lengthBytes: number): void {
+  assertSectors(disk, position / disk.logicalSectorBytes, lengthBytes);
+}
+
+/** The same by the number of the first sector. */
+export function assertSectors(disk: Sectors, sector: number, lengthBytes: number): void {
+  const { logicalSectorBytes } = disk;
   assert(
-    position % disk.logicalSectorBytes === 0 && lengthBytes % disk.logicalSectorBytes === 0,
+    isWhole(sector) && isWhole(lengthBytes / logicalSectorBytes),
     "position and length are not whole sectors",
   );
+  const end = sector * logicalSectorBytes + lengthBytes;
   assert(
-    position >= 0 && lengthBytes >= 0 && position + lengthBytes <= disk.sizeBytes,
+    sector >= 0 && lengthBytes >= 0 && end <= disk.sizeBytes,
     "the range is not inside the disk",
   );
+}
+
+/** Not by `%`, which calls a library for numbers of more than 32 bits. */
+function isWhole(sectors: number): boolean {
+  return Math.floor(sectors) === sectors;
 }

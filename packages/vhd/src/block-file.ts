@@ -21,4 +21,26 @@ export interface BlockFile {
   flush(): void;
   /** Releases the file and its lock; no call may follow. */
   close(): void;
+  /** The same file for calls that end later, where the platform has them. */
+  readonly later?: AsyncFile | undefined;
+}
+
+/**
+ * Called once when a call has ended, perhaps before it returns.
+ *
+ * @param error - What a synchronous call would have thrown; undefined when this one did its work.
+ */
+export type Ended = (error?: unknown) => void;
+
+/**
+ * A file whose calls end later, in any order, many at a time and beside those of its `BlockFile`. Arrays
+ * belong to the call until it has ended, and may lie over shared memory.
+ */
+export interface AsyncFile {
+  /** As `BlockFile.read`, into one array after the other. */
+  read(position: number, targets: readonly Uint8Array[], ended: Ended): void;
+  /** As `BlockFile.write`, from one array after the other. */
+  write(position: number, sources: readonly Uint8Array[], ended: Ended): void;
+  /** Makes durable what was written by calls that had ended before this one began. */
+  flush(ended: Ended): void;
 }

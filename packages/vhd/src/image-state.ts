@@ -1,5 +1,6 @@
 import { assert } from "./assertion.js";
 import { ImageError } from "./errors.js";
+import { type FlushSteps } from "./flush-steps.js";
 
 /**
  * What an open image may still do: what it was opened for, nothing after a change that failed half-way,
@@ -9,6 +10,7 @@ export class ImageState {
   readonly readOnly: boolean;
   #usable = true;
   #closed = false;
+  #flushing = false;
   #poison: unknown;
 
   constructor(readOnly: boolean) {
@@ -31,6 +33,25 @@ export class ImageState {
       throw new ImageError("ERR_IMAGE_READ_ONLY", { text: "the image was opened read-only" });
   }
 
+  /** Precedes every change of metadata. A flush that is on its way has to end first. */
+  assertNotFlushing(): void {
+    assert(!this.#flushing, "a flush is on its way");
+  }
+
+  /** Goes through a flush, after whose failure the image is poisoned. */
+  *flushing(steps: FlushSteps): FlushSteps {
+    this.assertNotFlushing();
+    this.#flushing = true;
+    try {
+      yield* steps;
+    } catch (error) {
+      this.poison(error);
+      throw error;
+    } finally {
+      this.#flushing = false;
+    }
+  }
+
   /** From now on what the file holds is unknown, because of `cause`, until it is opened again. */
   poison(cause: unknown): void {
     this.#usable = false;
@@ -51,6 +72,7 @@ export class ImageState {
   close(finish: () => void, release: () => void): void {
     try {
       this.assertUsable();
+      this.assertNotFlushing();
       finish();
     } finally {
       this.#usable = false;

@@ -22,7 +22,7 @@ import {
   openVhdx,
   type VhdxDescription,
 } from "./vhdx/index.js";
-import { type ImageFormat, type VirtualDisk } from "./virtual-disk.js";
+import { type ImageFormat, type MappedDisk } from "./virtual-disk.js";
 
 /** How to open an image. */
 export interface OpenImageOptions {
@@ -64,7 +64,7 @@ export type ImageDescription = VhdDescription | VhdxDescription;
  *
  * @throws ImageError `ERR_IMAGE_FOREIGN` for raw files and other formats, and any other of the codes.
  */
-export function openImage(file: BlockFile, options: OpenImageOptions): VirtualDisk {
+export function openImage(file: BlockFile, options: OpenImageOptions): MappedDisk {
   const { random, readOnly, format } = options;
   return containerOf(file, format) === "vhdx"
     ? openVhdx(file, { random, readOnly: readOnly === true })
@@ -76,7 +76,7 @@ export function openImage(file: BlockFile, options: OpenImageOptions): VirtualDi
  *
  * @throws ImageError `ERR_IMAGE_UNSUPPORTED` when an option breaks the format's limits.
  */
-export function createImage(file: BlockFile, options: CreateImageOptions): VirtualDisk {
+export function createImage(file: BlockFile, options: CreateImageOptions): MappedDisk {
   const { format, sizeBytes, blockBytes, random, unixSeconds } = options;
   const { logicalSectorBytes, physicalSectorBytes } = options;
   const fixed = format === "vhd-fixed" || format === "vhdx-fixed";

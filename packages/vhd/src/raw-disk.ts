@@ -20,12 +20,12 @@ export class RawDisk implements Pick<VirtualDisk, "sizeBytes" | "read" | "write"
   }
 
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    assertTransfer(this, position, target, targetOffset, lengthBytes);
+    assertTransfer(this, position / this.logicalSectorBytes, target, targetOffset, lengthBytes);
     this.#file.read(position, target, targetOffset, lengthBytes);
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
-    assertTransfer(this, position, source, sourceOffset, lengthBytes);
+    assertTransfer(this, position / this.logicalSectorBytes, source, sourceOffset, lengthBytes);
     this.#file.write(position, source, sourceOffset, lengthBytes);
   }
 }

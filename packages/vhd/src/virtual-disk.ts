@@ -1,3 +1,6 @@
+import { type BlockFile } from "./block-file.js";
+import { type FlushSteps } from "./flush-steps.js";
+
 /** Which container and which allocation an image has. */
 export type ImageFormat = "vhd-fixed" | "vhd-dynamic" | "vhdx-fixed" | "vhdx-dynamic";
 
@@ -25,6 +28,13 @@ export interface VirtualDisk {
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void;
   /** Throws `ERR_IMAGE_READ_ONLY` on a read-only image; the data is durable after the next `flush`. */
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void;
+  /**
+   * `read` by the number of the first sector. Below 1 TiB that is a small integer to the engine, while a position
+   * above 2 GiB takes memory whenever it is passed on.
+   */
+  readSectors(sector: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void;
+  /** `write` by the number of the first sector. */
+  writeSectors(sector: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void;
   /** Everything written before is durable when this returns. */
   flush(): void;
   /**
@@ -45,4 +55,36 @@ export interface VirtualDisk {
   nextHole?(position: number): number;
   /** Flushes, leaves the image clean, and closes the file, which it does even when it throws. */
   close(): void;
+}
+
+/**
+ * An open disk image that lets its user move the data between file and memory, beside the calls of
+ * `VirtualDisk`: what `ConcurrentDisk` does. Metadata stay the image's own, and change only inside its calls.
+ */
+export interface MappedDisk extends VirtualDisk {
+  /** Where the data are; an image without a log to replay hands its own file out. */
+  readonly file: BlockFile;
+  /**
+   * Where the run that `resolve` found lies in `file`. -1 when the run reads as zero; then it can be
+   * written by `write` only, which gives it a place.
+   */
+  readonly resolvedPosition: number;
+  /**
+   * Finds for how many bytes from a sector on, up to `lengthBytes`, the disk lies in one piece of the file
+   * or reads as zero; `resolvedPosition` says which. The range must be inside the disk. The answer
+   * holds until the next `write` or `unmap` of that range.
+   */
+  resolve(sector: number, lengthBytes: number): number;
+  /** Throws what any other call would throw now. @throws ImageError `ERR_IMAGE_POISONED` */
+  assertUsable(): void;
+  /** Precedes every write to a place that `resolve` has named. Throws what `write` throws. */
+  beginWrite(): void;
+  /** Follows it, once the data are in the file: the next flush makes them durable. */
+  endWrite(): void;
+  /**
+   * `flush`, step by step; the steps may be left alone once one has thrown. Between two of them data may be
+   * moved, while every call that can change metadata (`write` to where nothing is, `unmap`, `flush`,
+   * `close`) is a mistake and asserts.
+   */
+  flushSteps(): FlushSteps;
 }

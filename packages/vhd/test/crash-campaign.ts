@@ -6,15 +6,20 @@ import {
   powerLosses,
   randomFates,
 } from "./memory-file.js";
+import { ConcurrentSession } from "./concurrent-session.js";
 import { Prng } from "./prng.js";
 import { SectorHistory } from "./sector-history.js";
 
 const MIB = 1024 * 1024;
 
 /** How much to do: that many rounds, or as many as begin before `deadline` (as of `Date.now`). */
-export type CampaignOptions =
+export type CampaignOptions = (
   | { readonly seed: number; readonly rounds: number }
-  | { readonly seed: number; readonly deadline: number };
+  | { readonly seed: number; readonly deadline: number }
+) & {
+  /** VHDX: by many calls in flight instead of one after the other. */
+  readonly concurrent?: boolean;
+};
 
 /** What was done. */
 export interface CampaignReport {
@@ -43,7 +48,7 @@ export function run(options: CampaignOptions): CampaignReport {
     "rounds" in options ? report.rounds < options.rounds : Date.now() < options.deadline;
   for (let seed = options.seed; more(); seed++) {
     try {
-      new Round(seed, report).run();
+      new Round(seed, report, options.concurrent === true).run();
     } catch (error) {
       throw new Error(`crash campaign, seed ${seed}: ${String(error)}`, { cause: error });
     }
@@ -52,8 +57,9 @@ export function run(options: CampaignOptions): CampaignReport {
   return report;
 }
 
-class Round {
+class Round implements SessionRound {
   readonly #prng: Prng;
+  readonly #concurrent: boolean;
   readonly #report: CampaignReport;
   readonly #sectorBytes: number;
   readonly #blockBytes: number;
@@ -63,9 +69,10 @@ class Round {
   readonly #hotBlocks: number[];
   #stamp = 0;
 
-  constructor(seed: number, report: CampaignReport) {
+  constructor(seed: number, report: CampaignReport, concurrent: boolean) {
     const prng = new Prng(seed);
     this.#prng = prng;
+    this.#concurrent = concurrent;
     this.#report = report;
     this.#sectorBytes = prng.chance(80) ? 512 : 4096;
     this.#blockBytes = prng.chance(85) ? MIB : 2 * MIB;
@@ -103,8 +110,10 @@ class Round {
     file.trace.length = 0;
     const start = file.clone();
     const settled = session.settle();
-    const recorded = new Session(this, session.disk, file, settled);
-    for (let count = 5 + this.#prng.below(25); count > 0; count--) recorded.step();
+    const recorded = this.#session(session.disk, file, settled);
+    // What is in flight takes several steps.
+    const most = this.#concurrent ? 60 : 25;
+    for (let count = 5 + this.#prng.below(most); count > 0; count--) recorded.step();
     if (this.#prng.chance(30)) recorded.close();
     this.#sweep(start, file.trace, settled, 0);
   }
@@ -119,6 +128,12 @@ class Round {
 
   nextStamp(): number {
     return ++this.#stamp;
+  }
+
+  #session(disk: VhdxDisk, file: MemoryFile, history: SectorHistory): Session | ConcurrentSession {
+    return this.#concurrent
+      ? new ConcurrentSession(this, disk, file, history)
+      : new Session(this, disk, file, history);
   }
 
   /** Cuts the power after each operation of `trace`, done to a file that was durable in the state `start`. */
@@ -158,7 +173,7 @@ class Round {
     if (again) {
       this.#report.recovered++;
       // What was found is on the disk, so it is durable; a second loss must not change it.
-      const session = new Session(this, disk, image, found);
+      const session = this.#session(disk, image, found);
       for (let count = prng.below(12); count > 0; count--) session.step();
       if (prng.chance(50)) session.close();
       this.#sweep(before, image.trace!, found, depth + 1);
@@ -203,14 +218,42 @@ class Round {
   }
 }
 
-/** Random operations on a disk, remembered with their place in the file's trace. */
+/** What a session needs of the round that it belongs to. */
+export interface SessionRound {
+  readonly prng: Prng;
+  /** The blocks that are used. */
+  readonly hotBlocks: readonly number[];
+  nextStamp(): number;
+}
+
+/** A range of up to so many sectors that begins in one of the round's blocks: its first byte, and that behind its last. */
+export function pickRange(
+  { prng, hotBlocks }: SessionRound,
+  disk: VhdxDisk,
+  sectorBytes: number,
+  sectors: number,
+  wholeBlock = false,
+): readonly [number, number] {
+  const block = prng.pick(hotBlocks);
+  const inBlock = wholeBlock ? 0 : prng.below(disk.blockBytes / sectorBytes);
+  const position = Math.min(
+    block * disk.blockBytes + inBlock * sectorBytes,
+    disk.sizeBytes - sectorBytes,
+  );
+  // A transfer that leaves its block must end in another one that is watched.
+  const limit = hotBlocks.includes(block + 1) ? block + 2 : block + 1;
+  const end = Math.min(position + sectors * sectorBytes, limit * disk.blockBytes, disk.sizeBytes);
+  return [position, end];
+}
+
+/** Random operations on a disk, one after the other, remembered with their place in the file's trace. */
 class Session {
-  readonly #round: Round;
+  readonly #round: SessionRound;
   readonly #file: MemoryFile;
   readonly #history: SectorHistory;
   disk: VhdxDisk;
 
-  constructor(round: Round, disk: VhdxDisk, file: MemoryFile, history: SectorHistory) {
+  constructor(round: SessionRound, disk: VhdxDisk, file: MemoryFile, history: SectorHistory) {
     this.#round = round;
     this.disk = disk;
     this.#file = file;
@@ -260,17 +303,8 @@ class Session {
 
   #write(sectors: number, wholeBlock = false): void {
     const { disk } = this;
-    const { prng } = this.#round;
     const { sectorBytes } = this.#history;
-    const block = prng.pick(this.#round.hotBlocks);
-    const inBlock = wholeBlock ? 0 : prng.below(disk.blockBytes / sectorBytes);
-    const position = Math.min(
-      block * disk.blockBytes + inBlock * sectorBytes,
-      disk.sizeBytes - sectorBytes,
-    );
-    // A write that leaves its block must end in another one that is watched.
-    const limit = this.#round.hotBlocks.includes(block + 1) ? block + 2 : block + 1;
-    const end = Math.min(position + sectors * sectorBytes, limit * disk.blockBytes, disk.sizeBytes);
+    const [position, end] = pickRange(this.#round, disk, sectorBytes, sectors, wholeBlock);
     const bytes = new Uint8Array(end - position);
     const stamp = this.#round.nextStamp();
     const at = this.#at;

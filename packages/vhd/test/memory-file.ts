@@ -1,5 +1,5 @@
 import { assert } from "../src/assertion.js";
-import { type BlockFile } from "../src/block-file.js";
+import { type AsyncFile, type BlockFile } from "../src/block-file.js";
 import { ImageError } from "../src/errors.js";
 
 const PAGE_BYTES = 4096;
@@ -26,6 +26,7 @@ export class MemoryFile implements BlockFile {
   /** Most bytes that the pages may take; a write past it fails half way, as on a full file system. */
   quotaBytes = Infinity;
   closed = false;
+  later: AsyncFile | undefined;
   /** Number of `read` calls. */
   reads = 0;
   #sizeBytes = 0;

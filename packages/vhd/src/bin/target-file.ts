@@ -10,7 +10,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { setImmediate } from "node:timers/promises";
 import { ImageError } from "../errors.js";
-import { fileError } from "../node/node-file.js";
+import { fileError } from "../node/file-error.js";
 import { openFile } from "../node/open.js";
 
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;

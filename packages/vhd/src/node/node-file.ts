@@ -1,6 +1,7 @@
 import { closeSync, fdatasyncSync, fstatSync, ftruncateSync, readSync, writeSync } from "node:fs";
 import { type BlockFile } from "../block-file.js";
-import { ImageError } from "../errors.js";
+import { AsyncNodeFile } from "./async-node-file.js";
+import { fileError, isInterrupted } from "./file-error.js";
 import { type Lock } from "./lock.js";
 
 /** One system call transfers less than 2 GiB. */
@@ -15,6 +16,7 @@ const MAX_TRANSFER_BYTES = 1 << 30;
 export class NodeFile implements BlockFile {
   readonly path: string;
   readonly readOnly: boolean;
+  readonly later: AsyncNodeFile;
   readonly #descriptor: number;
   readonly #lock: Lock | undefined;
   #sizeBytes: number;
@@ -26,6 +28,7 @@ export class NodeFile implements BlockFile {
     this.#descriptor = descriptor;
     this.#lock = lock;
     this.#sizeBytes = fstatSync(descriptor).size;
+    this.later = new AsyncNodeFile(path, descriptor, (position) => this.#wroteUpTo(position));
   }
 
   get sizeBytes(): number {
@@ -33,36 +36,22 @@ export class NodeFile implements BlockFile {
   }
 
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    const end = targetOffset + lengthBytes;
-    while (targetOffset < end) {
-      const wanted = Math.min(end - targetOffset, MAX_TRANSFER_BYTES);
-      try {
-        const count = readSync(this.#descriptor, target, targetOffset, wanted, position);
-        if (count === 0) {
-          target.fill(0, targetOffset, end);
-          return;
-        }
-        targetOffset += count;
-        position += count;
-      } catch (error) {
-        if (!isInterrupted(error)) throw fileError(error, this.path, "reading", position);
+    let done = this.#readSome(position, target, targetOffset, lengthBytes);
+    while (done < lengthBytes) {
+      const offset = targetOffset + done;
+      const count = this.#readSome(position + done, target, offset, lengthBytes - done);
+      if (count === 0) {
+        target.fill(0, offset, targetOffset + lengthBytes);
+        return;
       }
+      done += count;
     }
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
-    const end = sourceOffset + lengthBytes;
-    while (sourceOffset < end) {
-      const wanted = Math.min(end - sourceOffset, MAX_TRANSFER_BYTES);
-      try {
-        const count = writeSync(this.#descriptor, source, sourceOffset, wanted, position);
-        sourceOffset += count;
-        position += count;
-      } catch (error) {
-        if (!isInterrupted(error)) throw fileError(error, this.path, "writing", position);
-      }
-      if (position > this.#sizeBytes) this.#sizeBytes = position;
-    }
+    let done = this.#writeSome(position, source, sourceOffset, lengthBytes);
+    while (done < lengthBytes)
+      done += this.#writeSome(position + done, source, sourceOffset + done, lengthBytes - done);
   }
 
   truncate(sizeBytes: number): void {
@@ -86,38 +75,33 @@ export class NodeFile implements BlockFile {
     closeSync(this.#descriptor);
     this.#lock?.release();
   }
-}
 
-function isInterrupted(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException).code === "EINTR";
-}
-
-/** What the system says about a file, as an `ImageError` that names the file. */
-export function fileError(
-  error: unknown,
-  path: string,
-  doing: string,
-  offset?: number,
-): ImageError {
-  const { code = "", message } = error as NodeJS.ErrnoException;
-  if (code === "ENOSPC" || code === "EDQUOT" || code === "EFBIG") {
-    const limit = code === "EFBIG" ? "the file system allows no larger file" : "no space is left";
-    const text = `${doing} failed, ${limit} (${code})`;
-    return new ImageError("ERR_IMAGE_NO_SPACE", { structure: path, offset, text, cause: error });
+  /** What one call reads; 0 past the end. The position goes on as it came: a new number above 2 GiB takes memory. */
+  #readSome(position: number, target: Uint8Array, offset: number, lengthBytes: number): number {
+    const wanted = Math.min(lengthBytes, MAX_TRANSFER_BYTES);
+    for (;;) {
+      try {
+        return readSync(this.#descriptor, target, offset, wanted, position);
+      } catch (error) {
+        if (!isInterrupted(error)) throw fileError(error, this.path, "reading", position);
+      }
+    }
   }
-  const text = `${doing} failed: ${reasons[code] ?? message}`;
-  return new ImageError("ERR_IMAGE_FILE", { structure: path, offset, text, cause: error });
-}
 
-/** System errors in a user's words. */
-const reasons: Readonly<Record<string, string | undefined>> = {
-  ENOENT: "there is no such file or directory (ENOENT)",
-  ENOTDIR: "a part of the path is no directory (ENOTDIR)",
-  EACCES: "permission denied (EACCES)",
-  EPERM: "operation not permitted (EPERM)",
-  EROFS: "the file system is read-only (EROFS)",
-  EEXIST: "it exists already (EEXIST)",
-  EIO: "input/output error (EIO)",
-  ELOOP: "too many symbolic links (ELOOP)",
-  EMFILE: "too many open files (EMFILE)",
-};
+  #writeSome(position: number, source: Uint8Array, offset: number, lengthBytes: number): number {
+    const wanted = Math.min(lengthBytes, MAX_TRANSFER_BYTES);
+    for (;;) {
+      try {
+        const count = writeSync(this.#descriptor, source, offset, wanted, position);
+        this.#wroteUpTo(position + count);
+        return count;
+      } catch (error) {
+        if (!isInterrupted(error)) throw fileError(error, this.path, "writing", position);
+      }
+    }
+  }
+
+  #wroteUpTo(position: number): void {
+    if (position > this.#sizeBytes) this.#sizeBytes = position;
+  }
+}

@@ -13,9 +13,10 @@ import {
   type OpenImageOptions,
 } from "../image.js";
 import { type Random } from "../random.js";
-import { type ImageFormat, type VirtualDisk } from "../virtual-disk.js";
+import { type ImageFormat, type MappedDisk } from "../virtual-disk.js";
+import { fileError } from "./file-error.js";
 import { type Lock, type LockedFile, type LockHolder, lockMethod } from "./lock.js";
-import { fileError, NodeFile } from "./node-file.js";
+import { NodeFile } from "./node-file.js";
 
 /** How to open a file. */
 export interface OpenFileOptions {
@@ -69,7 +70,7 @@ export async function openImageFile(
   path: string,
   options: Pick<OpenFileOptions, "readOnly" | "allowLocked"> &
     Partial<Pick<OpenImageOptions, "format" | "random">> = {},
-): Promise<VirtualDisk> {
+): Promise<MappedDisk> {
   const { readOnly = false, allowLocked, format, random = systemRandom } = options;
   const file = await openFile(path, { readOnly, allowLocked });
   try {
@@ -88,7 +89,7 @@ export async function openImageFile(
 export async function createImageFile(
   path: string,
   options: Omit<CreateImageOptions, "random" | "unixSeconds"> & { readonly random?: Random },
-): Promise<VirtualDisk> {
+): Promise<MappedDisk> {
   const file = await openFile(path, { create: true, exclusive: true });
   const unixSeconds = Math.floor(Date.now() / 1000);
   try {

@@ -1,8 +1,9 @@
 import { assertRange, assertTransfer } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
 import { ImageError } from "../errors.js";
+import { finishFlush, type FlushSteps } from "../flush-steps.js";
 import { ImageState } from "../image-state.js";
-import { type VirtualDisk } from "../virtual-disk.js";
+import { type MappedDisk } from "../virtual-disk.js";
 import { type BlockTable, nextBlockOffset } from "./block-table.js";
 import { NOT_ALLOCATED } from "./dynamic-header.js";
 import { FooterLayout } from "./footer.js";
@@ -22,13 +23,14 @@ const BitmapState = { Unread: 0, Full: 1, Partial: 2 } as const;
  * in the table, which the same flush makes durable as well. Whatever is cut off on the way, the table
  * never names a block that is not whole; what it does not name reads as before.
  */
-export class DynamicVhd implements VirtualDisk {
+export class DynamicVhd implements MappedDisk {
   readonly format = "vhd-dynamic";
   readonly sizeBytes: number;
   readonly logicalSectorBytes = SECTOR;
   readonly physicalSectorBytes = SECTOR;
   readonly identity: Uint8Array;
-  readonly #file: BlockFile;
+  readonly file: BlockFile;
+  resolvedPosition = -1;
   readonly #table: BlockTable;
   readonly #footerBytes: Uint8Array;
   /** File offset of the trailing footer: where the next block goes. */
@@ -58,7 +60,7 @@ export class DynamicVhd implements VirtualDisk {
     footerBytes: Uint8Array,
     trailerOffset: number,
   ) {
-    this.#file = file;
+    this.file = file;
     this.#state = new ImageState(readOnly);
     this.sizeBytes = sizeBytes;
     this.identity = identity;
@@ -73,50 +75,87 @@ export class DynamicVhd implements VirtualDisk {
   }
 
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    this.#state.assertUsable();
-    assertTransfer(this, position, target, targetOffset, lengthBytes);
-    const { blockBytes, bitmapBytes, sectors } = this.#table;
-    while (lengthBytes > 0) {
-      const block = Math.floor(position / blockBytes);
-      const within = position - block * blockBytes;
-      const count = Math.min(lengthBytes, blockBytes - within);
-      const sector = sectors[block]!;
-      if (sector === NOT_ALLOCATED) target.fill(0, targetOffset, targetOffset + count);
-      else if (this.#bitmapState(block) === BitmapState.Full)
-        this.#file.read(sector * SECTOR + bitmapBytes + within, target, targetOffset, count);
-      else this.#readPartial(block, within, target, targetOffset, count);
-      position += count;
-      targetOffset += count;
-      lengthBytes -= count;
-    }
+    this.readSectors(position / SECTOR, target, targetOffset, lengthBytes);
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
+    this.writeSectors(position / SECTOR, source, sourceOffset, lengthBytes);
+  }
+
+  readSectors(sector: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
     this.#state.assertUsable();
-    assertTransfer(this, position, source, sourceOffset, lengthBytes);
-    this.#state.assertWritable();
-    const { blockBytes, bitmapBytes, sectors } = this.#table;
-    while (lengthBytes > 0) {
-      const block = Math.floor(position / blockBytes);
-      const within = position - block * blockBytes;
-      const count = Math.min(lengthBytes, blockBytes - within);
-      const sector = sectors[block]!;
-      if (sector === NOT_ALLOCATED) this.#allocate(block, within, source, sourceOffset, count);
-      else {
-        const data = sector * SECTOR + bitmapBytes + within;
-        this.#file.write(data, source, sourceOffset, count);
-        if (this.#bitmapState(block) === BitmapState.Partial)
-          this.#markWritten(block, within, count);
-      }
-      position += count;
-      sourceOffset += count;
-      lengthBytes -= count;
+    assertTransfer(this, sector, target, targetOffset, lengthBytes);
+    for (let left = lengthBytes; left > 0;) {
+      const run = this.resolve(sector, left);
+      if (this.resolvedPosition < 0) target.fill(0, targetOffset, targetOffset + run);
+      else this.file.read(this.resolvedPosition, target, targetOffset, run);
+      sector += run / SECTOR;
+      targetOffset += run;
+      left -= run;
     }
   }
 
-  flush(): void {
+  writeSectors(
+    sector: number,
+    source: Uint8Array,
+    sourceOffset: number,
+    lengthBytes: number,
+  ): void {
     this.#state.assertUsable();
-    if (!this.readOnly) this.#commit();
+    assertTransfer(this, sector, source, sourceOffset, lengthBytes);
+    this.#state.assertWritable();
+    for (let left = lengthBytes; left > 0;) {
+      const run = this.resolve(sector, left);
+      if (this.resolvedPosition >= 0)
+        this.file.write(this.resolvedPosition, source, sourceOffset, run);
+      else this.#writeNew(sector, source, sourceOffset, run);
+      sector += run / SECTOR;
+      sourceOffset += run;
+      left -= run;
+    }
+  }
+
+  resolve(diskSector: number, lengthBytes: number): number {
+    const { blockBytes, bitmapBytes, sectors } = this.#table;
+    const block = Math.floor((diskSector * SECTOR) / blockBytes);
+    const within = diskSector * SECTOR - block * blockBytes;
+    const count = Math.min(lengthBytes, blockBytes - within);
+    const sector = sectors[block]!;
+    this.resolvedPosition = -1;
+    if (sector === NOT_ALLOCATED) return count;
+    let run = count;
+    let isPresent = true;
+    if (this.#bitmapState(block) === BitmapState.Partial) {
+      // Sectors without their bit read as zero, whatever the file holds there.
+      const bitmap = this.#bitmaps.get(block)!;
+      const first = within / SECTOR;
+      isPresent = nextBit(bitmap, first, first + 1, true) === first;
+      run = nextBit(bitmap, first, first + count / SECTOR, !isPresent) * SECTOR - within;
+    }
+    if (isPresent) this.resolvedPosition = sector * SECTOR + bitmapBytes + within;
+    return run;
+  }
+
+  assertUsable(): void {
+    this.#state.assertUsable();
+  }
+
+  beginWrite(): void {
+    this.#state.assertUsable();
+    this.#state.assertWritable();
+  }
+
+  endWrite(): void {
+    // Every flush flushes the file.
+  }
+
+  flush(): void {
+    finishFlush(this.flushSteps(), this.file);
+  }
+
+  *flushSteps(): FlushSteps {
+    this.#state.assertUsable();
+    if (!this.readOnly) yield* this.#state.flushing(this.#committing());
   }
 
   unmap(position: number, lengthBytes: number): void {
@@ -147,8 +186,23 @@ export class DynamicVhd implements VirtualDisk {
   close(): void {
     this.#state.close(
       () => this.flush(),
-      () => this.#file.close(),
+      () => this.file.close(),
     );
+  }
+
+  /** Writes sectors of one block that read as zero so far. */
+  #writeNew(diskSector: number, source: Uint8Array, sourceOffset: number, count: number): void {
+    this.#state.assertNotFlushing();
+    const { blockBytes, bitmapBytes, sectors } = this.#table;
+    const block = Math.floor((diskSector * SECTOR) / blockBytes);
+    const within = diskSector * SECTOR - block * blockBytes;
+    const sector = sectors[block]!;
+    if (sector === NOT_ALLOCATED) {
+      this.#allocate(block, within, source, sourceOffset, count);
+      return;
+    }
+    this.file.write(sector * SECTOR + bitmapBytes + within, source, sourceOffset, count);
+    this.#markWritten(block, within, count);
   }
 
   /** Puts a new block, holding the given bytes at `within` and zeros, at the end of the file. */
@@ -159,7 +213,7 @@ export class DynamicVhd implements VirtualDisk {
     sourceOffset: number,
     count: number,
   ): void {
-    if (this.#pendingBlocks.length >= MAX_PENDING_BLOCKS) this.#commit();
+    if (this.#pendingBlocks.length >= MAX_PENDING_BLOCKS) this.flush();
     const { blockBytes, bitmapBytes, sectors } = this.#table;
     const start = nextBlockOffset(this.#trailerOffset, bitmapBytes);
     const end = start + bitmapBytes + blockBytes;
@@ -172,9 +226,9 @@ export class DynamicVhd implements VirtualDisk {
       });
     try {
       // The footer first: it extends the file, and everything below it is zero without being written.
-      this.#file.write(end, this.#footerBytes, 0, FooterLayout.SIZE);
-      this.#file.write(start, new Uint8Array(bitmapBytes).fill(0xff), 0, bitmapBytes);
-      this.#file.write(start + bitmapBytes + within, source, sourceOffset, count);
+      this.file.write(end, this.#footerBytes, 0, FooterLayout.SIZE);
+      this.file.write(start, new Uint8Array(bitmapBytes).fill(0xff), 0, bitmapBytes);
+      this.file.write(start + bitmapBytes + within, source, sourceOffset, count);
     } catch (error) {
       this.#retract(error);
       throw error;
@@ -188,27 +242,25 @@ export class DynamicVhd implements VirtualDisk {
   /** After a failed allocation: the file ends as it did before, so that the image can go on. */
   #retract(cause: unknown): void {
     try {
-      this.#file.write(this.#trailerOffset, this.#footerBytes, 0, FooterLayout.SIZE);
-      this.#file.truncate(this.#trailerOffset + FooterLayout.SIZE);
+      this.file.write(this.#trailerOffset, this.#footerBytes, 0, FooterLayout.SIZE);
+      this.file.truncate(this.#trailerOffset + FooterLayout.SIZE);
     } catch {
       this.#state.poison(cause);
     }
   }
 
   /** Makes all that was written durable: data and bitmaps of new blocks first, then what points to them. */
-  #commit(): void {
-    this.#state.orPoison(() => {
-      this.#file.flush();
-      if (this.#pendingBlocks.length === 0 && this.#pendingBitmaps.size === 0) return;
-      this.#writeTable();
-      for (const block of this.#pendingBitmaps) {
-        const bitmap = this.#bitmaps.get(block)!;
-        this.#file.write(this.#table.sectors[block]! * SECTOR, bitmap, 0, bitmap.byteLength);
-      }
-      this.#file.flush();
-      this.#pendingBlocks = [];
-      this.#pendingBitmaps.clear();
-    });
+  *#committing(): FlushSteps {
+    yield;
+    if (this.#pendingBlocks.length === 0 && this.#pendingBitmaps.size === 0) return;
+    this.#writeTable();
+    for (const block of this.#pendingBitmaps) {
+      const bitmap = this.#bitmaps.get(block)!;
+      this.file.write(this.#table.sectors[block]! * SECTOR, bitmap, 0, bitmap.byteLength);
+    }
+    yield;
+    this.#pendingBlocks = [];
+    this.#pendingBitmaps.clear();
   }
 
   /** Writes the table's sectors that have pending blocks, each whole and once. */
@@ -223,7 +275,7 @@ export class DynamicVhd implements VirtualDisk {
       for (let entry = 0; entry < perSector; entry++)
         view.setUint32(entry * 4, sectors[index * perSector + entry] ?? NOT_ALLOCATED);
       const length = Math.min(SECTOR, (sectors.length - index * perSector) * 4);
-      this.#file.write(offset + index * SECTOR, bytes, 0, length);
+      this.file.write(offset + index * SECTOR, bytes, 0, length);
     }
   }
 
@@ -235,33 +287,11 @@ export class DynamicVhd implements VirtualDisk {
   #readBitmap(block: number): number {
     const { blockBytes, bitmapBytes, sectors } = this.#table;
     const bitmap = new Uint8Array(bitmapBytes);
-    this.#file.read(sectors[block]! * SECTOR, bitmap, 0, bitmapBytes);
+    this.file.read(sectors[block]! * SECTOR, bitmap, 0, bitmapBytes);
     const used = Math.min(blockBytes, this.sizeBytes - block * blockBytes) / SECTOR;
     const isFull = nextBit(bitmap, 0, used, false) === used;
     if (!isFull) this.#bitmaps.set(block, bitmap);
     return (this.#bitmapStates[block] = isFull ? BitmapState.Full : BitmapState.Partial);
-  }
-
-  /** Sectors without their bit read as zero, whatever the file holds there. */
-  #readPartial(
-    block: number,
-    within: number,
-    target: Uint8Array,
-    targetOffset: number,
-    count: number,
-  ): void {
-    const bitmap = this.#bitmaps.get(block)!;
-    const data = this.#table.sectors[block]! * SECTOR + this.#table.bitmapBytes;
-    const base = targetOffset - within;
-    const end = (within + count) / SECTOR;
-    for (let from = within / SECTOR; from < end;) {
-      const present = nextBit(bitmap, from, end, true);
-      target.fill(0, base + from * SECTOR, base + present * SECTOR);
-      from = nextBit(bitmap, present, end, false);
-      const length = (from - present) * SECTOR;
-      if (length > 0)
-        this.#file.read(data + present * SECTOR, target, base + present * SECTOR, length);
-    }
   }
 
   /** Sets the bits of written sectors; they reach the disk at the next flush, after the data. */

@@ -4,7 +4,7 @@ import { ImageError } from "../errors.js";
 import { isPowerOfTwo } from "../power-of-two.js";
 import { type Random } from "../random.js";
 import { refusing } from "../reporter.js";
-import { type VirtualDisk } from "../virtual-disk.js";
+import { type MappedDisk } from "../virtual-disk.js";
 import { type BlockTable, MAX_BLOCKS, nextBlockOffset } from "./block-table.js";
 import { DynamicHeaderLayout, emitDynamicHeader } from "./dynamic-header.js";
 import { DynamicVhd } from "./dynamic-vhd.js";
@@ -53,7 +53,7 @@ const DEFAULT_BLOCK_BYTES = 2 << 20;
  * @throws ImageError `ERR_IMAGE_CORRUPT`, `ERR_IMAGE_TRUNCATED`, `ERR_IMAGE_UNSUPPORTED` (differencing
  *   disks among others), with the structure and its file offset.
  */
-export function openVhd(file: BlockFile, options: OpenVhdOptions = {}): VirtualDisk {
+export function openVhd(file: BlockFile, options: OpenVhdOptions = {}): MappedDisk {
   const readOnly = file.readOnly || options.readOnly === true;
   const survey = surveyVhd(file, refusing, options.format);
   const { footer, footerBytes, table } = survey;
@@ -108,7 +108,7 @@ function isAbandonedSpace(table: BlockTable, trailerOffset: number): boolean {
  *
  * @throws ImageError `ERR_IMAGE_UNSUPPORTED` when an option breaks the format's limits.
  */
-export function createVhd(file: BlockFile, options: CreateVhdOptions): VirtualDisk {
+export function createVhd(file: BlockFile, options: CreateVhdOptions): MappedDisk {
   assert(file.sizeBytes === 0, "an image is created in an empty file");
   const { sizeBytes, fixed = false, blockBytes = DEFAULT_BLOCK_BYTES, random } = options;
   const blocks = Math.ceil(sizeBytes / blockBytes);

@@ -1,7 +1,8 @@
 import { assertRange, assertTransfer } from "../assertion.js";
 import { type BlockFile } from "../block-file.js";
+import { finishFlush, type FlushSteps } from "../flush-steps.js";
 import { ImageState } from "../image-state.js";
-import { type ImageFormat, type VirtualDisk } from "../virtual-disk.js";
+import { type ImageFormat, type MappedDisk } from "../virtual-disk.js";
 import { type BlockMap, BlockState, blockWord, isAnchor } from "./block-map.js";
 import { type FileSpace } from "./file-space.js";
 import { type Journal } from "./journal.js";
@@ -32,7 +33,7 @@ export interface VhdxParts {
  * opening had to repair. Errors: those of `VirtualDisk`; a failed write of payload throws what the
  * file threw and leaves the image usable, a failed change of metadata or a failed flush poisons it.
  */
-export class VhdxDisk implements VirtualDisk {
+export class VhdxDisk implements MappedDisk {
   readonly format: ImageFormat;
   readonly sizeBytes: number;
   readonly logicalSectorBytes: number;
@@ -40,13 +41,11 @@ export class VhdxDisk implements VirtualDisk {
   readonly identity: Uint8Array;
   /** Bytes per block, a power of two: the unit of allocation and of `unmap`. */
   readonly blockBytes: number;
-  /**
-   * Where the run that `resolve` found lies in the file, -1 when the run reads as zero. A plain field,
-   * because a disk layered above this one asks for every transfer.
-   */
+  /** As replaying the log left it. */
+  readonly file: BlockFile;
+  /** A plain field, because every transfer asks. */
   resolvedPosition = -1;
 
-  readonly #file: BlockFile;
   readonly #words: Uint32Array;
   readonly #blockMib: number;
   readonly #blocks: BlockMap;
@@ -75,7 +74,7 @@ export class VhdxDisk implements VirtualDisk {
     this.identity = parameters.identity;
     this.blockBytes = parameters.blockBytes;
     this.#state = new ImageState(parts.readOnly);
-    this.#file = file;
+    this.file = file;
     this.#blocks = blocks;
     this.#words = blocks.words;
     this.#blockMib = parameters.blockBytes / MIB;
@@ -91,50 +90,78 @@ export class VhdxDisk implements VirtualDisk {
   }
 
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
-    this.#state.assertUsable();
-    assertTransfer(this, position, target, targetOffset, lengthBytes);
-    const end = position + lengthBytes;
-    while (position < end) {
-      const run = this.resolve(position, end - position);
-      if (this.resolvedPosition < 0) target.fill(0, targetOffset, targetOffset + run);
-      else this.#file.read(this.resolvedPosition, target, targetOffset, run);
-      position += run;
-      targetOffset += run;
-    }
+    this.readSectors(position / this.logicalSectorBytes, target, targetOffset, lengthBytes);
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
+    this.writeSectors(position / this.logicalSectorBytes, source, sourceOffset, lengthBytes);
+  }
+
+  readSectors(sector: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
     this.#state.assertUsable();
-    assertTransfer(this, position, source, sourceOffset, lengthBytes);
+    assertTransfer(this, sector, target, targetOffset, lengthBytes);
+    for (let left = lengthBytes; left > 0;) {
+      const run = this.resolve(sector, left);
+      if (this.resolvedPosition < 0) target.fill(0, targetOffset, targetOffset + run);
+      else this.file.read(this.resolvedPosition, target, targetOffset, run);
+      sector += run / this.logicalSectorBytes;
+      targetOffset += run;
+      left -= run;
+    }
+  }
+
+  writeSectors(
+    sector: number,
+    source: Uint8Array,
+    sourceOffset: number,
+    lengthBytes: number,
+  ): void {
+    this.#state.assertUsable();
+    assertTransfer(this, sector, source, sourceOffset, lengthBytes);
     const journal = this.#journal ?? this.#beginWriting();
     this.#unflushed = true;
-    const end = position + lengthBytes;
-    while (position < end) {
-      let run = this.resolve(position, end - position);
+    for (let left = lengthBytes; left > 0;) {
+      let run = this.resolve(sector, left);
       if (this.resolvedPosition >= 0)
-        this.#file.write(this.resolvedPosition, source, sourceOffset, run);
-      else run = this.#writeNewBlock(journal, position, source, sourceOffset, run);
-      position += run;
+        this.file.write(this.resolvedPosition, source, sourceOffset, run);
+      else run = this.#writeNewBlock(journal, sector, source, sourceOffset, run);
+      sector += run / this.logicalSectorBytes;
       sourceOffset += run;
+      left -= run;
     }
   }
 
   flush(): void {
+    finishFlush(this.flushSteps(), this.file);
+  }
+
+  *flushSteps(): FlushSteps {
     this.#state.assertUsable();
     if (this.#journal === undefined || !this.#unflushed) return;
-    const journal = this.#journal;
-    this.#state.orPoison(() => {
-      journal.commit();
-      journal.flush();
-    });
+    // Data that are written while the steps go on are for the next flush.
     this.#unflushed = false;
+    yield* this.#state.flushing(this.#journal.steps());
     this.#unflushedUnmap = false;
+  }
+
+  assertUsable(): void {
+    this.#state.assertUsable();
+  }
+
+  beginWrite(): void {
+    this.#state.assertUsable();
+    if (this.#journal === undefined) this.#beginWriting();
+  }
+
+  endWrite(): void {
+    this.#unflushed = true;
   }
 
   unmap(position: number, lengthBytes: number): void {
     this.#state.assertUsable();
     assertRange(this, position, lengthBytes);
     this.#state.assertWritable();
+    this.#state.assertNotFlushing();
     if (this.format === "vhdx-fixed") return;
     const end = position + lengthBytes;
     const first = Math.ceil(position / this.blockBytes);
@@ -176,17 +203,14 @@ export class VhdxDisk implements VirtualDisk {
         this.#session.end();
         if (this.#journal !== undefined) this.#cutUnusedTail();
       },
-      () => this.#file.close(),
+      () => this.file.close(),
     );
   }
 
-  /**
-   * Finds how far from `position` on, up to `lengthBytes`, the disk lies in one piece of the file or
-   * reads as zero; `resolvedPosition` says which. The range must be inside the disk.
-   */
-  resolve(position: number, lengthBytes: number): number {
+  resolve(sector: number, lengthBytes: number): number {
     const { blockBytes } = this;
     const words = this.#words;
+    const position = sector * this.logicalSectorBytes;
     let block = Math.floor(position / blockBytes);
     const inBlock = position - block * blockBytes;
     let run = blockBytes - inBlock;
@@ -219,12 +243,14 @@ export class VhdxDisk implements VirtualDisk {
   /** Writes the part of one block, which has no content yet, and gives it a place in the file. */
   #writeNewBlock(
     journal: Journal,
-    position: number,
+    sector: number,
     source: Uint8Array,
     sourceOffset: number,
     lengthBytes: number,
   ): number {
+    this.#state.assertNotFlushing();
     const { blockBytes } = this;
+    const position = sector * this.logicalSectorBytes;
     const block = Math.floor(position / blockBytes);
     const inBlock = position - block * blockBytes;
     const length = Math.min(lengthBytes, blockBytes - inBlock);
@@ -238,7 +264,7 @@ export class VhdxDisk implements VirtualDisk {
         this.#zero(start, inBlock);
         this.#zero(start + inBlock + length, blockBytes - inBlock - length);
       }
-      this.#file.write(start + inBlock, source, sourceOffset, length);
+      this.file.write(start + inBlock, source, sourceOffset, length);
     } catch (error) {
       if (own === 0) this.#space.release(mib, this.#blockMib);
       throw error;
@@ -256,11 +282,11 @@ export class VhdxDisk implements VirtualDisk {
     let mib = this.#space.reuse(count);
     if (mib >= 0) return mib;
     const needs = (this.#space.frontier + count) * MIB;
-    if (needs > this.#file.sizeBytes) {
+    if (needs > this.file.sizeBytes) {
       mib = this.#takeAnchor(journal);
       if (mib >= 0) return mib;
-      const growth = Math.min(this.#file.sizeBytes / 8, MAX_GROWTH_BYTES);
-      this.#file.truncate(Math.max(needs, roundUp(this.#file.sizeBytes + growth, MIB)));
+      const growth = Math.min(this.file.sizeBytes / 8, MAX_GROWTH_BYTES);
+      this.file.truncate(Math.max(needs, roundUp(this.file.sizeBytes + growth, MIB)));
     }
     return this.#space.extend(count);
   }
@@ -285,7 +311,7 @@ export class VhdxDisk implements VirtualDisk {
   #zero(position: number, lengthBytes: number): void {
     for (let done = 0; done < lengthBytes; done += zeros.byteLength) {
       const piece = Math.min(zeros.byteLength, lengthBytes - done);
-      this.#file.write(position + done, zeros, 0, piece);
+      this.file.write(position + done, zeros, 0, piece);
     }
   }
 
@@ -295,7 +321,7 @@ export class VhdxDisk implements VirtualDisk {
     this.#state.orPoison(() => {
       this.#journal = this.#begin(true);
     });
-    this.#space.settle(this.#file.sizeBytes / MIB);
+    this.#space.settle(this.file.sizeBytes / MIB);
     return this.#journal!;
   }
 
@@ -309,10 +335,10 @@ export class VhdxDisk implements VirtualDisk {
     // A fixed image keeps the size that its maker gave it.
     const keep = this.format === "vhdx-fixed" ? this.#fileBytesAtOpen : 0;
     const sizeBytes = Math.max(this.#space.usedBytes(), keep);
-    if (sizeBytes >= this.#file.sizeBytes) return;
+    if (sizeBytes >= this.file.sizeBytes) return;
     try {
-      this.#file.truncate(sizeBytes);
-      this.#file.flush();
+      this.file.truncate(sizeBytes);
+      this.file.flush();
     } catch {
       // The image is whole and clean; it only stays longer than it needs to be.
     }

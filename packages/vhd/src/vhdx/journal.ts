@@ -1,4 +1,5 @@
 import { type BlockFile } from "../block-file.js";
+import { finishFlush, type FlushSteps } from "../flush-steps.js";
 import { PAGE_BYTES } from "./layout.js";
 import { DESCRIPTORS_IN_FIRST_SECTOR, emitEntry } from "./log-entry.js";
 
@@ -83,9 +84,34 @@ export class Journal {
 
   /** Writes the dirty pages to the log, as one entry. They are durable after the next `flush`. */
   commit(): void {
+    finishFlush(this.#committing(), this.#file);
+  }
+
+  /** Makes everything written so far durable, payload and log alike, with one flush of the file. */
+  flush(): void {
+    finishFlush(this.#flushing(), this.#file);
+  }
+
+  /**
+   * Commits and flushes, step by step. Payload of blocks that are in the file already may be written
+   * between two steps; `touch` and the rest may not be called.
+   */
+  *steps(): FlushSteps {
+    yield* this.#committing();
+    yield* this.#flushing();
+  }
+
+  /** Commits, and leaves everything durable in place: the log is not needed any more. */
+  finish(): void {
+    this.commit();
+    this.flush();
+    finishFlush(this.#placing(), this.#file);
+  }
+
+  *#committing(): FlushSteps {
     if (this.#dirty.size === 0) return;
-    if (this.#payloadFirst || this.#waiting.size > MAX_WAITING_PAGES) this.flush();
-    this.#makeRoom((1 + this.#dirty.size) * PAGE_BYTES);
+    if (this.#payloadFirst || this.#waiting.size > MAX_WAITING_PAGES) yield* this.#flushing();
+    yield* this.#makingRoom((1 + this.#dirty.size) * PAGE_BYTES);
     const offsets = [...this.#dirty];
     const pages = offsets.map((offset) => {
       const page = this.#waiting.get(offset) ?? new Uint8Array(PAGE_BYTES);
@@ -97,31 +123,24 @@ export class Journal {
     this.#dirty.clear();
   }
 
-  /** Makes everything written so far durable, payload and log alike, with one flush of the file. */
-  flush(): void {
-    this.#file.flush();
+  *#flushing(): FlushSteps {
+    const fileBytes = this.#file.sizeBytes;
+    yield;
     this.#payloadFirst = false;
-    this.#durableFileBytes = this.#file.sizeBytes;
+    this.#durableFileBytes = fileBytes;
     this.#tailDurable = this.#tailWritten;
     if (this.#used() * 2 > this.#options.logBytes || this.#waiting.size > MAX_WAITING_PAGES)
-      this.#place();
-  }
-
-  /** Commits, and leaves everything durable in place: the log is not needed any more. */
-  finish(): void {
-    this.commit();
-    this.flush();
-    this.#place();
+      yield* this.#placing();
   }
 
   /**
    * Writes all logged pages in place; the log is durable. No entry may come between these writes and the
    * flush: it would name the old tail, and readers want every tail inside the sequence that is left.
    */
-  #place(): void {
+  *#placing(): FlushSteps {
     if (this.#waiting.size > 0) {
       for (const [offset, page] of this.#waiting) this.#file.write(offset, page, 0, PAGE_BYTES);
-      this.#file.flush();
+      yield;
       this.#waiting.clear();
     }
     this.#tail = this.#head;
@@ -137,15 +156,15 @@ export class Journal {
    * Frees the log until an entry of `lengthBytes` fits. One sector always stays free, so that full and
    * empty differ, and room for one entry without changes, which is what lets go of the entries before.
    */
-  #makeRoom(lengthBytes: number): void {
+  *#makingRoom(lengthBytes: number): FlushSteps {
     const fits = (): boolean =>
       this.#used() + lengthBytes + 2 * PAGE_BYTES <= this.#options.logBytes;
     if (fits()) return;
-    this.flush();
+    yield* this.#flushing();
     if (fits()) return;
-    this.#place();
+    yield* this.#placing();
     this.#append([], []);
-    this.flush();
+    yield* this.#flushing();
   }
 
   #append(offsets: readonly number[], pages: readonly Uint8Array[]): void {

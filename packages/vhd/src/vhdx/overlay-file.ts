@@ -1,4 +1,5 @@
-import { type BlockFile } from "../block-file.js";
+import { assert } from "../assertion.js";
+import { type AsyncFile, type BlockFile } from "../block-file.js";
 import { PAGE_BYTES } from "./layout.js";
 
 /**
@@ -26,15 +27,27 @@ export class OverlayFile implements BlockFile {
 
   read(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
     this.#below.read(position, target, targetOffset, lengthBytes);
-    const end = position + lengthBytes;
-    if (end <= this.#lowest || position >= this.#highest) return;
-    for (let at = position - (position % PAGE_BYTES); at < end; at += PAGE_BYTES) {
-      const page = this.#pages.get(at);
-      if (page === undefined) continue;
-      const from = Math.max(at, position);
-      const to = Math.min(at + PAGE_BYTES, end);
-      target.set(page.subarray(from - at, to - at), targetOffset + from - position);
-    }
+    this.#overlay(position, target, targetOffset, lengthBytes);
+  }
+
+  /** Reads only: nobody writes to a disk over a file that may not be changed. */
+  get later(): AsyncFile | undefined {
+    const below = this.#below.later;
+    return (
+      below && {
+        read: (position, targets, ended) =>
+          below.read(position, targets, (error) => {
+            let at = position;
+            for (const target of targets) {
+              this.#overlay(at, target, 0, target.byteLength);
+              at += target.byteLength;
+            }
+            ended(error);
+          }),
+        write: () => assert(false, "the file may not be changed"),
+        flush: () => assert(false, "the file may not be changed"),
+      }
+    );
   }
 
   write(position: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
@@ -61,5 +74,18 @@ export class OverlayFile implements BlockFile {
 
   close(): void {
     this.#below.close();
+  }
+
+  /** Puts what the pages above have into what was read from below. */
+  #overlay(position: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
+    const end = position + lengthBytes;
+    if (end <= this.#lowest || position >= this.#highest) return;
+    for (let at = position - (position % PAGE_BYTES); at < end; at += PAGE_BYTES) {
+      const page = this.#pages.get(at);
+      if (page === undefined) continue;
+      const from = Math.max(at, position);
+      const to = Math.min(at + PAGE_BYTES, end);
+      target.set(page.subarray(from - at, to - at), targetOffset + from - position);
+    }
   }
 }

@@ -105,7 +105,10 @@ export type {
   ControllerConfig,
   ControllerStats,
   DiskConfig,
+  DiskIo,
   DiskSource,
+  ImageSource,
+  RamSource,
   StorvspControllerOptions,
 } from "./storvsp/controller-config.js";
 export {
@@ -115,7 +118,8 @@ export {
   type DiskPlacement,
 } from "./disk-placement.js";
 export type { DataBuffer } from "./storvsp/data-buffer.js";
-export type { DiskBackend } from "./storvsp/disk-backend.js";
+export { DelayedBackend } from "./storvsp/delayed-backend.js";
+export type { AsyncDiskBackend, BackendEnded, DiskBackend } from "./storvsp/disk-backend.js";
 export type { DiskCharacteristics } from "./storvsp/disk-characteristics.js";
 export {
   LUNS_PER_CONTROLLER,
@@ -125,6 +129,7 @@ export {
 } from "./storvsp/lun-table.js";
 export { stepInitialization, type Initialization } from "./storvsp/initialization.js";
 export { RamDisk, type RamDiskOptions } from "./storvsp/ram-disk.js";
+export { ScsiCommand } from "./storvsp/scsi-command.js";
 export { ScsiDisk } from "./storvsp/scsi-disk.js";
 export { ScsiResult } from "./storvsp/scsi-result.js";
 export { StorvspController } from "./storvsp/storvsp-controller.js";

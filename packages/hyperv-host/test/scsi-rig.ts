@@ -4,8 +4,9 @@ import vectorFile from "../../hv-storvsc/test/vectors/storage.json" with { type:
 import type { DataBuffer } from "../src/storvsp/data-buffer.js";
 import type { DiskBackend } from "../src/storvsp/disk-backend.js";
 import { RamDisk } from "../src/storvsp/ram-disk.js";
+import { ScsiCommand } from "../src/storvsp/scsi-command.js";
 import type { ScsiDisk } from "../src/storvsp/scsi-disk.js";
-import { ScsiResult } from "../src/storvsp/scsi-result.js";
+import type { ScsiResult } from "../src/storvsp/scsi-result.js";
 
 /** A run of guest memory: byte index and length. */
 export type Run = readonly [address: number, lengthBytes: number];
@@ -145,6 +146,31 @@ export const invalid = (sense = "5/24/00"): string => `86/02 0 ${sense}`;
 export const overrun = "92/02 0 5/24/00";
 export const failed = (sense: string): string => `84/02 0 ${sense}`;
 
+/** Has a disk that answers at once execute a command. */
+export function execute(
+  disk: ScsiDisk,
+  cdb: Uint8Array,
+  direction: number,
+  buffer: DataBuffer,
+): ScsiResult {
+  const command = new ScsiCommand();
+  const { result } = command;
+  // What an earlier command left must not shine through.
+  result.good(0x7fff_ffff);
+  result.sense.fill(0xee);
+  command.cdb.set(cdb);
+  command.direction = direction;
+  command.buffer = buffer;
+  let ended = 0;
+  command.ended = () => {
+    ended++;
+  };
+  disk.execute(command);
+  expect(ended).toBe(1);
+  expect(Buffer.compare(command.cdb, cdb)).toBe(0);
+  return result;
+}
+
 /** Sends one command and checks what must hold for every one. */
 export function send(
   disk: ScsiDisk,
@@ -152,14 +178,8 @@ export function send(
   direction: number = none,
   buffer = new GuestBuffer([]),
 ): Outcome {
-  const result = new ScsiResult();
-  // What an earlier command left must not shine through.
-  result.good(0x7fff_ffff);
-  result.sense.fill(0xee);
-  const cdbBefore = cdb.slice();
   const before = buffer.bytes.slice();
-  disk.execute(cdb, direction, buffer, result);
-  expect(Buffer.compare(cdb, cdbBefore)).toBe(0);
+  const result = execute(disk, cdb, direction, buffer);
   const { dataTransferLength } = result;
   buffer.expectUntouched(before, direction === toDevice ? 0 : dataTransferLength);
   return { status: statusOf(result), data: buffer.contents.subarray(0, dataTransferLength) };

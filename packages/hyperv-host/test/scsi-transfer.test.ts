@@ -3,13 +3,13 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { RamDisk } from "../src/storvsp/ram-disk.js";
 import { ScsiDisk } from "../src/storvsp/scsi-disk.js";
-import { ScsiResult } from "../src/storvsp/scsi-result.js";
 import {
   GuestBuffer,
   type Run,
   altered,
   ask,
   cdbOf,
+  execute,
   failed,
   fails,
   fromDevice,
@@ -180,8 +180,7 @@ describe("a backend that fails", () => {
       [0x3000, 512],
     ]);
     const expected = buffer.bytes.slice().fill(0, 0x1000, 0x1200);
-    const result = new ScsiResult();
-    disk.execute(cdbOf("28 00 00000000 00 0002"), fromDevice, buffer, result);
+    const result = execute(disk, cdbOf("28 00 00000000 00 0002"), fromDevice, buffer);
     expect(statusOf(result)).toBe(failed("3/11/00"));
     expect(Buffer.compare(buffer.bytes, expected)).toBe(0);
     expect(disk.counters).toMatchObject({ reads: 0, readBytes: 0, errors: 1 });

@@ -1,208 +1,17 @@
 import { beforeEach, describe, expect, test } from "vitest";
-import {
-  GuestMemory,
-  SendResult,
-  putGpaRange,
-  gpaDirectHeaderBytes,
-  type ChannelHandler,
-} from "@hyperv-is/vmbus-core";
-import { DeviceClass, PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
-import {
-  VirtualTimers,
-  connectedChannels,
-  type ConnectedChannels,
-} from "@hyperv-is/vmbus-core/testing";
+import { PacketType } from "@hyperv-is/vmbus-core/protocol";
 import {
   NtStatus,
-  Opcode,
   SrbPacket,
   VersionPacket,
   VstorOperation,
   emitInquiryCdb,
   emitReportLunsCdb,
-  emitTransferCdb,
   parseReportLuns,
-  parseScsiReply,
   parseVstorHeader,
 } from "@hyperv-is/hv-storvsc/protocol";
-import {
-  FaultPlan,
-  RamDisk,
-  ScsiDisk,
-  StorvspController,
-  type ChannelOpening,
-  type Fault,
-  type HostChannelHandler,
-  type StorvspControllerOptions,
-} from "@hyperv-is/hyperv-host";
-
-interface Reply {
-  readonly type: number;
-  readonly id: number;
-  readonly bytes: Uint8Array;
-}
-
-const RING_PAGES = 2;
-const DATA = 16 * PAGE_SIZE;
-
-/** A guest made of bytes, in front of the real storage provider. */
-class Rig {
-  readonly timers = new VirtualTimers();
-  readonly replies: Reply[] = [];
-  readonly violations: string[] = [];
-  readonly written: [address: number, lengthBytes: number][] = [];
-  readonly memory = new GuestMemory(new ArrayBuffer(64 * PAGE_SIZE));
-  readonly controller: StorvspController;
-  readonly pair: ConnectedChannels;
-  subChannels = 0;
-  rescinded = 0;
-  reading = true;
-  readonly handler: HostChannelHandler;
-
-  constructor(faults: readonly Fault[] = [], options: StorvspControllerOptions = {}, sub = false) {
-    this.controller = new StorvspController(options);
-    const identity = new Uint8Array(16).fill(9);
-    for (const lun of [0, 5])
-      this.controller.attach(
-        { path: 0, target: 0, lun },
-        new ScsiDisk(new RamDisk({ sizeBytes: 2 ** 20, identity })),
-      );
-    const opening: ChannelOpening = {
-      key: 1,
-      relid: 1,
-      classId: DeviceClass.scsi.classId,
-      instanceId: "5c51c000-0000-4000-8000-000000000000",
-      subChannelIndex: 0,
-      version: 0x00050003,
-      features: 0,
-      ringGpadlId: 1,
-      ringPages: [],
-      downstreamPageOffset: RING_PAGES,
-      interrupt: undefined,
-      userData: new Uint8Array(120),
-    };
-    const context = {
-      memory: this.memory,
-      timers: this.timers,
-      faults: new FaultPlan({ faults }, this.timers),
-      dataWritten: (...range: [number, number]) => void this.written.push(range),
-      gpadl: () => undefined,
-      schedule: () => void this.pair.right.poll(1000),
-      offerSubChannels: (count: number) => (this.subChannels += count),
-      rescind: () => {
-        this.rescinded++;
-      },
-      violation: (rule: string) => void this.violations.push(rule),
-    };
-    const open = (index: number): HostChannelHandler => {
-      const handler = this.controller.open({ ...opening, subChannelIndex: index }, context);
-      if (typeof handler === "number") throw new Error("refused");
-      return handler;
-    };
-    const primary = open(0);
-    this.handler = sub ? open(1) : primary;
-    const guest: ChannelHandler = {
-      packet: ({ incoming }) =>
-        void this.replies.push({
-          type: incoming.type,
-          id: incoming.idLow,
-          bytes: incoming.copyOut(incoming.headerBytes, incoming.payloadBytes),
-        }),
-      batchEnd: () => undefined,
-      spaceArrived: () => undefined,
-      closed: () => undefined,
-    };
-    this.pair = connectedChannels({
-      left: guest,
-      right: this.handler,
-      ringPages: RING_PAGES,
-      memory: this.memory,
-    });
-    this.handler.opened(this.pair.right);
-  }
-
-  get closedCode(): string | undefined {
-    return this.pair.right.error?.code;
-  }
-
-  /** Sends a packet and lets the host work, and the guest read unless told not to. */
-  send(bytes: Uint8Array, id = 1, range?: [number, number], flags = 1, type?: number): void {
-    const { left } = this.pair;
-    const header = range === undefined ? 16 : gpaDirectHeaderBytes(...range);
-    const kind = type ?? (range === undefined ? PacketType.inBand : PacketType.gpaDirect);
-    const result = left.begin(kind, flags, header, header + bytes.byteLength, id, 0);
-    expect(result).toBe(SendResult.Ready);
-    if (range !== undefined) putGpaRange(left.outgoing, ...range);
-    left.outgoing.putBytes(bytes, 0, bytes.byteLength);
-    left.outgoing.end();
-    left.flush();
-    if (this.reading) this.pair.run();
-    else this.pair.right.poll(1000);
-  }
-
-  control(operation: number, size = 64, fill?: (view: DataView) => void): Reply {
-    const packet = new Uint8Array(size);
-    const view = new DataView(packet.buffer);
-    view.setUint32(0, operation, true);
-    view.setUint32(4, 1, true);
-    fill?.(view);
-    const before = this.replies.length;
-    this.send(packet);
-    expect(this.replies.length).toBe(before + 1);
-    return this.replies.at(-1)!;
-  }
-
-  initialize(version = 0x0600): void {
-    for (const operation of [
-      VstorOperation.beginInitialization,
-      VstorOperation.queryProtocolVersion,
-      VstorOperation.queryProperties,
-      VstorOperation.endInitialization,
-    ]) {
-      const { bytes } = this.control(operation, 64, (view) => {
-        if (operation === VstorOperation.queryProtocolVersion)
-          view.setUint16(VersionPacket.majorMinor, version, true);
-      });
-      expect(parseVstorHeader(bytes)!.status).toBe(0);
-    }
-  }
-
-  request(cdb: (target: Uint8Array, at: number) => number, options: Partial<Request> = {}): void {
-    const { size = 64, lun = 0, direction = 1, length = 0, id = 7 } = options;
-    const packet = new Uint8Array(size);
-    const view = new DataView(packet.buffer);
-    view.setUint32(0, VstorOperation.executeSrb, true);
-    view.setUint32(4, 1, true);
-    view.setUint8(SrbPacket.lun, lun);
-    view.setUint8(SrbPacket.dataIn, direction);
-    view.setUint32(SrbPacket.dataTransferLength, length, true);
-    view.setUint8(SrbPacket.cdbLength, cdb(packet, SrbPacket.cdb));
-    const range = options.range ?? (length > 0 ? [DATA, length] : undefined);
-    this.send(packet, id, range as [number, number] | undefined);
-  }
-
-  get last(): NonNullable<ReturnType<typeof parseScsiReply>> {
-    return parseScsiReply(this.replies.at(-1)!.bytes)!;
-  }
-}
-
-interface Request {
-  readonly size: number;
-  readonly lun: number;
-  readonly direction: number;
-  readonly length: number;
-  readonly id: number;
-  readonly range: readonly [number, number];
-}
-
-const read = (lba: number, blocks: number) => (target: Uint8Array, at: number) =>
-  emitTransferCdb(target, at, false, lba, blocks, 10);
-const write = (lba: number, blocks: number) => (target: Uint8Array, at: number) =>
-  emitTransferCdb(target, at, true, lba, blocks, 10);
-const testUnitReady = (target: Uint8Array, at: number): number => {
-  target[at] = Opcode.testUnitReady;
-  return 6;
-};
+import type { Fault } from "@hyperv-is/hyperv-host";
+import { DATA, Rig, read, testUnitReady, write } from "./storvsp-rig.js";
 
 describe("the storage provider", () => {
   let rig: Rig;
@@ -236,7 +45,7 @@ describe("the storage provider", () => {
   });
 
   test("offers sub-channels when a guest asks for them", () => {
-    rig = new Rig([], { subChannelsMax: 3 });
+    rig = new Rig({ subChannelsMax: 3 });
     rig.initialize();
     const ask = (count: number): number =>
       parseVstorHeader(
@@ -282,7 +91,7 @@ describe("the storage provider", () => {
   });
 
   test("cannot be saved while a completion is late", () => {
-    rig = new Rig([{ kind: "late-completion", delayMs: 5, count: 1 }]);
+    rig = new Rig({ faults: [{ kind: "late-completion", delayMs: 5, count: 1 }] });
     rig.initialize();
     rig.request(testUnitReady);
     expect(rig.handler.save?.()).toBeUndefined();
@@ -304,7 +113,7 @@ describe("the storage provider", () => {
   });
 
   test("can answer for an absent LUN as a Windows host was reported to", () => {
-    rig = new Rig([], { absentLun: "windows" });
+    rig = new Rig({ absentLun: "windows" });
     rig.initialize();
     const inquiry = (target: Uint8Array, at: number): number => emitInquiryCdb(target, at, 36);
     rig.request(inquiry, { lun: 3, length: 36 });
@@ -361,7 +170,7 @@ describe("the storage provider", () => {
   });
 
   test("lets requests on a sub-channel wait until the primary is ready", () => {
-    rig = new Rig([], { subChannelsMax: 1 }, true);
+    rig = new Rig({ subChannelsMax: 1, sub: true });
     rig.request(testUnitReady);
     expect(rig.replies).toEqual([]);
     rig.controller.initialization = { name: "ready", version: { ...versionOf(0x0600) } };
@@ -415,7 +224,7 @@ const versionOf = (value: number) => ({
 
 describe("faults of the storage provider", () => {
   const rigWith = (fault: Fault): Rig => {
-    const rig = new Rig([fault]);
+    const rig = new Rig({ faults: [fault] });
     rig.initialize();
     rig.memory.bytes.fill(0x77, DATA, DATA + 2048);
     return rig;

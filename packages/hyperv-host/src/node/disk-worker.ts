@@ -69,7 +69,7 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
   });
   let disks: DiskSet | undefined;
   try {
-    disks = await DiskSet.open(data.controllers);
+    disks = await DiskSet.open(data.controllers, timers);
     disks.serve(worker);
     reply({ kind: "ready" });
   } catch (error) {
@@ -79,7 +79,7 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
   }
 
   return {
-    drain: () => worker.run(),
+    drain: () => worker.run() || disks?.keepsAwake === true,
     rung(causes) {
       if ((causes & HostCause.eventFlags) !== 0) worker.interrupt();
     },
@@ -96,9 +96,9 @@ await runHostWorker<DiskWorkerData>(async ({ data, memory, timers, starter }) =>
       } else if (request.kind === "faults") faults.replace(request.faults);
       else worker.receive(request);
     },
-    stopped() {
+    async stopped() {
       try {
-        disks?.close();
+        await disks?.close();
       } finally {
         trace?.close();
       }

@@ -10,6 +10,7 @@ import { CONTROLLERS_MAX, type DiskPlacement } from "../disk-placement.js";
 import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "../faults.js";
 import { TraceError } from "../trace/trace-error.js";
 import { parseTraceChannels } from "../trace/trace-channels.js";
+import type { ImageSource } from "../storvsp/controller-config.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { controlPath } from "./control-address.js";
 import type { TraceFileOptions } from "./trace-file.js";
@@ -30,7 +31,8 @@ export const hostOptions = {
 } as const;
 
 /** The lines that explain them. */
-export const hostOptionsUsage = `  --disk FILE[,ro][,controller=N]  attach a VHD or VHDX, read only with ,ro; controllers are 0 to ${CONTROLLERS_MAX - 1}
+export const hostOptionsUsage = `  --disk FILE[,ro][,io=async][,controller=N]  attach a VHD or VHDX, read only with ,ro; controllers are 0 to ${CONTROLLERS_MAX - 1};
+                           with ,io=async requests wait for slow storage side by side
   --faults FILE            a fault plan: how the host is to misbehave (JSON)
   --trace FILE             record what host and guest exchange; 'hyperv-host trace FILE' decodes it
   --trace-channels LIST    packets of these channels only: relids, instance ids, classes (scsi), or none
@@ -85,16 +87,23 @@ export function parseMemorySize(option: string, text: string): number {
   return Number(match[1]) * (match[2]!.toLowerCase() === "m" ? 2 ** 20 : 2 ** 30);
 }
 
-/** Words after the last ones that are ours belong to the file's name, commas and all. */
-function parseDisk(text: string): DiskPlacement {
-  const match = /^(.*?)((?:,ro|,controller=[^,]*)*)$/s.exec(text)!;
+/**
+ * A disk as a command line has it: `FILE[,ro][,io=sync|async][,controller=N]`. Words after the last ones that are
+ * ours belong to the file's name, commas and all. Throws `HostOptionError`.
+ */
+export function parseDisk(text: string): DiskPlacement & { readonly source: ImageSource } {
+  const match = /^(.*?)((?:,ro|,io=[^,]*|,controller=[^,]*)*)$/s.exec(text)!;
   const [, path = "", words = ""] = match;
   if (path === "") throw new HostOptionError(`--disk ${text}: the file's name is missing`);
   const controller = /,controller=([^,]*)/.exec(words)?.[1];
   if (controller !== undefined && !/^[0-3]$/.test(controller))
     throw new HostOptionError(`--disk ${text}: controllers are 0 to ${CONTROLLERS_MAX - 1}`);
+  const io = /,io=([^,]*)/.exec(words)?.[1];
+  if (io !== undefined && io !== "sync" && io !== "async")
+    throw new HostOptionError(`--disk ${text}: io is sync or async`);
+  const readOnly = words.split(",").includes("ro");
   return {
-    source: { kind: "image", path, readOnly: words.split(",").includes("ro") },
+    source: { kind: "image", path, readOnly, ...(io !== undefined && { io }) },
     ...(controller !== undefined && { controller: Number(controller) }),
   };
 }

@@ -7,6 +7,7 @@ export {
   HostOptionError,
   hostOptions,
   hostOptionsUsage,
+  parseDisk,
   parseHostOptions,
   parseMemorySize,
   type HostOptions,

@@ -22,7 +22,7 @@ import type {
   DiskWorkerRequest,
   DiskWorkerStats,
 } from "./disk-worker.js";
-import { DiskError } from "./disk-set.js";
+import { DiskError, needsEventLoop } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";
 
@@ -109,6 +109,7 @@ export class NodeHost {
     trace?.follow(pump.timers);
     const data: DiskWorkerData = {
       memory: memory.wasm,
+      pump: needsEventLoop(controllers) ? "async" : "blocking",
       index: DISK_WORKER,
       state: state.buffer,
       controllers,
@@ -122,6 +123,8 @@ export class NodeHost {
       data,
       doorbell: new Doorbell(state.words, state.workerDoorbell(DISK_WORKER)),
       ownBell: control,
+      // What slow disks have in flight, and their last flush.
+      stopTimeoutMs: 60_000,
       ...(options.onFailure && { onError: options.onFailure }),
     });
     const plan = new FaultPlan(faults, pump.timers);

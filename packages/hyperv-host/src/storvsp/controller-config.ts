@@ -2,12 +2,31 @@ import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { AbsentLunAnswer, ScsiAddress } from "./lun-table.js";
 import type { RamDiskOptions } from "./ram-disk.js";
 
+/**
+ * How a disk's file is read and written. `sync`: one call after the other, each done when it returns, which is the
+ * fastest while the file is in the page cache or on a fast device. `async`: many calls in flight on a thread
+ * pool, so that a slow device holds up nobody but those who wait for it.
+ */
+export type DiskIo = "sync" | "async";
+
+/** A VHD or VHDX file. */
+export interface ImageSource {
+  readonly kind: "image";
+  readonly path: string;
+  readonly readOnly?: boolean;
+  /** `sync` unless told. */
+  readonly io?: DiskIo;
+}
+
+/** Memory of the host, zeroed, gone with it. */
+export interface RamSource extends RamDiskOptions {
+  readonly kind: "ram";
+  /** How long each request takes, as on a device with any number of them in flight: for benchmarks and tests. */
+  readonly latencyUs?: number;
+}
+
 /** Where the blocks of a disk are. */
-export type DiskSource =
-  /** A VHD or VHDX file. */
-  | { readonly kind: "image"; readonly path: string; readonly readOnly?: boolean }
-  /** Memory of the host, zeroed, gone with it. */
-  | ({ readonly kind: "ram" } & RamDiskOptions);
+export type DiskSource = ImageSource | RamSource;
 
 /** A disk on its controller: plain data. */
 export interface DiskConfig extends ScsiAddress {

@@ -9,10 +9,10 @@ import {
   emitReportLuns,
   emitStandardInquiry,
 } from "@hyperv-is/hv-storvsc/protocol";
-import { scatter, type DataBuffer } from "./data-buffer.js";
+import { scatter } from "./data-buffer.js";
 import { absentInquiry } from "./inquiry.js";
+import type { ScsiCommand } from "./scsi-command.js";
 import type { ScsiDisk } from "./scsi-disk.js";
-import type { ScsiResult } from "./scsi-result.js";
 
 /** LUNs of a controller: one byte on the wire, 64 on Hyper-V. */
 export const LUNS_PER_CONTROLLER = 64;
@@ -49,7 +49,7 @@ export class LunTable {
     this.#disks.set(key, disk);
   }
 
-  /** Takes a disk out; undefined if there was none. Commands that were accepted have ended already. */
+  /** Takes a disk out; undefined if there was none. Commands that it has begun still end. */
   detach({ path, target, lun }: ScsiAddress): ScsiDisk | undefined {
     const key = keyOf(path, target, lun);
     const disk = this.#disks.get(key);
@@ -63,24 +63,20 @@ export class LunTable {
       yield [{ path: key >>> 16, target: (key >>> 8) & 255, lun: key & 255 }, disk];
   }
 
-  /** Executes a command: by the disk at the address, or in its place. Parameters as `ScsiDisk.execute`. */
-  execute(
-    path: number,
-    target: number,
-    lun: number,
-    cdb: Uint8Array,
-    direction: number,
-    buffer: DataBuffer,
-    result: ScsiResult,
-  ): void {
-    const opcode = cdb[0]!;
-    if (opcode === Opcode.reportLuns) {
-      this.#reportLuns(path, target, direction, buffer, result);
+  /** Executes a command: by the disk at the address, or in its place; see `ScsiDisk.execute`. */
+  execute(path: number, target: number, lun: number, command: ScsiCommand): void {
+    if (command.cdb[0] === Opcode.reportLuns) {
+      this.#reportLuns(path, target, command);
+      command.ended();
       return;
     }
     const disk = this.#disks.get(keyOf(path, target, lun));
-    if (disk !== undefined) disk.execute(cdb, direction, buffer, result);
-    else this.#executeAbsent(lun, cdb, direction, buffer, result);
+    if (disk !== undefined) {
+      disk.execute(command);
+      return;
+    }
+    this.#executeAbsent(lun, command);
+    command.ended();
   }
 
   /** The disk at an address. */
@@ -89,13 +85,8 @@ export class LunTable {
   }
 
   /** The LUNs of the target that was asked, with or without a disk at the LUN that was asked. */
-  #reportLuns(
-    path: number,
-    target: number,
-    direction: number,
-    buffer: DataBuffer,
-    result: ScsiResult,
-  ): void {
+  #reportLuns(path: number, target: number, command: ScsiCommand): void {
+    const { direction, buffer, result } = command;
     if (buffer.lengthBytes < LunList.entries) {
       result.good(0);
       return;
@@ -115,13 +106,7 @@ export class LunTable {
     result.good(length);
   }
 
-  #executeAbsent(
-    lun: number,
-    cdb: Uint8Array,
-    direction: number,
-    buffer: DataBuffer,
-    result: ScsiResult,
-  ): void {
+  #executeAbsent(lun: number, { cdb, direction, buffer, result }: ScsiCommand): void {
     if (this.#absentLun === "windows") {
       result.failWithoutSense(SrbStatus.invalidLun, ScsiStatus.good);
       return;

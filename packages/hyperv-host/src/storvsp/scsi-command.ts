@@ -1,22 +1,48 @@
 import { CDB_BYTES, DataDirection } from "@hyperv-is/hv-storvsc/protocol";
 import { type DataBuffer, gather, noData, scatter } from "./data-buffer.js";
+import type { BackendEnded } from "./disk-backend.js";
 import { ScsiResult } from "./scsi-result.js";
 
-const initialScratchBytes = 512;
+const SCRATCH_BYTES = 512;
 
-/** The command that a disk is working on, seen by the functions that answer the rare ones. */
+/** What a disk waits for while its backend works on a command. */
+export const CommandStep = { read: 0, write: 1, flushOfWrite: 2, flush: 3 } as const;
+export type CommandStep = (typeof CommandStep)[keyof typeof CommandStep];
+
+/** A disk whose backend works on commands. */
+export interface CommandOwner {
+  /** The backend has ended the step that the command is at. */
+  proceed(command: ScsiCommand, error: unknown): void;
+}
+
+/**
+ * One command on its way through a disk. An object serves one command after the other; the caller fills in
+ * CDB, direction and buffer, and leaves all of it alone until `ended` is called.
+ */
 export class ScsiCommand {
-  /** 16 bytes, private to the host. */
-  cdb: Uint8Array = new Uint8Array(CDB_BYTES);
-  /** A `DataDirection`. */
+  /** Private to the host: the guest cannot change it any more. */
+  readonly cdb = new Uint8Array(CDB_BYTES);
+  /** A `DataDirection`; data that would move the other way is an invalid request. */
   direction: number = DataDirection.none;
   buffer: DataBuffer = noData;
-  result = new ScsiResult();
-  #scratch = new Uint8Array(initialScratchBytes);
+  readonly result = new ScsiResult();
+  /** Whose backend works on the command, at which step, with how many bytes. */
+  owner: CommandOwner | undefined;
+  step: CommandStep = CommandStep.read;
+  lengthBytes = 0;
+  /** For the backend. */
+  readonly stepEnded: BackendEnded = (error) => this.owner!.proceed(this, error);
+  #scratch: Uint8Array | undefined;
+
+  /** The command has ended: `result` says how. Called once, perhaps before `execute` returns; to be overridden. */
+  ended(): void {
+    // Whoever only looks at the result needs to hear nothing.
+  }
 
   /** Private room for an answer or a parameter list; the next call may return the same bytes. */
   scratch(lengthBytes: number): Uint8Array {
-    if (this.#scratch.byteLength < lengthBytes) this.#scratch = new Uint8Array(lengthBytes);
+    if (this.#scratch === undefined || this.#scratch.byteLength < lengthBytes)
+      this.#scratch = new Uint8Array(Math.max(lengthBytes, SCRATCH_BYTES));
     return this.#scratch;
   }
 

@@ -12,19 +12,17 @@ import {
   transferLba,
 } from "@hyperv-is/hv-storvsc/protocol";
 import { readCapacity10, serviceActionIn16 } from "./capacity.js";
-import type { DataBuffer } from "./data-buffer.js";
-import type { DiskBackend } from "./disk-backend.js";
+import type { AsyncDiskBackend, DiskBackend } from "./disk-backend.js";
 import {
   type DiskCharacteristics,
   SERIAL_NUMBER_BYTES_MAX,
   defaultCharacteristics,
 } from "./disk-characteristics.js";
 import { DiskCounters } from "./disk-counters.js";
+import { ImmediateBackend } from "./immediate-backend.js";
 import { inquiry } from "./inquiry.js";
 import { modeSelect, modeSense } from "./mode-pages.js";
-import { ScsiCommand } from "./scsi-command.js";
-import type { ScsiResult } from "./scsi-result.js";
-import { SectorTransfer } from "./sector-transfer.js";
+import { type CommandOwner, CommandStep, type ScsiCommand } from "./scsi-command.js";
 import { unmap } from "./unmap.js";
 import { writeSame } from "./write-same.js";
 
@@ -48,12 +46,11 @@ const ignoresScope: ReadonlySet<number> = new Set([
  * Nothing a guest sends makes it throw or touch memory outside the buffer's runs. REPORT LUNS and LUNs without
  * a disk are the controller's business.
  */
-export class ScsiDisk {
+export class ScsiDisk implements CommandOwner {
   readonly counters = new DiskCounters();
   readonly characteristics: DiskCharacteristics;
+  readonly #backend: AsyncDiskBackend;
   readonly #disk: DiskBackend;
-  readonly #transfer: SectorTransfer;
-  readonly #command = new ScsiCommand();
   /** Size that the guest knows about; a unit attention tells when the backend has another. */
   #knownSizeBytes: number;
   /** Sectors of `#knownSizeBytes`. */
@@ -61,37 +58,35 @@ export class ScsiDisk {
   /** Sense of the last command as in `ScsiResult.senseCode`, for REQUEST SENSE. */
   #senseCode = 0;
 
-  /** @param disk - The backend; the disk does not close it. */
-  constructor(disk: DiskBackend, characteristics: Partial<DiskCharacteristics> = {}) {
+  /** @param backend - Not closed by the disk; whoever closes it waits for its calls in flight. */
+  constructor(
+    backend: DiskBackend | AsyncDiskBackend,
+    characteristics: Partial<DiskCharacteristics> = {},
+  ) {
     this.characteristics = { ...defaultCharacteristics, ...characteristics };
     if (this.characteristics.serialNumber.byteLength > SERIAL_NUMBER_BYTES_MAX)
       throw new RangeError(`a serial number has at most ${SERIAL_NUMBER_BYTES_MAX} bytes`);
-    this.#disk = disk;
-    this.#transfer = new SectorTransfer(disk);
-    this.#knownSizeBytes = disk.sizeBytes;
-    this.#sectors = disk.sizeBytes / disk.logicalSectorBytes;
+    this.#backend = "whenIdle" in backend ? backend : new ImmediateBackend(backend);
+    this.#disk = this.#backend.disk;
+    this.#knownSizeBytes = this.#disk.sizeBytes;
+    this.#sectors = this.#disk.sizeBytes / this.#disk.logicalSectorBytes;
   }
 
   get logicalSectorBytes(): number {
     return this.#disk.logicalSectorBytes;
   }
 
-  /**
-   * Does what a CDB says and sets `result`.
-   *
-   * @param cdb - 16 bytes that the guest cannot change any more.
-   * @param direction - A `DataDirection`; data that would move the other way is an invalid request.
-   * @param buffer - Used during the call only.
-   */
-  execute(cdb: Uint8Array, direction: number, buffer: DataBuffer, result: ScsiResult): void {
-    const opcode = cdb[0]!;
+  /** Does what a command's CDB says, now or later; sets its result, and calls its `ended`. */
+  execute(command: ScsiCommand): void {
+    const opcode = command.cdb[0]!;
     if (this.#disk.sizeBytes !== this.#knownSizeBytes && opcode !== Opcode.inquiry) {
       this.#knownSizeBytes = this.#disk.sizeBytes;
       this.#sectors = this.#knownSizeBytes / this.#disk.logicalSectorBytes;
       this.#senseCode = senseOfResize;
       // REQUEST SENSE carries the news in its data, every other command fails with it.
       if (opcode !== Opcode.requestSense) {
-        result.error(SenseKey.unitAttention, AdditionalSense.capacityDataChanged);
+        command.result.error(SenseKey.unitAttention, AdditionalSense.capacityDataChanged);
+        this.#end(command);
         return;
       }
     }
@@ -100,73 +95,85 @@ export class ScsiDisk {
       case Opcode.read10:
       case Opcode.read12:
       case Opcode.read16:
-        this.#read(cdb, direction, buffer, result);
-        break;
+        this.#read(command);
+        return;
       case Opcode.write6:
       case Opcode.write10:
       case Opcode.write12:
       case Opcode.write16:
-        this.#write(cdb, direction, buffer, result);
-        break;
+        this.#write(command);
+        return;
       default:
-        this.#command.cdb = cdb;
-        this.#command.direction = direction;
-        this.#command.buffer = buffer;
-        this.#command.result = result;
-        this.#executeRare(opcode, this.#command);
+        this.#executeRare(opcode, command);
     }
-    this.#senseCode = result.senseCode;
   }
 
-  #read(cdb: Uint8Array, direction: number, buffer: DataBuffer, result: ScsiResult): void {
-    const length = this.#checkTransfer(cdb, buffer, result);
-    if (length === 0) return;
-    if (direction === DataDirection.toDevice) {
-      result.invalidRequest();
-      return;
-    }
-    const position = transferLba(cdb, 0) * this.#disk.logicalSectorBytes;
-    try {
-      this.#transfer.read(position, length, buffer);
-    } catch (error) {
-      this.counters.failCommand(result, cdb[0]!, error, AdditionalSense.unrecoveredReadError);
-      return;
-    }
-    this.counters.reads++;
-    this.counters.readBytes += length;
-    result.good(length);
-  }
-
-  #write(cdb: Uint8Array, direction: number, buffer: DataBuffer, result: ScsiResult): void {
-    const length = this.#checkTransfer(cdb, buffer, result);
-    if (length === 0) return;
-    if (this.#disk.readOnly) {
-      result.error(SenseKey.dataProtect, AdditionalSense.writeProtected);
-      return;
-    }
-    if (direction === DataDirection.fromDevice) {
-      result.invalidRequest();
-      return;
-    }
-    const position = transferLba(cdb, 0) * this.#disk.logicalSectorBytes;
-    try {
-      this.#transfer.write(position, length, buffer);
+  proceed(command: ScsiCommand, error: unknown): void {
+    const { step, result, lengthBytes } = command;
+    const opcode = command.cdb[0]!;
+    if (error !== undefined) {
+      const { unrecoveredReadError, writeFault } = AdditionalSense;
+      const sense = step === CommandStep.read ? unrecoveredReadError : writeFault;
+      this.counters.failCommand(result, opcode, error, sense);
+    } else if (step === CommandStep.read) {
+      this.counters.reads++;
+      this.counters.readBytes += lengthBytes;
+      result.good(lengthBytes);
+    } else if (step === CommandStep.flush) {
+      this.counters.flushes++;
+      result.good(0);
+    } else {
       // The 6-byte form has no flags: its byte 1 belongs to the address.
-      if (cdb[0] !== Opcode.write6 && (cdb[1]! & CdbFlag.forceUnitAccess) !== 0) {
-        this.#disk.flush();
-        this.counters.flushes++;
+      const forced = opcode !== Opcode.write6 && (command.cdb[1]! & CdbFlag.forceUnitAccess) !== 0;
+      if (step === CommandStep.write && forced) {
+        command.step = CommandStep.flushOfWrite;
+        this.#backend.flush(command.stepEnded);
+        return;
       }
-    } catch (error) {
-      this.counters.failCommand(result, cdb[0]!, error, AdditionalSense.writeFault);
+      if (forced) this.counters.flushes++;
+      this.counters.writes++;
+      this.counters.writtenBytes += lengthBytes;
+      result.good(lengthBytes);
+    }
+    this.#end(command);
+  }
+
+  #read(command: ScsiCommand): void {
+    const length = this.#checkTransfer(command);
+    if (length > 0 && command.direction === DataDirection.toDevice) command.result.invalidRequest();
+    else if (length > 0) {
+      command.owner = this;
+      command.step = CommandStep.read;
+      command.lengthBytes = length;
+      this.#backend.read(transferLba(command.cdb, 0), length, command.buffer, command.stepEnded);
       return;
     }
-    this.counters.writes++;
-    this.counters.writtenBytes += length;
-    result.good(length);
+    this.#end(command);
+  }
+
+  #write(command: ScsiCommand): void {
+    const { result } = command;
+    const length = this.#checkTransfer(command);
+    if (length > 0 && this.#disk.readOnly)
+      result.error(SenseKey.dataProtect, AdditionalSense.writeProtected);
+    else if (length > 0 && command.direction === DataDirection.fromDevice) result.invalidRequest();
+    else if (length > 0) {
+      command.owner = this;
+      command.step = CommandStep.write;
+      command.lengthBytes = length;
+      this.#backend.write(transferLba(command.cdb, 0), length, command.buffer, command.stepEnded);
+      return;
+    }
+    this.#end(command);
+  }
+
+  #end(command: ScsiCommand): void {
+    this.#senseCode = command.result.senseCode;
+    command.ended();
   }
 
   /** Bytes of a READ or WRITE, or 0 with `result` set when it may not be done. */
-  #checkTransfer(cdb: Uint8Array, buffer: DataBuffer, result: ScsiResult): number {
+  #checkTransfer({ cdb, buffer, result }: ScsiCommand): number {
     if (hasRelativeAddress(cdb)) {
       result.invalidRequest();
       return 0;
@@ -187,6 +194,37 @@ export class ScsiDisk {
   }
 
   #executeRare(opcode: number, command: ScsiCommand): void {
+    const { characteristics, counters } = this;
+    const disk = this.#disk;
+    switch (opcode) {
+      case Opcode.synchronizeCache10:
+      case Opcode.synchronizeCache16:
+        this.#flush(command);
+        return;
+      case Opcode.startStopUnit:
+        this.#startStop(command);
+        return;
+      case Opcode.unmap:
+        this.#backend.whenIdle(() => {
+          unmap(command, disk, characteristics, this.#sectors, counters);
+          this.#end(command);
+        });
+        return;
+      case Opcode.writeSame10:
+      case Opcode.writeSame16:
+        this.#backend.whenIdle(() => {
+          writeSame(command, disk, characteristics, this.#sectors, counters);
+          this.#end(command);
+        });
+        return;
+      default:
+        this.#answer(opcode, command);
+        this.#end(command);
+    }
+  }
+
+  /** Commands that need no block of the disk. */
+  #answer(opcode: number, command: ScsiCommand): void {
     const { characteristics } = this;
     const disk = this.#disk;
     switch (opcode) {
@@ -217,17 +255,6 @@ export class ScsiDisk {
       case Opcode.serviceActionIn16:
         serviceActionIn16(command, disk, characteristics, this.#sectors);
         return;
-      case Opcode.synchronizeCache10:
-      case Opcode.synchronizeCache16:
-        this.#flush(command);
-        return;
-      case Opcode.unmap:
-        unmap(command, disk, characteristics, this.#sectors, this.counters);
-        return;
-      case Opcode.writeSame10:
-      case Opcode.writeSame16:
-        writeSame(command, disk, characteristics, this.#sectors, this.counters);
-        return;
       case Opcode.verify10:
       case Opcode.verify12:
       case Opcode.verify16:
@@ -235,9 +262,6 @@ export class ScsiDisk {
       case Opcode.writeAndVerify12:
       case Opcode.writeAndVerify16:
         this.#verify(command);
-        return;
-      case Opcode.startStopUnit:
-        this.#startStop(command);
         return;
       case Opcode.sendDiagnostic:
         // Only the default self-test, which a virtual disk always passes.
@@ -265,15 +289,10 @@ export class ScsiDisk {
   }
 
   /** The whole disk, whatever range the CDB names. */
-  #flush({ cdb, result }: ScsiCommand): void {
-    try {
-      this.#disk.flush();
-    } catch (error) {
-      this.counters.failCommand(result, cdb[0]!, error, AdditionalSense.writeFault);
-      return;
-    }
-    this.counters.flushes++;
-    result.good(0);
+  #flush(command: ScsiCommand): void {
+    command.owner = this;
+    command.step = CommandStep.flush;
+    this.#backend.flush(command.stepEnded);
   }
 
   /** Only the range is checked: the reference host does not compare, and its WRITE AND VERIFY does not write. */
@@ -287,7 +306,11 @@ export class ScsiDisk {
     const { cdb, result } = command;
     if ((cdb[1]! & CdbFlag.immediate) !== 0) result.invalidRequest();
     else if ((cdb[4]! & CdbFlag.start) !== 0) result.good(0);
-    else this.#flush(command);
+    else {
+      this.#flush(command);
+      return;
+    }
+    this.#end(command);
   }
 }
 

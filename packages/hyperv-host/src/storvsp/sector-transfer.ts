@@ -20,43 +20,66 @@ export class SectorTransfer {
   }
 
   /** From the disk to the start of the buffer. Whole sectors, not more than the buffer holds. */
-  read(position: number, lengthBytes: number, buffer: DataBuffer): void {
+  read(sector: number, lengthBytes: number, buffer: DataBuffer): void {
+    // The usual case.
+    if (buffer.runLength(0) >= lengthBytes) {
+      this.#readDisk(sector, buffer.bytes, buffer.runAddress(0), lengthBytes);
+      return;
+    }
     this.#run = 0;
     this.#runOffset = 0;
-    const end = position + lengthBytes;
-    for (let at = position; at < end;) {
-      const direct = this.#directBytes(buffer, end - at);
+    for (let done = 0; done < lengthBytes;) {
+      const at = sector + done / this.#sectorBytes;
+      const direct = this.#directBytes(buffer, lengthBytes - done);
       if (direct > 0) {
         const address = buffer.runAddress(this.#run) + this.#runOffset;
-        this.#disk.read(at, buffer.bytes, address, direct);
+        this.#readDisk(at, buffer.bytes, address, direct);
         this.#advance(buffer, direct);
-        at += direct;
+        done += direct;
       } else {
-        this.#disk.read(at, this.#sector, 0, this.#sectorBytes);
+        this.#readDisk(at, this.#sector, 0, this.#sectorBytes);
         this.#spread(buffer);
-        at += this.#sectorBytes;
+        done += this.#sectorBytes;
       }
     }
   }
 
   /** From the start of the buffer to the disk. Whole sectors, not more than the buffer holds. */
-  write(position: number, lengthBytes: number, buffer: DataBuffer): void {
+  write(sector: number, lengthBytes: number, buffer: DataBuffer): void {
+    if (buffer.runLength(0) >= lengthBytes) {
+      this.#writeDisk(sector, buffer.bytes, buffer.runAddress(0), lengthBytes);
+      return;
+    }
     this.#run = 0;
     this.#runOffset = 0;
-    const end = position + lengthBytes;
-    for (let at = position; at < end;) {
-      const direct = this.#directBytes(buffer, end - at);
+    for (let done = 0; done < lengthBytes;) {
+      const at = sector + done / this.#sectorBytes;
+      const direct = this.#directBytes(buffer, lengthBytes - done);
       if (direct > 0) {
         const address = buffer.runAddress(this.#run) + this.#runOffset;
-        this.#disk.write(at, buffer.bytes, address, direct);
+        this.#writeDisk(at, buffer.bytes, address, direct);
         this.#advance(buffer, direct);
-        at += direct;
+        done += direct;
       } else {
         this.#collect(buffer);
-        this.#disk.write(at, this.#sector, 0, this.#sectorBytes);
-        at += this.#sectorBytes;
+        this.#writeDisk(at, this.#sector, 0, this.#sectorBytes);
+        done += this.#sectorBytes;
       }
     }
+  }
+
+  #readDisk(sector: number, target: Uint8Array, targetOffset: number, lengthBytes: number): void {
+    const disk = this.#disk;
+    if (disk.readSectors === undefined)
+      disk.read(sector * this.#sectorBytes, target, targetOffset, lengthBytes);
+    else disk.readSectors(sector, target, targetOffset, lengthBytes);
+  }
+
+  #writeDisk(sector: number, source: Uint8Array, sourceOffset: number, lengthBytes: number): void {
+    const disk = this.#disk;
+    if (disk.writeSectors === undefined)
+      disk.write(sector * this.#sectorBytes, source, sourceOffset, lengthBytes);
+    else disk.writeSectors(sector, source, sourceOffset, lengthBytes);
   }
 
   /** Bytes in whole sectors that the current run still holds. */

@@ -1,5 +1,4 @@
 import {
-  GpaRanges,
   GpaRangesResult,
   type Channel,
   type IncomingRing,
@@ -10,10 +9,7 @@ import {
   CDB_BYTES,
   DataDirection,
   NtStatus,
-  Opcode,
   SENSE_AREA_BYTES,
-  ServiceAction,
-  SERVICE_ACTION_MASK,
   SrbPacket,
   SubChannelsPacket,
   UNSOLICITED_TRANSACTION_ID,
@@ -28,15 +24,15 @@ import {
   transferLba,
   PropertiesFlag,
 } from "@hyperv-is/hv-storvsc/protocol";
-import type { FaultAt, FaultContext, FaultOperation } from "../faults.js";
+import type { FaultAt, FaultContext } from "../faults.js";
 import type { HostChannelHandler, ServiceContext } from "../host-service.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { CompletionQueue } from "./completion-queue.js";
 import { stepInitialization, type InitializationInput } from "./initialization.js";
-import { ScsiResult } from "./scsi-result.js";
 import type { StorvspController, StorvspState } from "./storvsp-controller.js";
+import { StorvspRequest } from "./storvsp-request.js";
 
-/** Requests of a channel that are taken before the first of them is answered; then the ring is left alone. */
+/** Packets of a channel that are taken before the first of them is answered; then the ring is left alone. */
 const REQUESTS_MAX = 256;
 
 /**
@@ -50,27 +46,33 @@ const SPACE_RETRY_MS = 2;
 
 /**
  * One channel of a storage controller: takes vstor packets, answers each as OpenVMM's storvsp does, and
- * records what a guest must not send. A completion is as long as its request.
+ * records what a guest must not send. A completion is as long as its request, and comes when the disk has done
+ * it: at once, or later and in any order.
  */
 export class StorvspChannel implements HostChannelHandler {
   readonly #controller: StorvspController;
   readonly #context: ServiceContext;
   readonly #closed: () => void;
   readonly #isPrimary: boolean;
-  readonly #ranges: GpaRanges;
-  readonly #result = new ScsiResult();
   readonly #queue = new CompletionQueue(REQUESTS_MAX);
   /** The packet that is being handled, and then its answer; private to the host. */
   readonly #packet = new Uint8Array(VSTOR_PACKET_BYTES);
   readonly #words = new Int32Array(this.#packet.buffer);
   readonly #view = new DataView(this.#packet.buffer);
-  readonly #cdb = new Uint8Array(CDB_BYTES);
   readonly #fault: FaultContext;
   readonly #late = new Set<Timer>();
+  /** Requests that are at rest. */
+  readonly #idle: StorvspRequest[] = [];
+  /** Requests that are not answered, and those of them that a disk is working on. */
+  #inFlight = 0;
+  #executing = 0;
+  readonly #released: (() => void)[] = [];
   #channel: Channel | undefined;
   #packetBytes = 0;
-  /** Packets that were handled since the last publication. */
+  /** Answers since the last publication. */
   #unpublished = 0;
+  /** The channel will be polled, and so drained and published, without anybody asking for it. */
+  #isPolled = false;
   #spaceTimer: Timer | undefined;
 
   constructor(
@@ -83,7 +85,6 @@ export class StorvspChannel implements HostChannelHandler {
     this.#context = context;
     this.#closed = closed;
     this.#isPrimary = opening.subChannelIndex === 0;
-    this.#ranges = new GpaRanges(context.memory);
     this.#fault = { classId: opening.classId, instanceId: opening.instanceId };
   }
 
@@ -109,19 +110,21 @@ export class StorvspChannel implements HostChannelHandler {
       return;
     }
     this.#packetBytes = bytes < VSTOR_PACKET_BYTES ? bytes : VSTOR_PACKET_BYTES;
+    const words = this.#packetBytes >>> 2;
     // What an earlier, longer packet left must not be taken for a part of this one.
-    this.#words.fill(0);
-    incoming.readWords(incoming.headerBytes, this.#words, 0, this.#packetBytes >>> 2);
+    if (words < this.#words.length) this.#words.fill(0, words);
+    incoming.readWords(incoming.headerBytes, this.#words, 0, words);
+    this.#isPolled = true;
     const operation = this.#view.getUint32(VstorPacket.operation, true);
     if (operation === VstorOperation.executeSrb) this.#executeSrb(channel);
     else this.#control(channel, operation);
-    if (this.#queue.isFull) channel.pause();
-    if (++this.#unpublished >= ANSWERS_PER_PUBLICATION) this.#publish(channel);
+    if (this.#isFull()) channel.pause();
   }
 
   batchEnd(channel: Channel): void {
     if (this.#isPrimary && this.#controller.takeBusChange()) this.#sendBusChange(channel);
     this.#drain(channel);
+    this.#isPolled = false;
   }
 
   spaceArrived(channel: Channel): void {
@@ -137,13 +140,13 @@ export class StorvspChannel implements HostChannelHandler {
   }
 
   release(done: () => void): void {
-    // Data moves only while a packet is handled, so nothing of the guest's is in use any more.
-    done();
+    // The disks move data of what they have begun, whatever the channel does.
+    if (this.#executing === 0) done();
+    else this.#released.push(done);
   }
 
   save(): { readonly data: StorvspState | undefined } | undefined {
-    const isBusy = this.#queue.waiting > 0 || this.#late.size > 0 || this.#unpublished > 0;
-    if (isBusy) return undefined;
+    if (this.#queue.waiting > 0 || this.#inFlight > 0 || this.#unpublished > 0) return undefined;
     return { data: this.#isPrimary ? this.#controller.save() : undefined };
   }
 
@@ -168,7 +171,7 @@ export class StorvspChannel implements HostChannelHandler {
     if (!this.#queue.drain(channel) && !channel.isClosed()) {
       if (channel.waitForSpace(this.#queue.neededBytes)) this.#context.schedule();
       else this.#lookAgainLater();
-    } else if (!this.#queue.isFull && this.#controller.initialization.name === "ready") {
+    } else if (!this.#isFull() && this.#controller.initialization.name === "ready") {
       channel.resume();
     }
     this.#publish(channel);
@@ -177,6 +180,11 @@ export class StorvspChannel implements HostChannelHandler {
   #publish(channel: Channel): void {
     this.#unpublished = 0;
     channel.flush();
+  }
+
+  /** True if no more packets may be taken. */
+  #isFull(): boolean {
+    return this.#inFlight + this.#queue.waiting >= REQUESTS_MAX;
   }
 
   #lookAgainLater(): void {
@@ -254,10 +262,21 @@ export class StorvspChannel implements HostChannelHandler {
 
   /** Answers a control operation with the packet as it is, but for the header. */
   #answer(channel: Channel, status: NtStatus): void {
-    const { idLow, idHigh } = channel.incoming;
     this.#putHeader(VstorOperation.completeIo, status);
-    const bytes = this.#packetBytes;
-    this.#queue.put(channel, PacketType.completion, idLow, idHigh, this.#words, bytes);
+    const { idLow, idHigh } = channel.incoming;
+    this.#put(channel, PacketType.completion, idLow, idHigh, this.#packetBytes);
+  }
+
+  /** Sends the packet, or has it wait for room. */
+  #put(
+    channel: Channel,
+    type: PacketType,
+    idLow: number,
+    idHigh: number,
+    lengthBytes: number,
+  ): void {
+    this.#queue.put(channel, type, idLow, idHigh, this.#words, lengthBytes);
+    if (++this.#unpublished >= ANSWERS_PER_PUBLICATION) this.#publish(channel);
   }
 
   #executeSrb(channel: Channel): void {
@@ -272,135 +291,116 @@ export class StorvspChannel implements HostChannelHandler {
       return;
     }
     this.#controller.counters.requests++;
+    const request = this.#idle.pop() ?? this.#newRequest();
+    request.load(incoming, this.#packet, this.#words, this.#packetBytes);
     const length = this.#view.getUint32(SrbPacket.dataTransferLength, true);
-    const ranges = this.#loadRanges(incoming, length);
+    const ranges = loadRanges(request, incoming, length);
     if (ranges === GpaRangesResult.Corrupt) {
       if (channel.isClosed()) return;
       this.#stop(channel, "storvsp-ranges", `ranges that do not hold ${length} bytes`);
       return;
     }
-    const fault = this.#requestFault();
+    this.#inFlight++;
+    const fault = this.#requestFault(request);
     if (ranges === GpaRangesResult.OutsideMemory) {
       this.#violation("storvsp-range-outside-memory", "a page number that is not guest memory");
-      this.#result.invalidRequest();
+      request.result.invalidRequest();
+      this.#complete(request);
     } else if (fault?.kind === "check-condition") {
       const additional = (fault.additionalCode << 8) | fault.additionalQualifier;
-      this.#result.error(fault.senseKey, additional);
-    } else this.#execute(fault?.kind === "short-transfer" ? fault.bytes : Infinity);
-    this.#complete(channel);
-  }
-
-  /** Reads where the data goes; a request has no range or one, and that holds all of it. */
-  #loadRanges(incoming: IncomingRing, length: number): GpaRangesResult {
-    if (incoming.type === PacketType.inBand) {
-      this.#ranges.clear();
-      return length === 0 ? GpaRangesResult.Ok : GpaRangesResult.Corrupt;
-    }
-    const outcome = this.#ranges.load(incoming);
-    if (outcome === GpaRangesResult.Corrupt || this.#ranges.count !== 1)
-      return GpaRangesResult.Corrupt;
-    if (outcome === GpaRangesResult.OutsideMemory) return outcome;
-    if (this.#ranges.lengthBytes < length) return GpaRangesResult.Corrupt;
-    this.#ranges.truncate(length);
-    return GpaRangesResult.Ok;
+      request.result.error(fault.senseKey, additional);
+      this.#complete(request);
+    } else this.#execute(request, fault?.kind === "short-transfer" ? fault.bytes : Infinity);
   }
 
   /** Lets the disk at the address work. @param mostBytes - a fault's limit. */
-  #execute(mostBytes: number): void {
-    const packet = this.#packet;
-    const cdb = this.#cdb;
-    for (let at = 0; at < CDB_BYTES; at++) cdb[at] = packet[SrbPacket.cdb + at]!;
-    const path = packet[SrbPacket.pathId]!;
-    const target = packet[SrbPacket.targetId]!;
-    const lun = packet[SrbPacket.lun]!;
+  #execute(request: StorvspRequest, mostBytes: number): void {
     const { luns } = this.#controller;
-    const ranges = this.#ranges;
-    // OpenVMM takes every direction but "to the device" for device to memory.
-    const direction =
-      packet[SrbPacket.dataIn] === DataDirection.toDevice && ranges.lengthBytes > 0
-        ? DataDirection.toDevice
-        : DataDirection.fromDevice;
-    if (mostBytes < ranges.lengthBytes && isTransfer(cdb[0]!)) {
-      const sector = luns.find(path, target, lun)?.logicalSectorBytes ?? mostBytes + 1;
+    const { pathId, targetId, lun, ranges } = request;
+    // Without data there is no direction.
+    if (ranges.lengthBytes === 0) request.direction = DataDirection.fromDevice;
+    this.#executing++;
+    if (mostBytes < ranges.lengthBytes && isTransfer(request)) {
+      const sector = luns.find(pathId, targetId, lun)?.logicalSectorBytes ?? mostBytes + 1;
       const blocks = Math.floor(mostBytes / sector);
       if (blocks === 0) {
-        this.#result.good(0);
+        request.result.good(0);
+        request.ended();
         return;
       }
-      ranges.truncate(blocks * sector);
-      const write = direction === DataDirection.toDevice;
-      // A read of 6 bytes that is cut short stays one of 6 bytes.
-      emitTransferCdb(cdb, 0, write, transferLba(cdb, 0), blocks, cdb[0]! < 0x20 ? 6 : 10);
+      shorten(request, blocks, sector);
     }
-    luns.execute(path, target, lun, cdb, direction, ranges, this.#result);
-    if (this.#result.dataTransferLength > mostBytes) this.#result.dataTransferLength = mostBytes;
-    if (direction === DataDirection.fromDevice) this.#tellOfData();
+    request.mostBytes = mostBytes;
+    luns.execute(pathId, targetId, lun, request);
+  }
+
+  #newRequest(): StorvspRequest {
+    return new StorvspRequest(this.#context.memory, (request) => {
+      this.#executing--;
+      if (request.direction === DataDirection.fromDevice) this.#tellOfData(request);
+      if (request.result.dataTransferLength > request.mostBytes)
+        request.result.dataTransferLength = request.mostBytes;
+      this.#complete(request);
+      if (this.#executing === 0 && this.#released.length > 0)
+        for (const done of this.#released.splice(0)) done();
+    });
   }
 
   /** Says where the result of a command was put; after an error perhaps more than that was touched. */
-  #tellOfData(): void {
+  #tellOfData({ ranges }: StorvspRequest): void {
     const { dataWritten } = this.#context;
     if (dataWritten === undefined) return;
-    const ranges = this.#ranges;
     for (let run = 0; run < ranges.runs; run++)
       dataWritten(ranges.runAddress(run), ranges.runLength(run));
   }
 
-  /** Turns the packet into the completion of the request in it, and sends it, as the fault plan lets it. */
-  #complete(channel: Channel): void {
-    const { idLow, idHigh } = channel.incoming;
-    const result = this.#result;
-    const fault = this.#completionFault();
-    const words = this.#words;
-    words.fill(0);
+  /** A request has its result: sends the completion as the fault plan lets it. */
+  #complete(request: StorvspRequest): void {
+    const fault = this.#completionFault(request);
+    if (fault?.kind === "late-completion") {
+      const timer = this.#context.timers.after(fault.delayMs, () => {
+        this.#late.delete(timer);
+        this.#sendCompletions(request, 1);
+      });
+      this.#late.add(timer);
+    } else if (fault?.kind === "lost-completion") this.#sendCompletions(request, 0);
+    else this.#sendCompletions(request, fault?.kind === "duplicate-completion" ? 2 : 1);
+  }
+
+  /** Ends a request. @param count - of its completions, as far as there is room for more than one. */
+  #sendCompletions(request: StorvspRequest, count: number): void {
+    const channel = this.#channel!;
+    this.#inFlight--;
+    this.#idle.push(request);
+    if (channel.isClosed()) return;
+    const { idLow, idHigh, packetBytes, result } = request;
     this.#putHeader(VstorOperation.completeIo, ntStatusOfSrb(result.srbStatus));
     const view = this.#view;
-    const bytes = this.#packetBytes;
-    view.setUint16(SrbPacket.length, bytes - VstorPacket.HEADER_SIZE, true);
+    const words = this.#words;
+    // By hand: there are few of them, and a call costs more.
+    for (let word = VstorPacket.HEADER_SIZE >>> 2; word < words.length; word++) words[word] = 0;
+    view.setUint16(SrbPacket.length, packetBytes - VstorPacket.HEADER_SIZE, true);
     view.setUint8(SrbPacket.srbStatus, result.srbStatus);
     view.setUint8(SrbPacket.scsiStatus, result.scsiStatus);
     view.setUint8(SrbPacket.cdbLength, CDB_BYTES);
     view.setUint8(SrbPacket.senseInfoLength, SENSE_AREA_BYTES);
     view.setUint32(SrbPacket.dataTransferLength, result.dataTransferLength, true);
     if (result.senseCode !== 0) this.#packet.set(result.sense, SrbPacket.sense);
-    if (fault?.kind === "lost-completion") return;
-    if (fault?.kind === "late-completion") {
-      this.#completeLater(channel, idLow, idHigh, words.slice(), bytes, fault.delayMs);
-      return;
-    }
-    this.#queue.put(channel, PacketType.completion, idLow, idHigh, words, bytes);
-    if (fault?.kind === "duplicate-completion" && !this.#queue.isFull)
-      this.#queue.put(channel, PacketType.completion, idLow, idHigh, words, bytes);
+    for (let sent = 0; sent < count && (sent === 0 || !this.#isFull()); sent++)
+      this.#put(channel, PacketType.completion, idLow, idHigh, packetBytes);
     if (this.#queue.waiting > 0) this.#controller.counters.completionsDelayed++;
-  }
-
-  #completeLater(
-    channel: Channel,
-    idLow: number,
-    idHigh: number,
-    words: Int32Array,
-    bytes: number,
-    delayMs: number,
-  ): void {
-    const timer = this.#context.timers.after(delayMs, () => {
-      this.#late.delete(timer);
-      if (this.#queue.isFull) {
-        this.#completeLater(channel, idLow, idHigh, words, bytes, SPACE_RETRY_MS);
-      } else {
-        this.#queue.put(channel, PacketType.completion, idLow, idHigh, words, bytes);
-        this.#context.schedule();
-      }
-    });
-    this.#late.add(timer);
+    if (this.#isPolled) return;
+    this.#isPolled = true;
+    this.#context.schedule();
   }
 
   #sendBusChange(channel: Channel): void {
     const bytes = this.#controller.version?.packetBytes ?? VSTOR_PACKET_BYTES;
-    if (this.#queue.isFull) return;
+    if (this.#isFull()) return;
     this.#words.fill(0);
     this.#putHeader(VstorOperation.enumerateBus, NtStatus.success);
     const id = UNSOLICITED_TRANSACTION_ID;
-    this.#queue.put(channel, PacketType.inBand, id, id, this.#words, bytes);
+    this.#put(channel, PacketType.inBand, id, id, bytes);
   }
 
   #putHeader(operation: VstorOperation, status: NtStatus): void {
@@ -409,38 +409,29 @@ export class StorvspChannel implements HostChannelHandler {
     this.#view.setUint32(VstorPacket.status, status, true);
   }
 
-  #requestFault(): FaultAt<"device.request"> | undefined {
+  #requestFault(request: StorvspRequest): FaultAt<"device.request"> | undefined {
     const { faults } = this.#context;
     if (!faults.isArmed("device.request")) return undefined;
-    const fault = faults.at("device.request", this.#faultContext());
+    const fault = faults.at("device.request", this.#faultContext(request));
     if (fault === undefined) return undefined;
     this.#controller.counters.faults++;
     if (fault.kind === "rescind") this.#context.rescind(fault.reofferAfterMs);
     return fault;
   }
 
-  #completionFault(): FaultAt<"device.complete"> | undefined {
+  #completionFault(request: StorvspRequest): FaultAt<"device.complete"> | undefined {
     const { faults } = this.#context;
     if (!faults.isArmed("device.complete")) return undefined;
-    const fault = faults.at("device.complete", this.#faultContext());
+    const fault = faults.at("device.complete", this.#faultContext(request));
     if (fault !== undefined) this.#controller.counters.faults++;
     return fault;
   }
 
-  /** The request in the packet, as fault plans select it. */
-  #faultContext(): FaultContext {
-    this.#fault.lun = this.#packet[SrbPacket.lun]!;
-    this.#fault.operation = this.#operation();
+  /** A request, as fault plans select it. */
+  #faultContext({ lun, operation }: StorvspRequest): FaultContext {
+    this.#fault.lun = lun;
+    this.#fault.operation = operation;
     return this.#fault;
-  }
-
-  /** What the request in the packet does, in the words of fault plans. */
-  #operation(): FaultOperation {
-    const opcode = this.#packet[SrbPacket.cdb]!;
-    const action = this.#packet[SrbPacket.cdb + 1]! & SERVICE_ACTION_MASK;
-    if (opcode === Opcode.serviceActionIn16 && action === ServiceAction.readCapacity16)
-      return "read-capacity";
-    return operationOf.get(opcode) ?? "other";
   }
 
   #violation(rule: string, detail: string): void {
@@ -453,27 +444,32 @@ export class StorvspChannel implements HostChannelHandler {
   }
 }
 
-const operationOf: ReadonlyMap<number, FaultOperation> = new Map<number, FaultOperation>([
-  [Opcode.read6, "read"],
-  [Opcode.read10, "read"],
-  [Opcode.read12, "read"],
-  [Opcode.read16, "read"],
-  [Opcode.write6, "write"],
-  [Opcode.write10, "write"],
-  [Opcode.write12, "write"],
-  [Opcode.write16, "write"],
-  [Opcode.synchronizeCache10, "flush"],
-  [Opcode.synchronizeCache16, "flush"],
-  [Opcode.unmap, "unmap"],
-  [Opcode.inquiry, "inquiry"],
-  [Opcode.readCapacity10, "read-capacity"],
-  [Opcode.testUnitReady, "test-unit-ready"],
-  [Opcode.modeSense6, "mode-sense"],
-  [Opcode.modeSense10, "mode-sense"],
-  [Opcode.reportLuns, "report-luns"],
-]);
+/** Reads where the data of a request is; it has no range or one, and that holds all of it. */
+function loadRanges(
+  { ranges }: StorvspRequest,
+  incoming: IncomingRing,
+  length: number,
+): GpaRangesResult {
+  if (incoming.type === PacketType.inBand) {
+    ranges.clear();
+    return length === 0 ? GpaRangesResult.Ok : GpaRangesResult.Corrupt;
+  }
+  const outcome = ranges.load(incoming);
+  if (outcome === GpaRangesResult.Corrupt || ranges.count !== 1) return GpaRangesResult.Corrupt;
+  if (outcome === GpaRangesResult.OutsideMemory) return outcome;
+  if (ranges.lengthBytes < length) return GpaRangesResult.Corrupt;
+  ranges.truncate(length);
+  return GpaRangesResult.Ok;
+}
 
-function isTransfer(opcode: number): boolean {
-  const operation = operationOf.get(opcode);
+function isTransfer({ operation }: StorvspRequest): boolean {
   return operation === "read" || operation === "write";
+}
+
+/** Makes a READ or WRITE one of fewer blocks. */
+function shorten({ cdb, direction, ranges }: StorvspRequest, blocks: number, sector: number): void {
+  ranges.truncate(blocks * sector);
+  const write = direction === DataDirection.toDevice;
+  // A read of 6 bytes that is cut short stays one of 6 bytes.
+  emitTransferCdb(cdb, 0, write, transferLba(cdb, 0), blocks, cdb[0]! < 0x20 ? 6 : 10);
 }

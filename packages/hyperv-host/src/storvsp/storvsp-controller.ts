@@ -76,7 +76,7 @@ export class StorvspController implements HostService {
     this.#changed();
   }
 
-  /** Takes a disk away; accepted commands have ended, later ones find no LUN. */
+  /** Takes a disk away; commands that it has begun still end, later ones find no LUN. */
   detach(address: ScsiAddress): ScsiDisk | undefined {
     const disk = this.luns.detach(address);
     if (disk !== undefined) this.#changed();

@@ -131,7 +131,7 @@ export class PcMachine implements AsyncDisposable {
       if (snapshot !== undefined && saved === undefined) await machine.#keep(snapshot);
       return machine;
     } catch (error) {
-      if (machine === undefined) closeParts(parts);
+      if (machine === undefined) await closeParts(parts);
       else await machine.stop().catch(() => undefined);
       throw error;
     }
@@ -329,7 +329,7 @@ export class PcMachine implements AsyncDisposable {
     await this.#emulator.destroy();
     this.#flushSerial();
     try {
-      closeAll([disks, cdrom, bootDisk, this.#trace]);
+      await closeAll([disks, cdrom, bootDisk, this.#trace]);
     } catch (error) {
       errors.push(error);
     }

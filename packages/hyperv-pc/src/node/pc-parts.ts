@@ -79,17 +79,22 @@ export interface PcParts {
   readonly bootDisk: Drive | undefined;
 }
 
-/** Closes everything that a machine has open; throws the first error after all were tried. */
-export function closeParts({ disks, cdrom, bootDisk }: PcParts): void {
-  closeAll([disks, cdrom, bootDisk]);
+/** Closes everything that a machine has open; rejects with the first error after all were tried. */
+export function closeParts({ disks, cdrom, bootDisk }: PcParts): Promise<void> {
+  return closeAll([disks, cdrom, bootDisk]);
 }
 
-/** Closes what is there; throws the first error after all were tried. */
-export function closeAll(parts: readonly ({ close(): void } | undefined)[]): void {
+/** Something of a machine that is open. */
+interface Closable {
+  close(): void | Promise<void>;
+}
+
+/** Closes what is there; rejects with the first error after all were tried. */
+export async function closeAll(parts: readonly (Closable | undefined)[]): Promise<void> {
   const errors: unknown[] = [];
   for (const part of parts) {
     try {
-      part?.close();
+      await part?.close();
     } catch (error) {
       errors.push(error);
     }
@@ -105,8 +110,8 @@ export async function openParts(options: PcOptions): Promise<PcParts> {
   const memoryBytes = memoryOf(options);
   const linux = await readLinux(options, memoryBytes);
   const [firmware, module] = await Promise.all([readFirmware(options.bios), emulatorModule()]);
-  const opened: { close(): void }[] = [];
-  const open = <Medium extends { close(): void }>(medium: Medium): Medium => {
+  const opened: Closable[] = [];
+  const open = <Medium extends Closable>(medium: Medium): Medium => {
     opened.push(medium);
     return medium;
   };
@@ -124,7 +129,7 @@ export async function openParts(options: PcOptions): Promise<PcParts> {
       bootDisk: bootDisk === undefined ? undefined : open(await Drive.disk(bootDisk)),
     };
   } catch (error) {
-    closeAll(opened);
+    await closeAll(opened);
     throw error;
   }
 }

@@ -86,6 +86,19 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** A number without a peer. @param runs - that it is the median or the least of. */
+export function cost(name: string, value: number, unit: string, runs = 1): BenchmarkResult {
+  return {
+    name,
+    value: significant(value),
+    unit,
+    peer: null,
+    peerValue: null,
+    ratio: null,
+    runs,
+  };
+}
+
 /** Four digits: no measurement here is good for more. */
 export function significant(value: number): number {
   return Number(value.toPrecision(4));

@@ -11,6 +11,7 @@ import { ProcessorTime } from "./processor-time.js";
 import { parseReport, report, type BenchmarkReport } from "./report.js";
 import { formatChanges, formatChart, formatTable } from "./report-text.js";
 import { idle } from "./idle/idle-benchmark.js";
+import { nbd } from "./nbd/nbd-benchmark.js";
 import { realGuest } from "./real-guest/real-guest-benchmark.js";
 import { ring } from "./ring/ring-benchmark.js";
 import { storage } from "./storage/storage-benchmark.js";
@@ -18,6 +19,7 @@ import { storage } from "./storage/storage-benchmark.js";
 const benchmarks: ReadonlyMap<string, Benchmark> = new Map([
   ["ring", ring],
   ["storage", storage],
+  ["nbd", nbd],
   ["real-guest", realGuest],
   ["idle", idle],
 ]);

@@ -1,3 +1,4 @@
+import type { DiskSource } from "@hyperv-is/hyperv-host";
 import { NodeHost } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
@@ -20,7 +21,7 @@ type Answer = { readonly reply: GuestReply } | { readonly error: Error };
  * The machine of the storage benchmark: the emulated host with one disk on its worker, and a guest that is nothing
  * but bus, disk driver and load, on one virtual processor.
  */
-export class BenchMachine {
+export class BenchMachine implements AsyncDisposable {
   /** Logical blocks of the disk, and their size. */
   readonly blocks: number;
   readonly blockBytes: number;
@@ -34,10 +35,11 @@ export class BenchMachine {
     this.blockBytes = disk.blockBytes;
   }
 
-  /** Boots with an image as the only disk, read-only. Rejects when it cannot be opened, or the guest fails. */
-  static async boot(imagePath: string): Promise<BenchMachine> {
+  /**
+   * Boots with one disk. Rejects when it cannot be opened, or the guest fails.
+   */
+  static async boot(source: DiskSource): Promise<BenchMachine> {
     const memory = createGuestMemory(MEMORY_BYTES);
-    const source = { kind: "image", path: imagePath, readOnly: true } as const;
     const host = await NodeHost.start({
       memory,
       vps: 1,
@@ -73,6 +75,12 @@ export class BenchMachine {
     await this.#host.stop();
     if (violation !== undefined)
       throw new Error(`the guest broke the rule ${violation.rule}: ${violation.detail}`);
+  }
+
+  /** Ends it, wherever it is: nothing of it is left that would keep the process alive. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#guest.stop();
+    await this.#host.stop();
   }
 }
 

@@ -14,9 +14,7 @@ export async function makeSampleImage(
   sizeBytes: number,
   progress: (doneBytes: number) => void,
 ): Promise<string> {
-  const directory = mkdtempSync(join(tmpdir(), "hyperv-is-bench-"));
-  process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
-  const path = join(directory, "sample.vhdx");
+  const path = temporaryFile("sample.vhdx");
   const disk = await createImageFile(path, { format: "vhdx-dynamic", sizeBytes });
   try {
     // Every word says where it lies, so that data from elsewhere shows in a sum.
@@ -32,4 +30,20 @@ export async function makeSampleImage(
     disk.close();
   }
   return path;
+}
+
+/**
+ * Makes a fixed VHDX without data, which takes no room, as above.
+ * @param sizeBytes - A multiple of 1 MiB.
+ */
+export async function makeSparseImage(sizeBytes: number): Promise<string> {
+  const path = temporaryFile("sparse.vhdx");
+  (await createImageFile(path, { format: "vhdx-fixed", sizeBytes })).close();
+  return path;
+}
+
+function temporaryFile(name: string): string {
+  const directory = mkdtempSync(join(tmpdir(), "hyperv-is-bench-"));
+  process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
+  return join(directory, name);
 }

@@ -1,22 +1,37 @@
 import { closeSync, openSync, readSync } from "node:fs";
+import type { ImageSource } from "@hyperv-is/hyperv-host";
 import { ImageError } from "@hyperv-is/vhd";
 import { openImageFile } from "@hyperv-is/vhd/node";
-import { BenchmarkError, wholeNumber, type Benchmark, type OptionValues } from "../benchmark.js";
-import { compare, significant, type MeasuringOptions } from "../comparison.js";
+import {
+  BenchmarkError,
+  UsageError,
+  wholeNumber,
+  type Benchmark,
+  type OptionValues,
+} from "../benchmark.js";
+import { compare, cost, type MeasuringOptions, type Round } from "../comparison.js";
+import { Fio, type FioLoad } from "../fio.js";
 import type { BenchmarkResult } from "../report.js";
 import { BenchMachine } from "./bench-machine.js";
 import { DataArea } from "./data-area.js";
+import { measureHostAllocation } from "./host-allocation.js";
 import type { ReadPlan } from "./read-load.js";
 import { randomPattern, sequentialPattern, type ReadPattern } from "./read-pattern.js";
 import { makeSampleImage } from "./sample-image.js";
 
-const PEER = "fs.readSync loop on the file";
 /** Requests that are checked to the last byte before anything is measured. */
 const CHECKED_REQUESTS = 2_000;
+/** Requests in flight to the disk with a latency. */
+const LATENCY_DEPTH = 8;
+const LATENCY_DISK_BYTES = 64 * 2 ** 20;
 
 async function run(values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
   const depth = wholeNumber(values, "depth", 1, 256);
   const sizeMib = wholeNumber(values, "size", 1, 65_536);
+  const latencyUs = wholeNumber(values, "latency-us", 1, 1_000_000);
+  const io = values["io"];
+  if (io !== "sync" && io !== "async") throw new UsageError(`--io ${String(io)}: sync or async`);
+  const fio = await Fio.find();
   try {
     const path =
       typeof values["image"] === "string"
@@ -24,7 +39,11 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
         : await makeSampleImage(sizeMib * 2 ** 20, (doneBytes) =>
             measuring.progress(`making an image: ${doneBytes / 2 ** 20} of ${sizeMib} MiB`),
           );
-    return await measureImage(path, depth, measuring);
+    return [
+      ...(await measureImage({ kind: "image", path, readOnly: true, io }, fio, depth, measuring)),
+      await measureLatency(latencyUs, measuring),
+      ...(await measureHostAllocation(measuring)),
+    ];
   } catch (error) {
     if (error instanceof ImageError) throw new BenchmarkError(error.message, { cause: error });
     throw error;
@@ -32,24 +51,30 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
 }
 
 async function measureImage(
-  path: string,
+  image: ImageSource,
+  fio: Fio,
   depth: number,
   measuring: MeasuringOptions,
 ): Promise<BenchmarkResult[]> {
+  const { path } = image;
   const area = await DataArea.find(path);
   const file = openSync(path, "r");
   try {
     measuring.progress("reading the image into the page cache");
     readAll(file);
-    const machine = await BenchMachine.boot(path);
-    const random = new ReadComparison(machine, file, randomPattern(area, 4096), depth);
-    const sequential = new ReadComparison(machine, file, sequentialPattern(area, 65_536), depth);
+    await using machine = await BenchMachine.boot(image);
+    const random = new ReadComparison(machine, randomPattern(area, 4096), depth);
+    const sequential = new ReadComparison(machine, sequentialPattern(area, 65_536), depth);
     await random.check(path);
     await sequential.check(path);
     const results = [
-      await random.measure(`4 KiB random reads, depth ${depth}`, measuring),
+      await random.measure(`4 KiB random reads, depth ${depth}`, fioOn(fio, area), measuring),
       ...(await random.costs()),
-      await sequential.measure(`64 KiB sequential reads, depth ${depth}`, measuring),
+      await sequential.measure(
+        `64 KiB sequential reads, depth ${depth}`,
+        loopOn(file, sequential.pattern),
+        measuring,
+      ),
     ];
     await machine.shutDown();
     return results;
@@ -58,27 +83,91 @@ async function measureImage(
   }
 }
 
-/** One pattern of reads: by the guest through the whole stack, and by a loop on the file. */
+/** Reads of a disk that takes its time for each, beside what its latency allows. */
+async function measureLatency(
+  latencyUs: number,
+  measuring: MeasuringOptions,
+): Promise<BenchmarkResult> {
+  const identity = new Uint8Array(16).fill(0x1a);
+  await using machine = await BenchMachine.boot({
+    kind: "ram",
+    sizeBytes: LATENCY_DISK_BYTES,
+    identity,
+    latencyUs,
+  });
+  const blocks = LATENCY_DISK_BYTES / 4096;
+  const positions = new Float64Array(new SharedArrayBuffer(blocks * 8));
+  for (let block = 0; block < blocks; block++) positions[block] = block * 4096;
+  const result = await compare(
+    {
+      name: `4 KiB reads of ${latencyUs} us each, 1 channel, depth ${LATENCY_DEPTH}`,
+      unit: "reads/s",
+      subject: async (requests) => {
+        const plan = { requestBytes: 4096, depth: LATENCY_DEPTH, positions, requests };
+        return (await machine.read({ ...plan, sum: "first-words" })).seconds;
+      },
+      peer: `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
+      peerRound: (requests) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
+    },
+    measuring,
+  );
+  await machine.shutDown();
+  return result;
+}
+
+/** What reads the same data in another way. */
+interface Peer {
+  readonly name: string;
+  readonly round: Round;
+}
+
+function fioOn(fio: Fio, area: DataArea): Peer {
+  const load: FioLoad = {
+    mode: "randread",
+    blockBytes: 4096,
+    depth: 1,
+    offset: area.place(0, 4096).filePosition,
+    sizeBytes: area.sizeBytes,
+  };
+  return {
+    name: `${fio.command("psync", load)} on the file`,
+    round: (requests) => fio.read({ path: area.path }, load, requests),
+  };
+}
+
+function loopOn(file: number, { requestBytes, filePositions }: ReadPattern): Peer {
+  const buffer = new Uint8Array(requestBytes);
+  return {
+    name: "fs.readSync loop on the file",
+    round: (requests) => {
+      const from = performance.now();
+      for (let request = 0; request < requests; request++) {
+        const position = filePositions[request % filePositions.length]!;
+        if (readSync(file, buffer, 0, requestBytes, position) !== requestBytes)
+          throw new BenchmarkError("the image became shorter while it was read");
+      }
+      return Promise.resolve((performance.now() - from) / 1e3);
+    },
+  };
+}
+
+/** One pattern of reads by the guest, through the whole stack. */
 class ReadComparison {
+  readonly pattern: ReadPattern;
   readonly #machine: BenchMachine;
-  readonly #file: number;
-  readonly #pattern: ReadPattern;
   readonly #depth: number;
-  readonly #buffer: Uint8Array;
   /** Requests of the last round. */
   #requests = 0;
 
-  constructor(machine: BenchMachine, file: number, pattern: ReadPattern, depth: number) {
+  constructor(machine: BenchMachine, pattern: ReadPattern, depth: number) {
+    this.pattern = pattern;
     this.#machine = machine;
-    this.#file = file;
-    this.#pattern = pattern;
     this.#depth = depth;
-    this.#buffer = new Uint8Array(pattern.requestBytes);
   }
 
   /** Compares what the guest reads, all bytes of it, with what the image holds. */
   async check(path: string): Promise<void> {
-    const { requestBytes, diskPositions } = this.#pattern;
+    const { requestBytes, diskPositions } = this.pattern;
     const { sum } = await this.#machine.read(this.#plan(CHECKED_REQUESTS, "all-words"));
     const words = new Int32Array(requestBytes / 4);
     const bytes = new Uint8Array(words.buffer);
@@ -93,8 +182,8 @@ class ReadComparison {
       throw new BenchmarkError("the guest did not read what the image holds");
   }
 
-  /** Reads per second of both. */
-  measure(name: string, measuring: MeasuringOptions): Promise<BenchmarkResult> {
+  /** Reads per second of the guest and of a peer. */
+  measure(name: string, peer: Peer, measuring: MeasuringOptions): Promise<BenchmarkResult> {
     return compare(
       {
         name,
@@ -103,8 +192,8 @@ class ReadComparison {
           this.#requests = requests;
           return (await this.#machine.read(this.#plan(requests, "first-words"))).seconds;
         },
-        peer: PEER,
-        peerRound: (requests) => Promise.resolve(this.#loop(requests)),
+        peer: peer.name,
+        peerRound: peer.round,
       },
       measuring,
     );
@@ -116,15 +205,6 @@ class ReadComparison {
     const plan = this.#plan(requests, "first-words");
     const { interrupts, signals } = await this.#machine.read(plan);
     const { heapGrowthBytes } = await this.#machine.read(plan, true);
-    const cost = (name: string, value: number, unit: string): BenchmarkResult => ({
-      name,
-      value: significant(value),
-      unit,
-      peer: null,
-      peerValue: null,
-      ratio: null,
-      runs: 1,
-    });
     const perThousand = 1_000 / requests;
     return [
       cost("interrupts of the guest", interrupts * perThousand, "per 1000 reads"),
@@ -134,22 +214,8 @@ class ReadComparison {
   }
 
   #plan(requests: number, sum: ReadPlan["sum"]): ReadPlan {
-    const { requestBytes, diskPositions } = this.#pattern;
+    const { requestBytes, diskPositions } = this.pattern;
     return { requestBytes, depth: this.#depth, positions: diskPositions, requests, sum };
-  }
-
-  /** The peer. @returns Seconds. */
-  #loop(requests: number): number {
-    const { requestBytes, filePositions } = this.#pattern;
-    const file = this.#file;
-    const buffer = this.#buffer;
-    const from = performance.now();
-    for (let request = 0; request < requests; request++) {
-      const position = filePositions[request % filePositions.length]!;
-      if (readSync(file, buffer, 0, requestBytes, position) !== requestBytes)
-        throw new BenchmarkError("the image became shorter while it was read");
-    }
-    return (performance.now() - from) / 1e3;
   }
 }
 
@@ -162,20 +228,24 @@ function readAll(file: number): void {
 /** Reads of a disk through the whole stack. */
 export const storage: Benchmark = {
   summary:
-    "reads of a disk image through the whole stack, beside a bare readSync loop on the same file",
+    "reads of a disk image through the whole stack, beside fio and a readSync loop on the same file",
   help: `  --image FILE      a VHD or VHDX to read, which is not changed; a full dynamic VHDX is made unless given
   --size MIB        size of the image that is made; 1024 unless given
   --depth N         requests in flight; 32 unless given
+  --io KIND         how the host reads the image: sync (as long as given nothing else) or async
+  --latency-us N    what each read of a slow disk takes; 500 unless given
 `,
   options: {
     image: { type: "string" },
     size: { type: "string", default: "1024" },
     depth: { type: "string", default: "32" },
+    io: { type: "string", default: "sync" },
+    "latency-us": { type: "string", default: "500" },
   },
   leftOut: [
     "a storage device; the file is in the page cache, and at most 1 GiB of its data is read.",
     "writes, flushes, and whatever a guest does with the data.",
-    "what the host's worker allocates; the heap of the vCPU grows by the pump's promises too.",
+    "what the pumps allocate in 'heap of the host', which is measured in one thread, on a sparse image; the heap of the vCPU grows by its pump's promises too.",
   ],
   run,
 };

@@ -37,20 +37,28 @@ export class BenchMachine implements AsyncDisposable {
 
   /**
    * Boots with one disk. Rejects when it cannot be opened, or the guest fails.
+   *
+   * @param channels - of its controller.
    */
-  static async boot(source: DiskSource): Promise<BenchMachine> {
+  static async boot(source: DiskSource, channels = 1): Promise<BenchMachine> {
     const memory = createGuestMemory(MEMORY_BYTES);
     const host = await NodeHost.start({
       memory,
       vps: 1,
-      controllers: [{ instanceId: CONTROLLER_ID, disks: [{ path: 0, target: 0, lun: 0, source }] }],
+      controllers: [
+        {
+          instanceId: CONTROLLER_ID,
+          subChannelsMax: channels - 1,
+          disks: [{ path: 0, target: 0, lun: 0, source }],
+        },
+      ],
     });
     const guest = new GuestThread(host, {
       index: 0,
       memory: memory.wasm,
       arenaAddress: ARENA_ADDRESS,
       arenaBytes: MEMORY_BYTES - ARENA_ADDRESS,
-      program: { state: host.state.buffer },
+      program: { state: host.state.buffer, channels },
     });
     try {
       return new BenchMachine(host, guest, await guest.answer("ready"));

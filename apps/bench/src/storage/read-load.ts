@@ -8,7 +8,7 @@ import {
 import { GpaRanges, type GuestMemory, type PageAllocator } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 
-/** What to read, as often as told, with so many requests in flight. */
+/** What to read, as often as told, with so many requests in flight on each channel. */
 export interface ReadPlan {
   /** Bytes of a request, whole blocks and whole pages. */
   readonly requestBytes: number;

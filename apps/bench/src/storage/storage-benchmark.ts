@@ -21,8 +21,9 @@ import { makeSampleImage } from "./sample-image.js";
 
 /** Requests that are checked to the last byte before anything is measured. */
 const CHECKED_REQUESTS = 2_000;
-/** Requests in flight to the disk with a latency. */
+/** Requests in flight to the disk with a latency, on each of so many channels. */
 const LATENCY_DEPTH = 8;
+const LATENCY_CHANNELS = 4;
 const LATENCY_DISK_BYTES = 64 * 2 ** 20;
 
 async function run(values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
@@ -41,7 +42,7 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
           );
     return [
       ...(await measureImage({ kind: "image", path, readOnly: true, io }, fio, depth, measuring)),
-      await measureLatency(latencyUs, measuring),
+      ...(await measureLatency(latencyUs, measuring)),
       ...(await measureHostAllocation(measuring)),
     ];
   } catch (error) {
@@ -83,36 +84,43 @@ async function measureImage(
   }
 }
 
-/** Reads of a disk that takes its time for each, beside what its latency allows. */
+/**
+ * Reads of a disk that takes its time for each, over one channel beside what its latency allows, and over several
+ * beside one.
+ */
 async function measureLatency(
   latencyUs: number,
   measuring: MeasuringOptions,
-): Promise<BenchmarkResult> {
+): Promise<BenchmarkResult[]> {
   const identity = new Uint8Array(16).fill(0x1a);
-  await using machine = await BenchMachine.boot({
-    kind: "ram",
-    sizeBytes: LATENCY_DISK_BYTES,
-    identity,
-    latencyUs,
-  });
+  const source = { kind: "ram", sizeBytes: LATENCY_DISK_BYTES, identity, latencyUs } as const;
   const blocks = LATENCY_DISK_BYTES / 4096;
   const positions = new Float64Array(new SharedArrayBuffer(blocks * 8));
   for (let block = 0; block < blocks; block++) positions[block] = block * 4096;
-  const result = await compare(
-    {
-      name: `4 KiB reads of ${latencyUs} us each, 1 channel, depth ${LATENCY_DEPTH}`,
-      unit: "reads/s",
-      subject: async (requests) => {
-        const plan = { requestBytes: 4096, depth: LATENCY_DEPTH, positions, requests };
-        return (await machine.read({ ...plan, sum: "first-words" })).seconds;
-      },
-      peer: `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
-      peerRound: (requests) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
-    },
-    measuring,
-  );
-  await machine.shutDown();
-  return result;
+  const readsOf =
+    (machine: BenchMachine): Round =>
+    async (requests) => {
+      const plan = { requestBytes: 4096, depth: LATENCY_DEPTH, positions, requests };
+      return (await machine.read({ ...plan, sum: "first-words" })).seconds;
+    };
+  await using one = await BenchMachine.boot(source);
+  await using several = await BenchMachine.boot(source, LATENCY_CHANNELS);
+  const results = [];
+  for (const [channels, subject, peer, peerRound] of [
+    [
+      "1 channel",
+      readsOf(one),
+      `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
+      (requests: number) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
+    ],
+    [`${LATENCY_CHANNELS} channels`, readsOf(several), "1 channel", readsOf(one)],
+  ] as const) {
+    const name = `4 KiB reads of ${latencyUs} us each, ${channels}, depth ${LATENCY_DEPTH} each`;
+    results.push(await compare({ name, unit: "reads/s", subject, peer, peerRound }, measuring));
+  }
+  await one.shutDown();
+  await several.shutDown();
+  return results;
 }
 
 /** What reads the same data in another way. */

@@ -19,6 +19,8 @@ import { ReadLoad, type ReadPlan } from "./read-load.js";
 /** What the program of the virtual processor is given. */
 export interface VcpuProgramData {
   readonly state: ArrayBufferLike;
+  /** Channels that the disk's controller is to have, all of them on this processor. */
+  readonly channels: number;
 }
 
 /** What the machine asks of the guest. */
@@ -109,13 +111,14 @@ class HeapGrowth {
   }
 }
 
-/** The guest: one disk, and a load on it. */
+/** The guest: one disk, and a load on each of its channels. */
 class Guest {
   readonly #vcpu: Vcpu<VcpuProgramData>;
   readonly #processor: CountingProcessor;
   readonly #vmbus: Vmbus;
   #controller: StorvscController | undefined;
-  #disk: ScsiDisk | undefined;
+  /** The disk, as each channel has it. */
+  #disks: readonly ScsiDisk[] = [];
   #powerOff: () => void = () => undefined;
   readonly #poweredOff = new Promise<void>((resolve) => (this.#powerOff = resolve));
 
@@ -126,7 +129,8 @@ class Guest {
   }
 
   async main(): Promise<void> {
-    const { cpu, timers, starter } = this.#vcpu;
+    const { cpu, timers, starter, data } = this.#vcpu;
+    const { channels } = data.program;
     cpu.start();
     await this.#vmbus.connect();
     await this.#vmbus.requestOffers();
@@ -135,15 +139,24 @@ class Guest {
     this.#controller = await driver.control({
       device,
       timers,
-      cpus: [0],
+      // The driver takes it for as many processors: that is how many channels it asks for.
+      cpus: Array<number>(channels).fill(0),
       tunable: () => undefined,
       log: () => undefined,
       startQueue: (number, description, told) =>
         Promise.resolve(localQueue(number, driver.queue(cpu, description, told))),
     });
-    this.#disk = this.#controller.disks[0];
-    if (this.#disk === undefined) throw new Error("the controller has no disk");
-    const { blocks, blockBytes } = this.#disk;
+    const [, ...subChannels] = this.#controller.channels;
+    // Sub-channels are told of their disks by messages that are on their way.
+    await Promise.all(subChannels.map(({ handle }) => handle.ask({ kind: "inspect" })));
+    this.#disks = [this.#controller, ...subChannels.map(({ handle }) => handle.local!)].flatMap(
+      ({ disks }) => disks,
+    );
+    const [disk] = this.#disks;
+    if (disk === undefined) throw new Error("the controller has no disk");
+    if (this.#disks.length !== channels)
+      throw new Error(`the disk has ${this.#disks.length} of ${channels} channels`);
+    const { blocks, blockBytes } = disk;
     starter.send({ kind: "ready", blocks, blockBytes } satisfies GuestReply);
     await this.#poweredOff;
     await this.#controller.detach();
@@ -165,21 +178,22 @@ class Guest {
 
   async #read(plan: ReadPlan, sampleHeap: boolean): Promise<ReadOutcome> {
     const { cpu, memory, timers } = this.#vcpu;
-    const load = new ReadLoad(this.#disk!, memory, cpu.allocator, plan);
+    const share = { ...plan, requests: Math.ceil(plan.requests / this.#disks.length) };
+    const loads = this.#disks.map((disk) => new ReadLoad(disk, memory, cpu.allocator, share));
     const heap = sampleHeap ? new HeapGrowth(timers) : undefined;
     const interrupts = cpu.counters.interrupts;
     const { signals } = this.#processor;
     const from = performance.now();
-    await load.run();
+    await Promise.all(loads.map((load) => load.run()));
     const seconds = (performance.now() - from) / 1e3;
     const outcome = {
       seconds,
-      sum: load.sum,
+      sum: loads.reduce((sum, load) => (sum + load.sum) >>> 0, 0),
       interrupts: cpu.counters.interrupts - interrupts,
       signals: this.#processor.signals - signals,
       heapGrowthBytes: heap?.end() ?? 0,
     };
-    load.close();
+    for (const load of loads) load.close();
     return outcome;
   }
 }

@@ -81,6 +81,7 @@ describe.runIf(hasPeers("fio"))("the storage benchmark", () => {
           ["interrupts of the guest", "per 1000 reads", undefined],
           ["signals to the host", "per 1000 reads", undefined],
           ["growth of the vCPU's heap", "bytes/read", undefined],
+          ["4 KiB random reads, depth 8", "reads/s", "fs.readSync loop on the file"],
           ["64 KiB sequential reads, depth 8", "reads/s", "fs.readSync loop on the file"],
           ["4 KiB reads of 500 us each, 1 channel, depth 8 each", "reads/s", "8 every"],
           ["4 KiB reads of 500 us each, 4 channels, depth 8 each", "reads/s", "1 channel"],

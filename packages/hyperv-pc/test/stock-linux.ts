@@ -1,7 +1,13 @@
 import { spawnSync } from "node:child_process";
 import { test } from "vitest";
 import type { Violation } from "@hyperv-is/hyperv-host";
-import { bootPc, type PcMachine, type PcOptions, type SnapshotOptions } from "../src/node/index.js";
+import {
+  bootPc,
+  preferQuickCompilation,
+  type PcMachine,
+  type PcOptions,
+  type SnapshotOptions,
+} from "../src/node/index.js";
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
 
 /** The composed guest, where there is one. */
@@ -111,6 +117,7 @@ export class StockLinux implements AsyncDisposable {
     ...options
   }: StockLinuxOptions = {}): Promise<StockLinux> {
     if (guest === undefined) throw new Error(`there is no stock guest: ${composeCommand}`);
+    preferQuickCompilation();
     const [early, late] = bootedOnce === undefined ? [modules, []] : [["none"], modules];
     const pc = await bootPc({
       kernel: guest.kernel,

@@ -4,7 +4,13 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { EmulatorError, PcError } from "@hyperv-is/hyperv-pc";
-import { bootPc, emulatorModule, type PcMachine, type PcOptions } from "@hyperv-is/hyperv-pc/node";
+import {
+  bootPc,
+  emulatorModule,
+  preferQuickCompilation,
+  type PcMachine,
+  type PcOptions,
+} from "@hyperv-is/hyperv-pc/node";
 import { BenchmarkError, type Benchmark, type OptionValues } from "../benchmark.js";
 import { median, significant, type MeasuringOptions } from "../comparison.js";
 import { ProcessorTime } from "../processor-time.js";
@@ -43,6 +49,8 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
   try {
     // Made once for each version of the emulator, and kept: no part of a boot.
     await emulatorModule();
+    // As the program hyperv-pc does.
+    preferQuickCompilation();
     const boot = await measure("boot to shell", measuring, async () => {
       await using pc = await bootPc(options);
       await pc.serial.waitFor(ANSWER);

@@ -71,6 +71,11 @@ async function measureImage(
     const results = [
       await random.measure(`4 KiB random reads, depth ${depth}`, fioOn(fio, area), measuring),
       ...(await random.costs()),
+      await random.measure(
+        `4 KiB random reads, depth ${depth}`,
+        loopOn(file, random.pattern),
+        measuring,
+      ),
       await sequential.measure(
         `64 KiB sequential reads, depth ${depth}`,
         loopOn(file, sequential.pattern),

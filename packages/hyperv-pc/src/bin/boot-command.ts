@@ -10,6 +10,7 @@ import {
 import { Interruption } from "@hyperv-is/platform-node";
 import { bootPc, type PcEnd, type PcMachine } from "../node/pc-machine.js";
 import type { PcOptions } from "../node/pc-parts.js";
+import { preferQuickCompilation } from "../node/quick-compilation.js";
 import { UsageMistake, complaint, failureOf } from "./failure.js";
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
@@ -169,6 +170,7 @@ async function runMachine(
   const { signal } = interruption;
   let booted: Promise<unknown> = Promise.resolve();
   const machine = await new Promise<PcMachine>((resolve, reject) => {
+    preferQuickCompilation();
     booted = bootPc({
       ...pc,
       onRunning: resolve,

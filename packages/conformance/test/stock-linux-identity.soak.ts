@@ -41,7 +41,7 @@ class OwnGuest implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#controller?.detach();
     this.#stopped = true;
-    this.#disks.close();
+    await this.#disks.close();
   }
 
   async #attach(controller: ControllerConfig): Promise<void> {

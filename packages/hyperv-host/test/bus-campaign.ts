@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect } from "vitest";
 import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
-import { World, act } from "./bus-world.js";
+import { World, act, type Act } from "./bus-world.js";
 
 /**
  * Tries sequences of what guest, worker and host can do; each ends with an unload and a restart.
@@ -12,14 +12,19 @@ export function tryBus(runs: number, seed?: number): Set<string> {
   const seen = new Set<string>();
   fc.assert(
     fc.property(fc.array(act, { minLength: 20, maxLength: 200, size: "max" }), (acts) => {
-      const world = new World();
-      for (const step of acts) world.do(step);
-      for (const state of world.seen) seen.add(state);
-      endInOrder(world);
+      for (const state of play(acts)) seen.add(state);
     }),
     { numRuns: runs, ...(seed !== undefined && { seed }) },
   );
   return seen;
+}
+
+/** Does what a guest, a worker and a host do, and ends in order. @returns The states that channels were seen in. */
+export function play(acts: readonly Act[]): ReadonlySet<string> {
+  const world = new World();
+  for (const step of acts) world.do(step);
+  endInOrder(world);
+  return world.seen;
 }
 
 function endInOrder(world: World): void {

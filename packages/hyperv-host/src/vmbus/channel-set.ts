@@ -133,10 +133,14 @@ export class ChannelSet {
     this.connection = undefined;
     this.areOffered = false;
     for (const channel of this.#subChannelsFirst()) {
-      if (channel.isReserved && !all) continue;
-      if (!channel.isPrimary) this.#doom(channel);
-      this.step(channel, "disconnect");
+      if (!channel.isReserved || all) this.#leave(channel);
     }
+  }
+
+  /** Releases a channel whose guest has left; its sub-channels are for the next guest to ask for again. */
+  #leave(channel: ServerChannel): void {
+    if (!channel.isPrimary) this.#doom(channel);
+    this.step(channel, "disconnect");
   }
 
   /**
@@ -273,7 +277,7 @@ export class ChannelSet {
     this.step(channel, failed ? "open-failed" : input);
     // A reserved channel that outlived its connection is released by its own end.
     if (this.connection === undefined && !channel.isReserved && !channel.isReleased)
-      this.step(channel, "disconnect");
+      this.#leave(channel);
     const { successor } = channel;
     if (channel.state !== "revoked" || successor === undefined) return;
     channel.successor = undefined;

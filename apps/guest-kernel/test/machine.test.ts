@@ -448,6 +448,7 @@ describe("a driver module", () => {
     ["that is none", "export const name = 'nonsense';\n", "is not a driver module"],
     ["that is empty", "", "is not a driver module"],
     ["that is no JavaScript", "\u007fELF", "cannot be loaded: SyntaxError"],
+    ["that is not one file", "import './more.js';\n", "cannot be loaded: it imports other files"],
     ["that fails", "throw new Error('boom');\n", "cannot be loaded: Error: boom"],
   ])("%s is refused by its name", async (_, content, reason) => {
     const path = join(directory, "nonsense.ko");

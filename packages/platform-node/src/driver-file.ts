@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { KERNEL_INTERFACE, type DriverModule } from "@hyperv-is/vmbus-core";
 import { PlatformError } from "./errors.js";
@@ -14,9 +15,12 @@ export async function importDriver(file: string, shownAs = file): Promise<Driver
   try {
     found = (await import(pathToFileURL(file).href)) as typeof found;
   } catch (cause) {
-    throw new PlatformError("ERR_BAD_MODULE", `${shownAs} cannot be loaded: ${String(cause)}`, {
-      cause,
-    });
+    const { code } = cause as NodeJS.ErrnoException;
+    const isImport = code === "ERR_MODULE_NOT_FOUND" && existsSync(file);
+    const why = isImport
+      ? "it imports other files, and a module is a single one, as hv_storvsc.ko of @hyperv-is/hv-storvsc is"
+      : String(cause);
+    throw new PlatformError("ERR_BAD_MODULE", `${shownAs} cannot be loaded: ${why}`, { cause });
   }
   const { name, version, kernelInterface, deviceName, probe, control, queue } = found;
   if (typeof kernelInterface === "number" && kernelInterface !== KERNEL_INTERFACE)

@@ -54,6 +54,15 @@ export interface RigOptions extends StorvspControllerOptions {
   readonly ringPages?: number;
 }
 
+/** A packet with nothing but its header, which asks for a completion. */
+export function vstorPacket(operation: number, sizeBytes = 64): Uint8Array {
+  const packet = new Uint8Array(sizeBytes);
+  const view = new DataView(packet.buffer);
+  view.setUint32(0, operation, true);
+  view.setUint32(4, 1, true);
+  return packet;
+}
+
 /** A RAM disk of 1 MiB. */
 export function smallDisk(): RamDisk {
   return new RamDisk({ sizeBytes: 2 ** 20, identity: new Uint8Array(16).fill(9) });
@@ -71,6 +80,8 @@ export class Rig {
   subChannels = 0;
   rescinded = 0;
   reading = true;
+  /** The host looks at what is sent. */
+  working = true;
   readonly handler: HostChannelHandler;
 
   constructor(options: RigOptions = {}) {
@@ -148,16 +159,14 @@ export class Rig {
     left.outgoing.putBytes(bytes, 0, bytes.byteLength);
     left.outgoing.end();
     left.flush();
+    if (!this.working) return;
     if (this.reading) this.pair.run();
     else this.pair.right.poll(1000);
   }
 
   control(operation: number, size = 64, fill?: (view: DataView) => void): Reply {
-    const packet = new Uint8Array(size);
-    const view = new DataView(packet.buffer);
-    view.setUint32(0, operation, true);
-    view.setUint32(4, 1, true);
-    fill?.(view);
+    const packet = vstorPacket(operation, size);
+    fill?.(new DataView(packet.buffer));
     const before = this.replies.length;
     this.send(packet);
     expect(this.replies.length).toBe(before + 1);
@@ -181,10 +190,8 @@ export class Rig {
 
   request(cdb: (target: Uint8Array, at: number) => number, options: Partial<Request> = {}): void {
     const { size = 64, lun = 0, direction = 1, length = 0, id = 7 } = options;
-    const packet = new Uint8Array(size);
+    const packet = vstorPacket(VstorOperation.executeSrb, size);
     const view = new DataView(packet.buffer);
-    view.setUint32(0, VstorOperation.executeSrb, true);
-    view.setUint32(4, 1, true);
     view.setUint8(SrbPacket.lun, lun);
     view.setUint8(SrbPacket.dataIn, direction);
     view.setUint32(SrbPacket.dataTransferLength, length, true);

@@ -11,7 +11,7 @@ import {
   parseVstorHeader,
 } from "@hyperv-is/hv-storvsc/protocol";
 import type { Fault } from "@hyperv-is/hyperv-host";
-import { DATA, Rig, read, testUnitReady, write } from "./storvsp-rig.js";
+import { DATA, Rig, read, smallDisk, testUnitReady, vstorPacket, write } from "./storvsp-rig.js";
 
 describe("the storage provider", () => {
   let rig: Rig;
@@ -54,6 +54,65 @@ describe("the storage provider", () => {
       )!.status;
     expect(ask(4)).toBe(NtStatus.invalidParameter);
     expect([ask(3), rig.subChannels]).toEqual([0, 3]);
+  });
+
+  describe("requests that wait together", () => {
+    /** Has requests wait, and the host work on them; the answers that the guest could see at each one's turn. */
+    const seenAtEachTurn = (requests: number): number[] => {
+      const disk = smallDisk();
+      rig = new Rig({ disks: [disk], ringPages: 3 });
+      rig.initialize();
+      const seen: number[] = [];
+      const { incoming } = rig.pair.left;
+      const readSectors = disk.read.bind(disk);
+      disk.read = (...transfer) => {
+        seen.push(incoming.inspect().readAvailable / 88);
+        readSectors(...transfer);
+      };
+      rig.working = false;
+      for (let id = 0; id < requests; id++)
+        rig.request(read(id, 1), { length: 512, id, range: [DATA + id * 512, 512] });
+      rig.working = true;
+      rig.pair.run();
+      expect(rig.replies.slice(-requests).map(({ id }) => id)).toEqual(
+        Array.from({ length: requests }, (_, id) => id),
+      );
+      expect(rig.violations).toEqual([]);
+      return seen;
+    };
+
+    test.each<[number, number[]]>([
+      [1, [0]],
+      [2, [0, 1]],
+      [3, [0, 1, 2]],
+      [8, [0, 0, 0, 0, 4, 4, 6, 7]],
+    ])("of %i, half are carried out before the first answer is published", (requests, seen) => {
+      expect(seenAtEachTurn(requests)).toEqual(seen);
+    });
+
+    test("not more than 12 are carried out together", () => {
+      const turns = new Map<number, number>();
+      for (const answers of seenAtEachTurn(40)) turns.set(answers, (turns.get(answers) ?? 0) + 1);
+      expect([...turns]).toEqual([
+        [0, 12],
+        [12, 12],
+        [24, 8],
+        [32, 4],
+        [36, 2],
+        [38, 1],
+        [39, 1],
+      ]);
+    });
+
+    test("those that were taken before another operation are carried out before it", () => {
+      rig.initialize();
+      rig.working = false;
+      rig.request(testUnitReady, { id: 1 });
+      for (const id of [2, 3]) rig.send(vstorPacket(VstorOperation.resetLun), id);
+      rig.working = true;
+      rig.send(vstorPacket(VstorOperation.resetLun), 4);
+      expect(rig.replies.slice(-4).map(({ id }) => id)).toEqual([1, 2, 3, 4]);
+    });
   });
 
   test("moves data, and forgets what a longer request left in its packet", () => {

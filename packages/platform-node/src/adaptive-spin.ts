@@ -1,7 +1,7 @@
 import { availableParallelism } from "node:os";
 import { PlatformError } from "./errors.js";
 
-const DEFAULT_LIMIT_US = 100;
+const DEFAULT_LIMIT_US = 200;
 /** Below this a budget is not worth the look at the clock. */
 const LEAST_US = 5;
 /** What waking a thread on an idle core costs, about. */
@@ -15,7 +15,7 @@ const MOST_SHORT_SLEEPS = 1024;
 /**
  * How long a thread may look for work before it sleeps, in microseconds.
  *
- * `HYPERV_IS_SPIN=off` means not at all, `HYPERV_IS_SPIN_US=N` at most N. Without either it is 100, and 0 where
+ * `HYPERV_IS_SPIN=off` means not at all, `HYPERV_IS_SPIN_US=N` at most N. Without either it is 200, and 0 where
  * there is only one core, because a spinning thread would keep its peer from running.
  *
  * @throws PlatformError `ERR_BAD_SETTING`

@@ -66,7 +66,7 @@ describe("adaptive spin", () => {
   });
 
   test.each([
-    [{}, availableParallelism() > 1 ? 100 : 0],
+    [{}, availableParallelism() > 1 ? 200 : 0],
     [{ HYPERV_IS_SPIN: "on", HYPERV_IS_SPIN_US: "20" }, 20],
     [{ HYPERV_IS_SPIN_US: "0" }, 0],
     [{ HYPERV_IS_SPIN: "off", HYPERV_IS_SPIN_US: "20" }, 0],

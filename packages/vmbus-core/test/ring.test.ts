@@ -54,6 +54,31 @@ describe.each(ringKinds)("%s", (kind) => {
       putInBand(out, 1, out.maxPacketBytes - 16);
     });
 
+    test("a look shows what was published meanwhile, the current packet included", () => {
+      const { out, incoming } = ends(2, 4080);
+      expect(incoming.look()).toBe(0);
+      putInBand(out, 1, 8);
+      out.publish();
+      expect(incoming.next()).toBe(ReceiveResult.Packet);
+      putInBand(out, 2, 8);
+      expect(incoming.look()).toBe(32);
+      out.publish();
+      expect(incoming.look()).toBe(64);
+      incoming.release();
+      expect(incoming.look()).toBe(32);
+    });
+
+    test("a look at an impossible index shows nothing, and the next packet is refused", () => {
+      const { out, incoming, words } = ends(2);
+      putInBand(out, 1, 8);
+      out.publish();
+      expect(incoming.next()).toBe(ReceiveResult.Packet);
+      words[0] = 4;
+      expect(incoming.look()).toBe(0);
+      incoming.release();
+      expect(incoming.next()).toBe(ReceiveResult.Corrupt);
+    });
+
     test("says how full it is", () => {
       const { out, incoming } = ends(2, 4080);
       putInBand(out, 1, 64 - 24);

@@ -198,6 +198,18 @@ export class IncomingRing {
   }
 
   /**
+   * Looks at what the writer has published by now.
+   *
+   * @returns Bytes from the current packet on, that one included until `release`; 0 if the writer's index is
+   *   impossible, which `next` will report.
+   */
+  look(): number {
+    if (!this.#refresh()) return 0;
+    const waiting = this.#write - this.#read;
+    return waiting < 0 ? waiting + this.sizeBytes : waiting;
+  }
+
+  /**
    * Takes a whole packet: `next`, `copyToMemory` of its payload, and `release` in one, which is fastest.
    * Its bytes can be read until `commit`.
    *

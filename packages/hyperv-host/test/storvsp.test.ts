@@ -104,6 +104,16 @@ describe("the storage provider", () => {
       ]);
     });
 
+    test("those that were taken before a packet that ends the channel are carried out", () => {
+      rig.initialize();
+      rig.working = false;
+      rig.request(testUnitReady, { id: 11 });
+      for (const id of [12, 13, 14, 15]) rig.request(testUnitReady, { id, size: 40 });
+      rig.working = true;
+      rig.request(testUnitReady, { id: 16 });
+      expect([rig.replies.at(-1)!.id, rig.closedCode]).toEqual([11, "ERR_STORVSP_REQUEST_SHORT"]);
+    });
+
     test("those that were taken before another operation are carried out before it", () => {
       rig.initialize();
       rig.working = false;

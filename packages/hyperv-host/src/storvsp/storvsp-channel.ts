@@ -1,9 +1,4 @@
-import {
-  GpaRangesResult,
-  type Channel,
-  type IncomingRing,
-  type Timer,
-} from "@hyperv-is/vmbus-core";
+import { GpaRangesResult, type Channel, type Timer } from "@hyperv-is/vmbus-core";
 import { Packet, PacketType } from "@hyperv-is/vmbus-core/protocol";
 import {
   CDB_BYTES,
@@ -19,9 +14,7 @@ import {
   VstorOperation,
   VstorPacket,
   emitChannelProperties,
-  emitTransferCdb,
   ntStatusOfSrb,
-  transferLba,
   PropertiesFlag,
 } from "@hyperv-is/hv-storvsc/protocol";
 import type { FaultAt, FaultContext } from "../faults.js";
@@ -30,15 +23,13 @@ import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { CompletionQueue } from "./completion-queue.js";
 import { stepInitialization, type InitializationInput } from "./initialization.js";
 import type { StorvspController, StorvspState } from "./storvsp-controller.js";
+import { RequestBatch } from "./request-batch.js";
 import { StorvspRequest } from "./storvsp-request.js";
 
 /** Packets of a channel that are taken before the first of them is answered; then the ring is left alone. */
 const REQUESTS_MAX = 256;
 
-/**
- * Most requests that are taken, carried out and answered together. Steps of one kind in a row find their code and
- * data in the processor's caches, which each transfer of a disk empties.
- */
+/** Most requests that are taken, carried out and answered together. */
 const BATCH_REQUESTS = 12;
 
 /** A guest that does not tell when it made room (FreeBSD's drivers) is looked at again after this long. */
@@ -63,14 +54,12 @@ export class StorvspChannel implements HostChannelHandler {
   readonly #late = new Set<Timer>();
   /** Requests that are at rest. */
   readonly #idle: StorvspRequest[] = [];
-  /** Requests that are to be carried out together, in the first slots, and how many that may become. */
-  readonly #batch: StorvspRequest[] = [];
-  #batchCount = 0;
+  /** Requests that were taken and not begun, and how many that may become. */
+  readonly #batch = new RequestBatch(
+    (request) => this.#execute(request),
+    (request) => this.#complete(request),
+  );
   #batchMost = 1;
-  /** Those of the batch that their disks have ended at once, likewise. An array cut to 0 gives its memory away. */
-  readonly #ended: StorvspRequest[] = [];
-  #endedCount = 0;
-  #isCarryingOut = false;
   /** Requests that are not answered, and those of them that a disk is working on. */
   #inFlight = 0;
   #executing = 0;
@@ -148,7 +137,6 @@ export class StorvspChannel implements HostChannelHandler {
     for (const timer of this.#late) timer.cancel();
     this.#late.clear();
     this.#queue.clear();
-    this.#batchCount = 0;
     this.#closed();
   }
 
@@ -307,7 +295,7 @@ export class StorvspChannel implements HostChannelHandler {
     const request = this.#idle.pop() ?? this.#newRequest();
     request.load(incoming, this.#packet, this.#words, this.#packetBytes);
     const length = this.#view.getUint32(SrbPacket.dataTransferLength, true);
-    const ranges = loadRanges(request, incoming, length);
+    const ranges = request.loadRanges(incoming, length);
     if (ranges === GpaRangesResult.Corrupt) {
       if (channel.isClosed()) return;
       this.#stop(channel, "storvsp-ranges", `ranges that do not hold ${length} bytes`);
@@ -332,23 +320,17 @@ export class StorvspChannel implements HostChannelHandler {
   /** The other half of what waits is for the next batch: the guest has answers to work on while that is carried out. */
   #addToBatch(channel: Channel, request: StorvspRequest): void {
     const { incoming } = channel;
-    if (this.#batchCount === 0) {
+    if (this.#batch.count === 0) {
       const waiting = incoming.look() / (incoming.packetBytes + Packet.trailerBytes);
       this.#batchMost = Math.max(1, Math.min(BATCH_REQUESTS, waiting >>> 1));
     }
-    this.#batch[this.#batchCount++] = request;
-    if (this.#batchCount >= this.#batchMost) this.#carryOutBatch(channel);
+    this.#batch.add(request);
+    if (this.#batch.count >= this.#batchMost) this.#carryOutBatch(channel);
   }
 
-  /** Lets the disks work on the requests of the batch, answers those that they end at once, and publishes the answers. */
   #carryOutBatch(channel: Channel): void {
-    if (this.#batchCount === 0) return;
-    this.#isCarryingOut = true;
-    for (let index = 0; index < this.#batchCount; index++) this.#execute(this.#batch[index]!);
-    this.#isCarryingOut = false;
-    this.#batchCount = 0;
-    for (let index = 0; index < this.#endedCount; index++) this.#complete(this.#ended[index]!);
-    this.#endedCount = 0;
+    if (this.#batch.count === 0) return;
+    this.#batch.carryOut();
     this.#publish(channel);
   }
 
@@ -359,7 +341,7 @@ export class StorvspChannel implements HostChannelHandler {
     // Without data there is no direction.
     if (ranges.lengthBytes === 0) request.direction = DataDirection.fromDevice;
     this.#executing++;
-    if (mostBytes < ranges.lengthBytes && isTransfer(request)) {
+    if (mostBytes < ranges.lengthBytes && request.isTransfer) {
       const sector = luns.find(pathId, targetId, lun)?.logicalSectorBytes ?? mostBytes + 1;
       const blocks = Math.floor(mostBytes / sector);
       if (blocks === 0) {
@@ -367,7 +349,7 @@ export class StorvspChannel implements HostChannelHandler {
         request.ended();
         return;
       }
-      shorten(request, blocks, sector);
+      request.shorten(blocks, sector);
     }
     luns.execute(pathId, targetId, lun, request);
   }
@@ -378,8 +360,7 @@ export class StorvspChannel implements HostChannelHandler {
       if (request.direction === DataDirection.fromDevice) this.#tellOfData(request);
       if (request.result.dataTransferLength > request.mostBytes)
         request.result.dataTransferLength = request.mostBytes;
-      if (this.#isCarryingOut) this.#ended[this.#endedCount++] = request;
-      else this.#complete(request);
+      this.#batch.ended(request);
       if (this.#executing === 0 && this.#released.length > 0)
         for (const done of this.#released.splice(0)) done();
     });
@@ -477,38 +458,9 @@ export class StorvspChannel implements HostChannelHandler {
     this.#context.violation(rule, detail);
   }
 
-  /** The guest broke the protocol in a way that has no answer: the channel is closed for good. */
+  /** The guest broke the protocol in a way that has no answer: what it asked for before is done, and the channel is closed for good. */
   #stop(channel: Channel, rule: string, detail: string): void {
+    this.#carryOutBatch(channel);
     channel.fail(`ERR_${rule.toUpperCase().replaceAll("-", "_")}`, detail);
   }
-}
-
-/** Reads where the data of a request is; it has no range or one, and that holds all of it. */
-function loadRanges(
-  { ranges }: StorvspRequest,
-  incoming: IncomingRing,
-  length: number,
-): GpaRangesResult {
-  if (incoming.type === PacketType.inBand) {
-    ranges.clear();
-    return length === 0 ? GpaRangesResult.Ok : GpaRangesResult.Corrupt;
-  }
-  const outcome = ranges.load(incoming);
-  if (outcome === GpaRangesResult.Corrupt || ranges.count !== 1) return GpaRangesResult.Corrupt;
-  if (outcome === GpaRangesResult.OutsideMemory) return outcome;
-  if (ranges.lengthBytes < length) return GpaRangesResult.Corrupt;
-  ranges.truncate(length);
-  return GpaRangesResult.Ok;
-}
-
-function isTransfer({ operation }: StorvspRequest): boolean {
-  return operation === "read" || operation === "write";
-}
-
-/** Makes a READ or WRITE one of fewer blocks. */
-function shorten({ cdb, direction, ranges }: StorvspRequest, blocks: number, sector: number): void {
-  ranges.truncate(blocks * sector);
-  const write = direction === DataDirection.toDevice;
-  // A read of 6 bytes that is cut short stays one of 6 bytes.
-  emitTransferCdb(cdb, 0, write, transferLba(cdb, 0), blocks, cdb[0]! < 0x20 ? 6 : 10);
 }

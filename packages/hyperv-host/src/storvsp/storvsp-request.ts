@@ -1,4 +1,10 @@
-import { GpaRanges, type GuestMemory, type IncomingRing } from "@hyperv-is/vmbus-core";
+import {
+  GpaRanges,
+  GpaRangesResult,
+  type GuestMemory,
+  type IncomingRing,
+} from "@hyperv-is/vmbus-core";
+import { PacketType } from "@hyperv-is/vmbus-core/protocol";
 import {
   CDB_BYTES,
   DataDirection,
@@ -6,6 +12,8 @@ import {
   SERVICE_ACTION_MASK,
   ServiceAction,
   SrbPacket,
+  emitTransferCdb,
+  transferLba,
 } from "@hyperv-is/hv-storvsc/protocol";
 import type { FaultOperation } from "../faults.js";
 import { ScsiCommand } from "./scsi-command.js";
@@ -62,6 +70,35 @@ export class StorvspRequest extends ScsiCommand {
     this.mostBytes = Infinity;
     for (let word = 0; word < CDB_BYTES >>> 2; word++)
       this.#cdbWords[word] = words[CDB_WORD + word]!;
+  }
+
+  /** Reads where its data is; there is no range or one, and that holds all of `lengthBytes`. */
+  loadRanges(ring: IncomingRing, lengthBytes: number): GpaRangesResult {
+    const { ranges } = this;
+    if (ring.type === PacketType.inBand) {
+      ranges.clear();
+      return lengthBytes === 0 ? GpaRangesResult.Ok : GpaRangesResult.Corrupt;
+    }
+    const outcome = ranges.load(ring);
+    if (outcome === GpaRangesResult.Corrupt || ranges.count !== 1) return GpaRangesResult.Corrupt;
+    if (outcome === GpaRangesResult.OutsideMemory) return outcome;
+    if (ranges.lengthBytes < lengthBytes) return GpaRangesResult.Corrupt;
+    ranges.truncate(lengthBytes);
+    return GpaRangesResult.Ok;
+  }
+
+  get isTransfer(): boolean {
+    const { operation } = this;
+    return operation === "read" || operation === "write";
+  }
+
+  /** Makes a READ or WRITE one of fewer blocks. */
+  shorten(blocks: number, blockBytes: number): void {
+    const { cdb } = this;
+    this.ranges.truncate(blocks * blockBytes);
+    const write = this.direction === DataDirection.toDevice;
+    // A read of 6 bytes that is cut short stays one of 6 bytes.
+    emitTransferCdb(cdb, 0, write, transferLba(cdb, 0), blocks, cdb[0]! < 0x20 ? 6 : 10);
   }
 
   /** What it does, in the words of fault plans. */

@@ -7,6 +7,7 @@ export {
   type RingState,
 } from "./ring/ring-control.js";
 export { ringCore, type RingCore, type WasmMemory } from "./ring/ring-core.js";
+export { copyWithinMemory } from "./ring/copy.js";
 export { RingArea } from "./ring/ring-area.js";
 export { OutgoingRing, SendResult } from "./ring/outgoing-ring.js";
 export { IncomingRing, ReceiveResult, type RingCorruption } from "./ring/incoming-ring.js";

@@ -27,3 +27,6 @@ export const MDL_CHAIN_MAX = 34;
 export const RECEIVE_BUFFER_BYTES = { v2: 15 << 20, later: 16 << 20, max: 31 << 20 } as const;
 /** Bytes of the send buffer. */
 export const SEND_BUFFER_BYTES = { freebsd: 15 << 20, linux: 1 << 20, max: 15 << 20 } as const;
+
+/** Class GUID of network adapters. */
+export const NETWORK_CLASS_ID = "f8615163-df3e-46c5-913f-f2d2f965ed0e";

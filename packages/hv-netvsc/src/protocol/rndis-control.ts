@@ -138,7 +138,7 @@ const NO_BYTES = new Uint8Array(0);
 export function emitRndisQuery(
   requestId: number,
   oid: Oid,
-  information = NO_BYTES,
+  information: Uint8Array = NO_BYTES,
 ): Uint8Array<ArrayBuffer> {
   return rndisWithInformation(
     RndisQuery,
@@ -183,7 +183,7 @@ export function parseRndisRequest(message: Uint8Array): RndisRequest | undefined
 export function emitRndisQueryComplete(
   requestId: number,
   status: RndisStatus,
-  information = NO_BYTES,
+  information: Uint8Array = NO_BYTES,
 ): Uint8Array<ArrayBuffer> {
   const infoLength = information.byteLength;
   return rndisWithInformation(
@@ -219,7 +219,7 @@ export function parseRndisQueryComplete(message: Uint8Array): RndisQueryAnswer |
 /** An INDICATE_STATUS; with no buffer its offset is 0. */
 export function emitRndisStatus(
   status: RndisStatus,
-  information = NO_BYTES,
+  information: Uint8Array = NO_BYTES,
 ): Uint8Array<ArrayBuffer> {
   const bufferLength = information.byteLength;
   return rndisWithInformation(

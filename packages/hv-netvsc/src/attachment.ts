@@ -1,0 +1,587 @@
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { NetvscError } from "./errors.js";
+import {
+  chooseOffloads,
+  NO_OFFLOADS,
+  offloadParameters,
+  type OffloadWishes,
+} from "./offload-choice.js";
+import type {
+  AgreedOffloads,
+  AgreedScaling,
+  NetvscParameters,
+  ReceiveBuffer,
+  SendBuffer,
+  SharedBuffer,
+} from "./parameters.js";
+import {
+  emitNdisQueryObject,
+  emitRssParameters,
+  ETHERNET_HEADER_BYTES,
+  findNvspVersion,
+  get32,
+  LINK_SPEED_UNIT,
+  MediaConnectStatus,
+  NDIS_MAJOR,
+  NdisConfigCapability,
+  NdisObjectType,
+  NdisOffload,
+  NdisOffloadParameters,
+  NdisRssCapabilities,
+  NvspHeader,
+  NvspInit,
+  NvspInitComplete,
+  NvspReceiveBufferSection,
+  NvspSendNdisConfig,
+  NvspSendNdisVersion,
+  NvspSendReceiveBuffer,
+  NvspSendReceiveBufferComplete,
+  NvspSendSendBuffer,
+  NvspSendSendBufferComplete,
+  NvspStatus,
+  NvspSubChannelComplete,
+  NvspSubChannelRequest,
+  nvspVersions,
+  Oid,
+  PacketFilter,
+  RECEIVE_BUFFER_BYTES,
+  RECEIVE_BUFFER_ID,
+  RndisInitializeComplete,
+  RndisStatus,
+  SEND_BUFFER_BYTES,
+  SEND_BUFFER_ID,
+  SubChannelOperation,
+  type NvspVersion,
+} from "./protocol/index.js";
+import type { RndisAnswer, RndisQuestion } from "./rndis-conversation.js";
+import { chooseScaling, scalingParameters } from "./scaling.js";
+
+/** What can be chosen about the dialogue. */
+export interface AttachmentOptions {
+  /** NVSP versions to propose, in this order; newest first unless told. After a first attach: that one. */
+  readonly versions?: readonly number[];
+  /** Largest payload of a frame; 1500 unless told. */
+  readonly mtu?: number;
+  /** How long the host may take for each answer; 60,000 unless told: hosts can be slow. */
+  readonly stepTimeoutMs?: number;
+  /** Channels wanted, the primary included (`chan_cnt`); 1 unless told. */
+  readonly channels?: number;
+  /** Bytes of the receive buffer; as FreeBSD has it unless told. At most 31 MiB, in whole pages. */
+  readonly receiveBufferBytes?: number;
+  /** Bytes of the send buffer; as FreeBSD has it unless told. 0: none. At most 15 MiB, in whole pages. */
+  readonly sendBufferBytes?: number;
+  /** Time between switching reception off and the first look at the rings, for frames that are under way; 200 unless told. */
+  readonly settleMs?: number;
+  readonly offloads?: OffloadWishes;
+}
+
+/** The dialogue's steps, in order. */
+export type AttachmentState =
+  | "idle"
+  | "init"
+  | "receive-memory"
+  | "receive-buffer"
+  | "send-memory"
+  | "send-buffer"
+  | "initialize"
+  | "offload-capabilities"
+  | "offload-parameters"
+  | "scaling-capabilities"
+  | "sub-channels"
+  | "opening"
+  | "scaling-parameters"
+  | "filter"
+  | "settle"
+  | "address"
+  | "frame-size"
+  | "link-speed"
+  | "link-status"
+  | "ready"
+  | "failed";
+
+/** What the dialogue reacts to. */
+export type AttachmentInput =
+  /** The primary channel is open. */
+  | { readonly kind: "opened" }
+  /** The completion of the NVSP message that was sent last: all of its payload. */
+  | { readonly kind: "completion"; readonly packet: Uint8Array }
+  /** The memory that was asked for is shared. */
+  | { readonly kind: "shared"; readonly buffer: SharedBuffer }
+  /** The answer to the RNDIS question that was asked last. */
+  | { readonly kind: "answer"; readonly answer: RndisAnswer }
+  /** Memory was not shared, or a question not answered. */
+  | { readonly kind: "denied"; readonly error: Error }
+  /** Sub-channels that are open now, by their indices. */
+  | { readonly kind: "channels"; readonly indices: readonly number[] }
+  /** Time has passed; `now` says how much. */
+  | { readonly kind: "tick" }
+  | { readonly kind: "rescinded" }
+  /** The channel closed for any other reason. */
+  | { readonly kind: "closed" };
+
+/** What its owner has to do then, in order. */
+export type AttachmentEffect =
+  /** Send an NVSP message; `awaited`: its completion is to come back. */
+  | { readonly kind: "send"; readonly packet: Uint8Array; readonly awaited: boolean }
+  /** Share this much memory with the host. */
+  | { readonly kind: "share"; readonly lengthBytes: number }
+  /** From now on the host may put messages into the receive buffer. */
+  | { readonly kind: "receive"; readonly buffer: ReceiveBuffer }
+  | { readonly kind: "ask"; readonly question: RndisQuestion }
+  /** Open the sub-channels that the host offers, this many. */
+  | {
+      readonly kind: "open-channels";
+      readonly count: number;
+      readonly parameters: NetvscParameters;
+    }
+  | { readonly kind: "ready"; readonly parameters: NetvscParameters }
+  | { readonly kind: "failed"; readonly error: Error };
+
+const DEFAULT_STEP_TIMEOUT_MS = 60_000;
+const DEFAULT_SETTLE_MS = 200;
+const DEFAULT_MTU = 1500;
+const MAX_TRANSFER_BYTES = 2048; // as FreeBSD says
+const ADDRESS_BYTES = 6;
+
+/** Everything that is known so far; fields get their values in the order of the steps. */
+interface Known {
+  receiveBuffer: ReceiveBuffer | undefined;
+  sendBuffer: SendBuffer | undefined;
+  maxPackets: number;
+  maxBytes: number;
+  alignmentBytes: number;
+  offloads: AgreedOffloads;
+  scaling: AgreedScaling | undefined;
+  address: Uint8Array;
+  mtu: number;
+  linkSpeed: number;
+}
+
+/**
+ * The attach of an interface, in FreeBSD's order: versions, buffers, RNDIS, offloads, sub-channels, scaling, and
+ * what the adapter is. A function of state, input and time: it owns no channel, promise or timer. What goes wrong
+ * at a step that cannot be done without ends it in `failed`, once; the others leave out what they were for.
+ */
+export class Attachment {
+  readonly #options: AttachmentOptions;
+  readonly #versions: readonly NvspVersion[];
+  readonly #known: Known;
+  #state: AttachmentState = "idle";
+  #deadline = Infinity;
+  #proposed = 0;
+  /** Memory that is shared, but of which the host has not agreed to anything yet. */
+  #memory: SharedBuffer | undefined;
+
+  constructor(options: AttachmentOptions = {}) {
+    this.#options = options;
+    this.#versions =
+      options.versions?.map((value) => {
+        const version = findNvspVersion(value);
+        if (version === undefined) throw new RangeError(`no such version: 0x${value.toString(16)}`);
+        return version;
+      }) ?? nvspVersions;
+    if (this.#versions.length === 0) throw new RangeError("no version to propose");
+    for (const bytes of [options.receiveBufferBytes ?? PAGE_SIZE, options.sendBufferBytes ?? 0])
+      if (bytes % PAGE_SIZE !== 0 || bytes < 0) throw new RangeError("a buffer is whole pages");
+    this.#known = {
+      receiveBuffer: undefined,
+      sendBuffer: undefined,
+      maxPackets: 1,
+      maxBytes: 0,
+      alignmentBytes: 1,
+      offloads: NO_OFFLOADS,
+      scaling: undefined,
+      address: new Uint8Array(ADDRESS_BYTES),
+      mtu: options.mtu ?? DEFAULT_MTU,
+      linkSpeed: 0,
+    };
+  }
+
+  get state(): AttachmentState {
+    return this.#state;
+  }
+
+  /** When the next `tick` is wanted; infinite while nothing is awaited. */
+  get deadline(): number {
+    return this.#deadline;
+  }
+
+  /** Takes one input at time `now` and returns what is to be done about it, in order. */
+  step(input: AttachmentInput, now: number): readonly AttachmentEffect[] {
+    if (this.#state === "ready" || this.#state === "failed") return [];
+    switch (input.kind) {
+      case "rescinded":
+        return this.#fail(new NetvscError("ERR_RESCINDED", "the host took the adapter away"));
+      case "closed":
+        return this.#fail(new NetvscError("ERR_CLOSED", "the channel closed"));
+      case "opened":
+        if (this.#state !== "idle") throw new Error("the channel is open already");
+        return this.#propose(now);
+      case "tick":
+        if (now < this.#deadline) return [];
+        if (this.#state === "settle") return this.#query("address", Oid.ethPermanentAddress);
+        return this.#fail(
+          new NetvscError("ERR_NETVSC_TIMEOUT", `the host did not answer: ${this.#describe()}`),
+        );
+      case "completion":
+        return this.#completion(input.packet, now);
+      case "shared":
+        return this.#shared(input.buffer, now);
+      case "answer":
+        return this.#answer(input.answer, now);
+      case "denied":
+        return this.#denied(input.error);
+      case "channels":
+        return this.#state === "opening" ? this.#scale(input.indices) : [];
+    }
+  }
+
+  #propose(now: number): readonly AttachmentEffect[] {
+    const { value, packetBytes } = this.#version();
+    this.#await("init", now);
+    return [send(NvspInit.packet({ version: value, versionAgain: value }, packetBytes), true)];
+  }
+
+  #completion(packet: Uint8Array, now: number): readonly AttachmentEffect[] {
+    const type = NvspHeader.parse(packet)?.type;
+    switch (this.#state) {
+      case "init": {
+        const reply = type === NvspInitComplete.type ? NvspInitComplete.parse(packet) : undefined;
+        return reply === undefined ? this.#badReply(type) : this.#initialized(reply.status, now);
+      }
+      case "receive-buffer":
+        return this.#receiveBuffer(packet, type, now);
+      case "send-buffer":
+        return this.#sendBuffer(packet, type);
+      case "sub-channels":
+        return this.#subChannels(packet, type);
+      default:
+        return [];
+    }
+  }
+
+  #initialized(status: number, now: number): readonly AttachmentEffect[] {
+    if (status !== NvspStatus.success) {
+      this.#proposed++;
+      if (this.#proposed < this.#versions.length) return this.#propose(now);
+      return this.#fail(
+        new NetvscError("ERR_NETVSC_VERSION", "the host refused every protocol version", status),
+      );
+    }
+    const { ndisConfig, ndisMinor, packetBytes, receiveCoalescing, value } = this.#version();
+    const effects: AttachmentEffect[] = [];
+    if (ndisConfig) {
+      const mtu = this.#known.mtu + ETHERNET_HEADER_BYTES;
+      const wantsCoalescing =
+        receiveCoalescing && this.#options.offloads?.receiveCoalescing !== false;
+      let capabilities: number = NdisConfigCapability.ieee8021q;
+      // Without it a host does not tell of a change of speed (Linux).
+      if (value >= 0x0005_0000) capabilities |= NdisConfigCapability.teaming;
+      if (wantsCoalescing) capabilities |= NdisConfigCapability.rscOverVmbus;
+      const config = { mtu, capabilities, capabilitiesHigh: 0 };
+      effects.push(send(NvspSendNdisConfig.packet(config, packetBytes), false));
+    }
+    const ndis = { major: NDIS_MAJOR, minor: ndisMinor };
+    effects.push(send(NvspSendNdisVersion.packet(ndis, packetBytes), false));
+    const { v2, later } = RECEIVE_BUFFER_BYTES;
+    const lengthBytes = this.#options.receiveBufferBytes ?? (value <= 0x0003_0002 ? v2 : later);
+    this.#await("receive-memory", now);
+    return [...effects, { kind: "share", lengthBytes }];
+  }
+
+  #shared(buffer: SharedBuffer, now: number): readonly AttachmentEffect[] {
+    const { packetBytes } = this.#version();
+    const gpadl = buffer.gpadlId;
+    this.#memory = buffer;
+    if (this.#state === "receive-memory") {
+      this.#await("receive-buffer", now);
+      const message = { gpadl, id: RECEIVE_BUFFER_ID };
+      return [send(NvspSendReceiveBuffer.packet(message, packetBytes), true)];
+    }
+    if (this.#state !== "send-memory") return [];
+    this.#await("send-buffer", now);
+    return [send(NvspSendSendBuffer.packet({ gpadl, id: SEND_BUFFER_ID }, packetBytes), true)];
+  }
+
+  #receiveBuffer(
+    packet: Uint8Array,
+    type: number | undefined,
+    now: number,
+  ): readonly AttachmentEffect[] {
+    const complete = NvspSendReceiveBufferComplete;
+    const reply = type === complete.type ? complete.parse(packet) : undefined;
+    if (reply === undefined) return this.#badReply(type);
+    if (reply.status !== NvspStatus.success) return this.#refused(reply.status);
+    const section = NvspReceiveBufferSection.parse(packet.subarray(complete.SIZE));
+    const memory = this.#memory!;
+    // Hosts divide all of it alike, in one section; a driver that goes by that needs no other.
+    if (
+      section === undefined ||
+      reply.sectionCount !== 1 ||
+      section.subAllocationSize === 0 ||
+      section.subAllocationCount === 0 ||
+      section.subAllocationCount > (memory.lengthBytes - section.offset) / section.subAllocationSize
+    )
+      return this.#badReply(type);
+    const buffer: ReceiveBuffer = {
+      ...memory,
+      slotBytes: section.subAllocationSize,
+      slots: section.subAllocationCount,
+    };
+    this.#known.receiveBuffer = buffer;
+    const lengthBytes = this.#options.sendBufferBytes ?? SEND_BUFFER_BYTES.freebsd;
+    const effects: AttachmentEffect[] = [{ kind: "receive", buffer }];
+    if (lengthBytes === 0) return [...effects, ...this.#initialize()];
+    this.#await("send-memory", now);
+    return [...effects, { kind: "share", lengthBytes }];
+  }
+
+  #sendBuffer(packet: Uint8Array, type: number | undefined): readonly AttachmentEffect[] {
+    const complete = NvspSendSendBufferComplete;
+    const reply = type === complete.type ? complete.parse(packet) : undefined;
+    if (reply === undefined) return this.#badReply(type);
+    const { status, sectionSize } = reply;
+    const memory = this.#memory!;
+    const sections = sectionSize === 0 ? 0 : Math.floor(memory.lengthBytes / sectionSize);
+    // A host that does not want it is sent everything by page lists.
+    if (status === NvspStatus.success && sectionSize % 4 === 0 && sections > 0)
+      this.#known.sendBuffer = { ...memory, sectionBytes: sectionSize, sections };
+    return this.#initialize();
+  }
+
+  #initialize(): readonly AttachmentEffect[] {
+    return this.#ask("initialize", {
+      kind: "initialize",
+      maxTransferBytes: MAX_TRANSFER_BYTES,
+    });
+  }
+
+  #answer(answer: RndisAnswer, now: number): readonly AttachmentEffect[] {
+    const ok = answer.status === RndisStatus.success;
+    switch (this.#state) {
+      case "initialize":
+        return ok ? this.#rndisInitialized(answer) : this.#refused(answer.status);
+      case "offload-capabilities":
+        return this.#offloads(ok ? answer.information : undefined);
+      case "offload-parameters":
+        if (!ok) this.#known.offloads = NO_OFFLOADS;
+        return this.#scalingCapabilities();
+      case "scaling-capabilities":
+        return this.#scaling(ok ? answer.information : undefined, now);
+      case "scaling-parameters":
+        if (!ok) this.#known.scaling = undefined;
+        return this.#filterOff();
+      case "filter":
+        if (!ok) return this.#refused(answer.status);
+        this.#state = "settle";
+        this.#deadline = now + (this.#options.settleMs ?? DEFAULT_SETTLE_MS);
+        return [];
+      case "address":
+        if (!ok) return this.#refused(answer.status);
+        if (answer.information.byteLength < ADDRESS_BYTES) return this.#badReply(undefined);
+        this.#known.address = answer.information.slice(0, ADDRESS_BYTES);
+        return this.#query("frame-size", Oid.genMaximumFrameSize);
+      case "frame-size": {
+        const frameBytes = ok ? number32(answer.information) : undefined;
+        if (frameBytes !== undefined && frameBytes > 0)
+          this.#known.mtu = Math.min(this.#known.mtu, frameBytes);
+        return this.#query("link-speed", Oid.genLinkSpeed);
+      }
+      case "link-speed":
+        if (ok) this.#known.linkSpeed = (number32(answer.information) ?? 0) * LINK_SPEED_UNIT;
+        return this.#query("link-status", Oid.genMediaConnectStatus);
+      case "link-status":
+        return this.#ready(ok && number32(answer.information) === MediaConnectStatus.connected);
+      default:
+        return [];
+    }
+  }
+
+  /** Some steps are for things that one can do without. */
+  #denied(error: Error): readonly AttachmentEffect[] {
+    const gone = /^ERR_(RESCINDED|CLOSED|UNLOADED)$/u.test((error as { code?: string }).code ?? "");
+    if (this.#state === "send-memory" && !gone) return this.#initialize();
+    if (this.#state === "offload-capabilities" && !gone) return this.#offloads(undefined);
+    return this.#state === "idle" ? [] : this.#fail(error);
+  }
+
+  #rndisInitialized({ message }: RndisAnswer): readonly AttachmentEffect[] {
+    const reply = RndisInitializeComplete.parse(message);
+    if (reply === undefined) return this.#badReply(undefined);
+    this.#known.maxPackets = Math.max(1, reply.maxPackets);
+    this.#known.maxBytes = reply.maxBytes;
+    // More than a page would be nonsense, and no host says so.
+    this.#known.alignmentBytes = 1 << Math.min(reply.alignmentPower, 12);
+    const revision = this.#version().ndisMinor >= 30 ? 3 : 2;
+    const header = {
+      type: NdisObjectType.offload,
+      revision,
+      size: NdisOffload.sizeOf(revision),
+    };
+    return this.#query(
+      "offload-capabilities",
+      Oid.tcpOffloadHardwareCapabilities,
+      emitNdisQueryObject(header),
+    );
+  }
+
+  #offloads(information: Uint8Array | undefined): readonly AttachmentEffect[] {
+    const host = information && NdisOffload.parse(information);
+    if (host === undefined) return this.#scalingCapabilities();
+    const { receiveCoalescing, ndisMinor } = this.#version();
+    const { mtu } = this.#known;
+    const wishes = this.#options.offloads ?? {};
+    const offloads = chooseOffloads(host, mtu, receiveCoalescing, wishes);
+    this.#known.offloads = offloads;
+    const parameters = offloadParameters(offloads, ndisMinor >= 30 ? 3 : 2);
+    return this.#set(
+      "offload-parameters",
+      Oid.tcpOffloadParameters,
+      NdisOffloadParameters.emit(parameters),
+    );
+  }
+
+  #scalingCapabilities(): readonly AttachmentEffect[] {
+    if ((this.#options.channels ?? 1) <= 1 || !this.#version().multiChannel)
+      return this.#filterOff();
+    const header = {
+      type: NdisObjectType.rssCapabilities,
+      revision: 2,
+      size: NdisRssCapabilities.SIZE,
+    };
+    return this.#query(
+      "scaling-capabilities",
+      Oid.genReceiveScaleCapabilities,
+      emitNdisQueryObject(header),
+    );
+  }
+
+  #scaling(information: Uint8Array | undefined, now: number): readonly AttachmentEffect[] {
+    const host = information && NdisRssCapabilities.parse(information);
+    const scaling = host && chooseScaling(host);
+    if (scaling === undefined) return this.#filterOff();
+    this.#known.scaling = scaling;
+    const subChannels = Math.min(this.#options.channels!, scaling.receiveQueues) - 1;
+    this.#await("sub-channels", now);
+    const message = { operation: SubChannelOperation.allocate, subChannels };
+    return [send(NvspSubChannelRequest.packet(message, this.#version().packetBytes), true)];
+  }
+
+  #subChannels(packet: Uint8Array, type: number | undefined): readonly AttachmentEffect[] {
+    const complete = NvspSubChannelComplete;
+    const reply = type === complete.type ? complete.parse(packet) : undefined;
+    if (reply === undefined) return this.#badReply(type);
+    const asked = Math.min(this.#options.channels!, this.#known.scaling!.receiveQueues) - 1;
+    const count = reply.status === NvspStatus.success ? Math.min(reply.subChannels, asked) : 0;
+    // A refusal is no error: one channel is enough.
+    if (count === 0) return this.#withoutScaling();
+    // Whoever opens them has a limit of its own for how long that may take.
+    this.#state = "opening";
+    this.#deadline = Infinity;
+    return [{ kind: "open-channels", count, parameters: this.#parameters(false) }];
+  }
+
+  #scale(indices: readonly number[]): readonly AttachmentEffect[] {
+    if (indices.length === 0) return this.#withoutScaling();
+    const parameters = scalingParameters(this.#known.scaling!, [0, ...indices]);
+    return this.#set(
+      "scaling-parameters",
+      Oid.genReceiveScaleParameters,
+      emitRssParameters(parameters),
+    );
+  }
+
+  #withoutScaling(): readonly AttachmentEffect[] {
+    this.#known.scaling = undefined;
+    return this.#filterOff();
+  }
+
+  /** Some hosts begin with a filter, and so deliver frames before anybody wants them. */
+  #filterOff(): readonly AttachmentEffect[] {
+    return this.#set("filter", Oid.genCurrentPacketFilter, emit32(PacketFilter.none));
+  }
+
+  #ready(linkUp: boolean): readonly AttachmentEffect[] {
+    this.#state = "ready";
+    this.#deadline = Infinity;
+    return [{ kind: "ready", parameters: this.#parameters(linkUp) }];
+  }
+
+  #parameters(linkUp: boolean): NetvscParameters {
+    const { value, packetBytes, ndisMinor } = this.#version();
+    const { receiveBuffer, sendBuffer, scaling, ...known } = this.#known;
+    return {
+      version: value,
+      packetBytes,
+      ndisMajor: NDIS_MAJOR,
+      ndisMinor,
+      receiveBuffer: receiveBuffer!,
+      ...(sendBuffer !== undefined && { sendBuffer }),
+      ...(scaling !== undefined && { scaling }),
+      ...known,
+      linkUp,
+    };
+  }
+
+  #query(state: AttachmentState, oid: Oid, information?: Uint8Array): readonly AttachmentEffect[] {
+    return this.#ask(state, {
+      kind: "query",
+      oid,
+      ...(information !== undefined && { information }),
+    });
+  }
+
+  #set(state: AttachmentState, oid: Oid, information: Uint8Array): readonly AttachmentEffect[] {
+    return this.#ask(state, { kind: "set", oid, information });
+  }
+
+  /** The conversation has time limits of its own. */
+  #ask(state: AttachmentState, question: RndisQuestion): readonly AttachmentEffect[] {
+    this.#state = state;
+    this.#deadline = Infinity;
+    return [{ kind: "ask", question }];
+  }
+
+  #await(state: AttachmentState, now: number): void {
+    this.#state = state;
+    this.#deadline = now + (this.#options.stepTimeoutMs ?? DEFAULT_STEP_TIMEOUT_MS);
+  }
+
+  #fail(error: Error): readonly AttachmentEffect[] {
+    this.#state = "failed";
+    this.#deadline = Infinity;
+    return [{ kind: "failed", error }];
+  }
+
+  #refused(status: number): readonly AttachmentEffect[] {
+    const text = `the host refused (status 0x${status.toString(16)}): ${this.#describe()}`;
+    return this.#fail(new NetvscError("ERR_NETVSC_REFUSED", text, status));
+  }
+
+  #badReply(type: number | undefined): readonly AttachmentEffect[] {
+    const what = type === undefined ? "too short" : `message ${type}`;
+    const text = `no answer to this: ${what}, ${this.#describe()}`;
+    return this.#fail(new NetvscError("ERR_NETVSC_REPLY", text));
+  }
+
+  #version(): NvspVersion {
+    return this.#versions[this.#proposed]!;
+  }
+
+  #describe(): string {
+    if (this.#state !== "init") return `step ${this.#state}`;
+    return `step init, proposing version ${this.#version().name}`;
+  }
+}
+
+function send(packet: Uint8Array, awaited: boolean): AttachmentEffect {
+  return { kind: "send", packet, awaited };
+}
+
+function number32(information: Uint8Array): number | undefined {
+  return information.byteLength < 4 ? undefined : get32(information, 0);
+}
+
+function emit32(value: number): Uint8Array {
+  return Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24);
+}

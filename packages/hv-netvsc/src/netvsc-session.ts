@@ -1,0 +1,473 @@
+import type { ChannelClosedReason, Gpadl, Timer } from "@hyperv-is/vmbus-core";
+import { PAGE_SIZE, ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
+import {
+  Attachment,
+  type AttachmentEffect,
+  type AttachmentInput,
+  type AttachmentOptions,
+} from "./attachment.js";
+import { NetvscError } from "./errors.js";
+import { steadyLink, stepLink, type Link, type LinkInput } from "./link-monitor.js";
+import { NetvscChannel } from "./netvsc-channel.js";
+import type { NetvscContext } from "./netvsc-context.js";
+import type { NetvscQueue } from "./netvsc-queue.js";
+import type { NetvscParameters, SharedBuffer } from "./parameters.js";
+import {
+  emitRssParameters,
+  ETHERNET_HEADER_BYTES,
+  get32,
+  LINK_SPEED_UNIT,
+  MediaConnectStatus,
+  NvspHeader,
+  NvspRevokeReceiveBuffer,
+  NvspRevokeSendBuffer,
+  NvspSendVfAssociation,
+  NvspType,
+  Oid,
+  PacketFilter,
+  parseSendTable,
+  RECEIVE_BUFFER_ID,
+  SEND_BUFFER_ID,
+} from "./protocol/index.js";
+import type { QueueTuning, ReceiveSide, TransmitSide } from "./queue-description.js";
+import { RndisConversation } from "./rndis-conversation.js";
+import { scalingParameters } from "./scaling.js";
+import { SubChannels, type SubChannelOffers } from "./sub-channels.js";
+
+/** How an interface is attached, once. */
+export interface SessionOptions {
+  readonly attachment: AttachmentOptions;
+  readonly ringPages: number;
+  readonly tuning: QueueTuning;
+  /** How long the host may take for an answer. */
+  readonly answerTimeoutMs: number;
+  /** How long to wait for sub-channels that the host has promised, or that it is to take back. */
+  readonly subChannelTimeoutMs: number;
+  /** Time that a host gets for what it does not confirm. */
+  readonly settleMs: number;
+  /** How long detaching waits for sends that are under way. */
+  readonly drainTimeoutMs: number;
+  /** How often to ask the host whether it is there; 0: never. */
+  readonly keepaliveIntervalMs: number;
+}
+
+/** What an interface hears of its session. */
+export interface SessionEvents {
+  linkChanged(link: Link): void;
+  /** The primary channel is no more, and nobody has asked for that. */
+  lost(error: NetvscError): void;
+}
+
+/** The boot processor: the primary channel is bound to it, so that the control half can call its queue. */
+const BOOT_CPU = 0;
+const CLOSED = new NetvscError("ERR_CLOSED", "the interface is detached");
+
+/**
+ * One attach of an interface, from the opening of its channel to the last memory that it shared. An MTU change
+ * ends it, and begins another.
+ */
+export class NetvscSession {
+  readonly conversation: RndisConversation;
+  /** NVSP messages that the host sent unasked, by what they were. */
+  readonly notices = { sendTables: 0, vfAssociations: 0, others: 0 };
+  readonly #context: NetvscContext;
+  readonly #options: SessionOptions;
+  readonly #events: SessionEvents;
+  readonly #primary: NetvscChannel;
+  readonly #queue: NetvscQueue;
+  readonly #offers: SubChannelOffers;
+  readonly #subChannels: SubChannels;
+  readonly #gpadls = new Set<Gpadl>();
+  /** Memory that is being shared. */
+  readonly #sharing = new Set<Promise<unknown>>();
+  /** Resolves when there is nobody to talk to any more. */
+  readonly #gone: Promise<void>;
+  #goneReason: ChannelClosedReason | undefined;
+  /** Channels that share the send buffer. */
+  #channelCount = 1;
+  #parameters: NetvscParameters | undefined;
+  #link = steadyLink({ up: false, speed: 0 });
+  #linkTimer: Timer | undefined;
+  #keepaliveTimer: Timer | undefined;
+  #sendTable: readonly number[] | undefined;
+  #closing: Promise<void> | undefined;
+
+  private constructor(
+    context: NetvscContext,
+    offers: SubChannelOffers,
+    options: SessionOptions,
+    events: SessionEvents,
+    primary: NetvscChannel,
+  ) {
+    const { local } = primary.handle;
+    if (local === undefined) throw new Error("the primary channel is on another CPU");
+    this.#context = context;
+    this.#options = options;
+    this.#events = events;
+    this.#primary = primary;
+    this.#offers = offers;
+    this.#queue = local.port;
+    this.#subChannels = new SubChannels(context, offers, primary.cpu, () => this.#rescale());
+    this.conversation = new RndisConversation(context.timers, options.answerTimeoutMs, {
+      send: (message, taken) => {
+        const sent = this.#queue.transmitter.sendControl(message, taken);
+        this.#queue.flush();
+        return sent;
+      },
+      indicated: ({ status }) => this.#linkInput({ kind: "indicated", status }),
+    });
+    this.#queue.control = {
+      message: (range) => this.conversation.receive(range),
+      notice: (message) => this.#notice(message),
+    };
+    void context.device.rescinded.then(() => this.#queue.stop("rescinded"));
+    this.#gone = primary.closed.then((reason) => this.#ended(reason));
+  }
+
+  /** Attaches. Rejects when a step that cannot be done without fails; everything is taken back then. */
+  static async open(
+    context: NetvscContext,
+    offers: SubChannelOffers,
+    options: SessionOptions,
+    events: SessionEvents,
+  ): Promise<NetvscSession> {
+    const { ringPages, tuning } = options;
+    const { device } = context;
+    const primary = await NetvscChannel.open(context, device, BOOT_CPU, ringPages, tuning);
+    const session = new NetvscSession(context, offers, options, events, primary);
+    try {
+      await session.#attach();
+      return session;
+    } catch (error) {
+      await session.close();
+      throw error;
+    }
+  }
+
+  get parameters(): NetvscParameters {
+    return this.#parameters!;
+  }
+
+  get link(): Link {
+    return { up: this.#link.up, speed: this.#link.speed };
+  }
+
+  /** The open channels, the primary first. */
+  get channels(): readonly NetvscChannel[] {
+    return [this.#primary, ...this.#subChannels.list];
+  }
+
+  /** The primary channel as code on the boot processor uses it. */
+  get port(): NetvscQueue {
+    return this.#queue;
+  }
+
+  /** The host's send indirection table, if it has sent one. */
+  get sendTable(): readonly number[] | undefined {
+    return this.#sendTable;
+  }
+
+  /** `PacketFilter` bits. Rejects as `RndisConversation.set` does. */
+  setFilter(filter: number): Promise<void> {
+    return this.conversation.set(Oid.genCurrentPacketFilter, emit32(filter));
+  }
+
+  /**
+   * Ends the session: reception off, what is under way let finish, buffers revoked, channels closed. With a host
+   * that is gone, or silent, it ends as well. Never rejects; memory that the host may still use is leaked. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  /** Carries the effects of the dialogue out: one answer at a time, and one timer. */
+  #attach(): Promise<void> {
+    const { timers, device } = this.#context;
+    const machine = new Attachment(this.#options.attachment);
+    return new Promise((resolve, reject) => {
+      let timer = timers.after(0, () => undefined);
+      const feed = (input: AttachmentInput): void => {
+        for (const effect of machine.step(input, timers.now())) {
+          if (effect.kind === "failed") reject(effect.error);
+          else if (effect.kind === "ready")
+            // What has no room for its buffers rejects.
+            void Promise.resolve(effect.parameters)
+              .then((parameters) => this.#begin(parameters))
+              .then(resolve, reject);
+          else this.#carryOut(effect, feed);
+        }
+        timer.cancel();
+        if (machine.deadline !== Infinity)
+          timer = timers.after(machine.deadline - timers.now(), () => feed({ kind: "tick" }));
+      };
+      void this.#gone.then(() =>
+        feed({ kind: this.#goneReason === "rescinded" ? "rescinded" : "closed" }),
+      );
+      void device.rescinded.then(() => feed({ kind: "rescinded" }));
+      feed({ kind: "opened" });
+    });
+  }
+
+  #carryOut(effect: AttachmentEffect, feed: (input: AttachmentInput) => void): void {
+    const { transmitter } = this.#queue;
+    switch (effect.kind) {
+      case "send":
+        // On a closed channel the end of it is what is heard next.
+        if (effect.awaited)
+          transmitter.sendRequest(effect.packet, (packet) => feed({ kind: "completion", packet }));
+        else transmitter.sendNotice(effect.packet);
+        this.#queue.flush();
+        break;
+      case "share":
+        void this.#share(effect.lengthBytes).then(feed);
+        break;
+      case "receive":
+        this.#queue.configureReceive(receiveSide(effect.buffer));
+        break;
+      case "ask":
+        this.conversation.ask(effect.question).then(
+          (answer) => feed({ kind: "answer", answer }),
+          (error: unknown) => feed({ kind: "denied", error: error as Error }),
+        );
+        break;
+      case "open-channels":
+        void this.#openChannels(effect.count, effect.parameters).then((indices) =>
+          feed({ kind: "channels", indices }),
+        );
+        break;
+      default:
+        break;
+    }
+  }
+
+  async #share(lengthBytes: number): Promise<AttachmentInput> {
+    const sharing = this.#context.device.createGpadl(lengthBytes / PAGE_SIZE);
+    this.#sharing.add(sharing);
+    try {
+      const gpadl = await sharing;
+      this.#gpadls.add(gpadl);
+      const buffer: SharedBuffer = { ...gpadl, lengthBytes };
+      return { kind: "shared", buffer };
+    } catch (error) {
+      return { kind: "denied", error: error as Error };
+    } finally {
+      this.#sharing.delete(sharing);
+    }
+  }
+
+  async #openChannels(count: number, parameters: NetvscParameters): Promise<readonly number[]> {
+    const { subChannelTimeoutMs: timeoutMs, ringPages, tuning } = this.#options;
+    this.#channelCount = 1 + count;
+    await this.#subChannels.open(count, {
+      timeoutMs,
+      ringPages,
+      tuning,
+      agreed: (index) => ({
+        receive: receiveSide(parameters.receiveBuffer),
+        transmit: this.#transmitSide(parameters, index),
+      }),
+    });
+    return this.#subChannels.list.map(({ index }) => index);
+  }
+
+  #transmitSide(parameters: NetvscParameters, index: number): TransmitSide {
+    const { sendBuffer, offloads } = parameters;
+    const count =
+      sendBuffer === undefined ? 0 : Math.floor(sendBuffer.sections / this.#channelCount);
+    return {
+      ...(sendBuffer !== undefined &&
+        count > 0 && {
+          sections: {
+            address: sendBuffer.address,
+            sectionBytes: sendBuffer.sectionBytes,
+            // Each channel has its own: CPUs share nothing but the memory.
+            first: (index % this.#channelCount) * count,
+            count,
+          },
+        }),
+      maxPackets: parameters.maxPackets,
+      maxBytes: parameters.maxBytes,
+      alignmentBytes: parameters.alignmentBytes,
+      hashValues: parameters.version >= 0x0005_0000,
+      checksums: offloads.transmitChecksums,
+      largeSend4BytesMax: offloads.largeSend4BytesMax,
+      largeSend6BytesMax: offloads.largeSend6BytesMax,
+      frameBytesMax: parameters.mtu + ETHERNET_HEADER_BYTES,
+    };
+  }
+
+  /** Everything is agreed. */
+  #begin(parameters: NetvscParameters): void {
+    this.#parameters = parameters;
+    this.#queue.configureTransmit(this.#transmitSide(parameters, 0));
+    this.#link = steadyLink({ up: parameters.linkUp, speed: parameters.linkSpeed });
+    this.#armKeepalive();
+  }
+
+  #notice(message: Uint8Array): void {
+    const type = NvspHeader.parse(message)?.type;
+    if (type === NvspType.sendIndirectionTable) {
+      const table = parseSendTable(message, this.#parameters?.version ?? 0);
+      if (table === undefined) this.notices.others++;
+      else {
+        this.notices.sendTables++;
+        this.#sendTable = table;
+      }
+    } else if (type === NvspSendVfAssociation.type) this.notices.vfAssociations++;
+    else this.notices.others++;
+  }
+
+  #linkInput(input: LinkInput): void {
+    // Before there is an interface, its link will be asked for anyway.
+    if (this.#parameters === undefined || this.#closing !== undefined) return;
+    const { timers } = this.#context;
+    const { state, effects } = stepLink(this.#link, input, timers.now());
+    this.#link = state;
+    this.#linkTimer?.cancel();
+    if (state.deadline !== Infinity)
+      this.#linkTimer = timers.after(state.deadline - timers.now(), () =>
+        this.#linkInput({ kind: "tick" }),
+      );
+    for (const effect of effects)
+      if (effect.kind === "tell") this.#events.linkChanged(effect.link);
+      else void this.#askLink().then((link) => this.#linkInput({ kind: "answered", link }));
+  }
+
+  async #askLink(): Promise<Link | undefined> {
+    try {
+      const speed = await this.conversation.query(Oid.genLinkSpeed);
+      const status = await this.conversation.query(Oid.genMediaConnectStatus);
+      if (speed.byteLength < 4 || status.byteLength < 4) return undefined;
+      return {
+        up: get32(status, 0) === MediaConnectStatus.connected,
+        speed: get32(speed, 0) * LINK_SPEED_UNIT,
+      };
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Frames are spread over the channels that are left. */
+  #rescale(): void {
+    const { scaling } = this.#parameters ?? {};
+    if (scaling === undefined || this.#closing !== undefined) return;
+    const indices = this.channels.map(({ index }) => index);
+    const information = emitRssParameters(scalingParameters(scaling, indices));
+    this.conversation.set(Oid.genReceiveScaleParameters, information).catch((error: unknown) => {
+      this.#context.log(`receive scaling: ${(error as Error).message}`);
+    });
+  }
+
+  #armKeepalive(): void {
+    const { keepaliveIntervalMs } = this.#options;
+    if (keepaliveIntervalMs === 0) return;
+    this.#keepaliveTimer = this.#context.timers.after(keepaliveIntervalMs, () => {
+      this.conversation.ask({ kind: "keepalive" }).then(
+        () => this.#armKeepalive(),
+        (error: unknown) => {
+          if (this.#closing !== undefined || this.#goneReason !== undefined) return;
+          this.#context.log(`keepalive: ${(error as Error).message}`);
+          this.#armKeepalive();
+        },
+      );
+    });
+  }
+
+  /** The primary channel has closed. */
+  #ended(reason: ChannelClosedReason): void {
+    this.#goneReason = reason;
+    const error =
+      reason === "rescinded"
+        ? new NetvscError("ERR_RESCINDED", "the host took the adapter away")
+        : new NetvscError("ERR_CLOSED", "the adapter's channel is closed");
+    this.conversation.close(error);
+    if (this.#closing === undefined && this.#parameters !== undefined) this.#events.lost(error);
+  }
+
+  async #close(): Promise<void> {
+    this.#linkTimer?.cancel();
+    this.#keepaliveTimer?.cancel();
+    await this.#part();
+    this.conversation.close(CLOSED);
+    await this.#subChannels.close();
+    await this.#primary.close(this.#goneReason);
+    this.#linkTimer?.cancel();
+    // Newer hosts hang, or fail, when the buffers go before the channel; older ones, when they go after it.
+    await Promise.all([...this.#sharing].map((sharing) => sharing.catch(() => undefined)));
+    for (const gpadl of [...this.#gpadls]) await this.#tearDown(gpadl);
+    await this.#within(this.#options.subChannelTimeoutMs, this.#offers.gone());
+  }
+
+  /** The part of the detach that needs a host that listens. Source: FreeBSD `hn_synth_detach`, `hn_nvs_disconn_*`. */
+  async #part(): Promise<void> {
+    const parameters = this.#parameters;
+    if (this.#isGone() || parameters === undefined) return;
+    const { receiveBuffer, sendBuffer, packetBytes } = parameters;
+    const { settleMs, drainTimeoutMs } = this.#options;
+    await this.setFilter(PacketFilter.none).catch(() => undefined);
+    await this.#settle(settleMs);
+    const drained = Promise.all([this.#queue.drained(), this.#subChannels.drain()]);
+    await this.#within(drainTimeoutMs, Promise.race([drained, this.#gone]));
+    await this.conversation.halt().catch(() => undefined);
+    const early = this.#context.device.busVersion < ProtocolVersion.v4_0;
+    await this.#revoke(
+      NvspRevokeReceiveBuffer.packet({ id: RECEIVE_BUFFER_ID }, packetBytes),
+      early ? receiveBuffer : undefined,
+    );
+    if (sendBuffer !== undefined)
+      await this.#revoke(
+        NvspRevokeSendBuffer.packet({ id: SEND_BUFFER_ID }, packetBytes),
+        early ? sendBuffer : undefined,
+      );
+  }
+
+  /** Takes a buffer back, which is not confirmed: that the host has read it, and some time, must do. */
+  async #revoke(message: Uint8Array, tearDown: SharedBuffer | undefined): Promise<void> {
+    if (this.#isGone()) return;
+    const { timers } = this.#context;
+    const { settleMs, answerTimeoutMs } = this.#options;
+    this.#queue.transmitter.sendNotice(message);
+    this.#queue.flush();
+    const deadline = timers.now() + answerTimeoutMs;
+    do await this.#settle(settleMs);
+    while (!this.#isGone() && !this.#queue.isRead && timers.now() < deadline);
+    for (const gpadl of [...this.#gpadls])
+      if (gpadl.gpadlId === tearDown?.gpadlId) await this.#tearDown(gpadl);
+  }
+
+  async #tearDown(gpadl: Gpadl): Promise<void> {
+    this.#gpadls.delete(gpadl);
+    await this.#context.device.tearDownGpadl(gpadl);
+  }
+
+  #isGone(): boolean {
+    return this.#goneReason !== undefined;
+  }
+
+  /** Lets time pass, unless the host is gone. */
+  #settle(delayMs: number): Promise<void> {
+    return this.#within(delayMs, this.#gone);
+  }
+
+  async #within(limitMs: number, promise: Promise<unknown>): Promise<void> {
+    let timer: Timer | undefined;
+    const timeUp = new Promise<void>((resolve) => {
+      timer = this.#context.timers.after(limitMs, resolve);
+    });
+    await Promise.race([promise, timeUp]);
+    timer?.cancel();
+  }
+}
+
+function receiveSide({
+  address,
+  lengthBytes,
+  slots,
+}: NetvscParameters["receiveBuffer"]): ReceiveSide {
+  return { address, lengthBytes, slots };
+}
+
+function emit32(value: number): Uint8Array {
+  return Uint8Array.of(value, value >>> 8, value >>> 16, value >>> 24);
+}

@@ -1,0 +1,51 @@
+import type {
+  ChannelClosedReason,
+  QueueContext,
+  QueueHalf,
+  TellControl,
+} from "@hyperv-is/vmbus-core";
+import { NetvscQueue } from "./netvsc-queue.js";
+import type { NetvscQueueDescription } from "./queue-description.js";
+
+/** What the control half says to a queue half: plain data. */
+export type QueueMessage =
+  /** Answered when nothing that was sent is at the host any more. */
+  | { readonly kind: "drain" }
+  /** Answered with the channel's `NetvscQueueCounters`. */
+  | { readonly kind: "counters" }
+  /** Answered with what there is to know about the queue, as plain JSON. */
+  | { readonly kind: "inspect" };
+
+/** What a queue half says to the control half: plain data. */
+export interface QueueNews {
+  readonly kind: "closed";
+  readonly reason: ChannelClosedReason;
+}
+
+/** The half of the driver that lives on the CPU of a channel. `port` is for code on that CPU. */
+export class NetvscQueueHalf implements QueueHalf {
+  readonly port: NetvscQueue;
+
+  /** Binds the channel to the CPU of `context`. Throws `ERR_NETVSC_MEMORY`. */
+  constructor(context: QueueContext, description: NetvscQueueDescription, tell: TellControl) {
+    this.port = new NetvscQueue(context, description, (reason) =>
+      tell({ kind: "closed", reason } satisfies QueueNews),
+    );
+  }
+
+  answer(message: unknown): unknown {
+    const asked = message as QueueMessage;
+    switch (asked.kind) {
+      case "drain":
+        return this.port.drained();
+      case "counters":
+        return { ...this.port.counters };
+      case "inspect":
+        return this.port.inspect();
+    }
+  }
+
+  stop(reason?: ChannelClosedReason): void {
+    this.port.stop(reason);
+  }
+}

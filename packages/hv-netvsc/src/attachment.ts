@@ -1,11 +1,19 @@
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
-import { NetvscError } from "./errors.js";
+import type {
+  AttachmentEffect,
+  AttachmentInput,
+  AttachmentOptions,
+  AttachmentState,
+} from "./attachment-io.js";
 import {
-  chooseOffloads,
-  NO_OFFLOADS,
-  offloadParameters,
-  type OffloadWishes,
-} from "./offload-choice.js";
+  configurationPackets,
+  offloadQuery,
+  offloadRevision,
+  parseReceiveBuffer,
+  scalingQuery,
+} from "./attachment-messages.js";
+import { NetvscError } from "./errors.js";
+import { chooseOffloads, NO_OFFLOADS, offloadParameters } from "./offload-choice.js";
 import type {
   AgreedOffloads,
   AgreedScaling,
@@ -15,25 +23,18 @@ import type {
   SharedBuffer,
 } from "./parameters.js";
 import {
-  emitNdisQueryObject,
   emitRssParameters,
-  ETHERNET_HEADER_BYTES,
   findNvspVersion,
   get32,
   LINK_SPEED_UNIT,
   MediaConnectStatus,
   NDIS_MAJOR,
-  NdisConfigCapability,
-  NdisObjectType,
   NdisOffload,
   NdisOffloadParameters,
   NdisRssCapabilities,
   NvspHeader,
   NvspInit,
   NvspInitComplete,
-  NvspReceiveBufferSection,
-  NvspSendNdisConfig,
-  NvspSendNdisVersion,
   NvspSendReceiveBuffer,
   NvspSendReceiveBufferComplete,
   NvspSendSendBuffer,
@@ -55,87 +56,6 @@ import {
 } from "./protocol/index.js";
 import type { RndisAnswer, RndisQuestion } from "./rndis-conversation.js";
 import { chooseScaling, scalingParameters } from "./scaling.js";
-
-/** What can be chosen about the dialogue. */
-export interface AttachmentOptions {
-  /** NVSP versions to propose, in this order; newest first unless told. After a first attach: that one. */
-  readonly versions?: readonly number[];
-  /** Largest payload of a frame; 1500 unless told. */
-  readonly mtu?: number;
-  /** How long the host may take for each answer; 60,000 unless told: hosts can be slow. */
-  readonly stepTimeoutMs?: number;
-  /** Channels wanted, the primary included (`chan_cnt`); 1 unless told. */
-  readonly channels?: number;
-  /** Bytes of the receive buffer; as FreeBSD has it unless told. At most 31 MiB, in whole pages. */
-  readonly receiveBufferBytes?: number;
-  /** Bytes of the send buffer; as FreeBSD has it unless told. 0: none. At most 15 MiB, in whole pages. */
-  readonly sendBufferBytes?: number;
-  /** Time between switching reception off and the first look at the rings, for frames that are under way; 200 unless told. */
-  readonly settleMs?: number;
-  readonly offloads?: OffloadWishes;
-}
-
-/** The dialogue's steps, in order. */
-export type AttachmentState =
-  | "idle"
-  | "init"
-  | "receive-memory"
-  | "receive-buffer"
-  | "send-memory"
-  | "send-buffer"
-  | "initialize"
-  | "offload-capabilities"
-  | "offload-parameters"
-  | "scaling-capabilities"
-  | "sub-channels"
-  | "opening"
-  | "scaling-parameters"
-  | "filter"
-  | "settle"
-  | "address"
-  | "frame-size"
-  | "link-speed"
-  | "link-status"
-  | "ready"
-  | "failed";
-
-/** What the dialogue reacts to. */
-export type AttachmentInput =
-  /** The primary channel is open. */
-  | { readonly kind: "opened" }
-  /** The completion of the NVSP message that was sent last: all of its payload. */
-  | { readonly kind: "completion"; readonly packet: Uint8Array }
-  /** The memory that was asked for is shared. */
-  | { readonly kind: "shared"; readonly buffer: SharedBuffer }
-  /** The answer to the RNDIS question that was asked last. */
-  | { readonly kind: "answer"; readonly answer: RndisAnswer }
-  /** Memory was not shared, or a question not answered. */
-  | { readonly kind: "denied"; readonly error: Error }
-  /** Sub-channels that are open now, by their indices. */
-  | { readonly kind: "channels"; readonly indices: readonly number[] }
-  /** Time has passed; `now` says how much. */
-  | { readonly kind: "tick" }
-  | { readonly kind: "rescinded" }
-  /** The channel closed for any other reason. */
-  | { readonly kind: "closed" };
-
-/** What its owner has to do then, in order. */
-export type AttachmentEffect =
-  /** Send an NVSP message; `awaited`: its completion is to come back. */
-  | { readonly kind: "send"; readonly packet: Uint8Array; readonly awaited: boolean }
-  /** Share this much memory with the host. */
-  | { readonly kind: "share"; readonly lengthBytes: number }
-  /** From now on the host may put messages into the receive buffer. */
-  | { readonly kind: "receive"; readonly buffer: ReceiveBuffer }
-  | { readonly kind: "ask"; readonly question: RndisQuestion }
-  /** Open the sub-channels that the host offers, this many. */
-  | {
-      readonly kind: "open-channels";
-      readonly count: number;
-      readonly parameters: NetvscParameters;
-    }
-  | { readonly kind: "ready"; readonly parameters: NetvscParameters }
-  | { readonly kind: "failed"; readonly error: Error };
 
 const DEFAULT_STEP_TIMEOUT_MS = 60_000;
 const DEFAULT_SETTLE_MS = 200;
@@ -268,25 +188,18 @@ export class Attachment {
         new NetvscError("ERR_NETVSC_VERSION", "the host refused every protocol version", status),
       );
     }
-    const { ndisConfig, ndisMinor, packetBytes, receiveCoalescing, value } = this.#version();
-    const effects: AttachmentEffect[] = [];
-    if (ndisConfig) {
-      const mtu = this.#known.mtu + ETHERNET_HEADER_BYTES;
-      const wantsCoalescing =
-        receiveCoalescing && this.#options.offloads?.receiveCoalescing !== false;
-      let capabilities: number = NdisConfigCapability.ieee8021q;
-      // Without it a host does not tell of a change of speed (Linux).
-      if (value >= 0x0005_0000) capabilities |= NdisConfigCapability.teaming;
-      if (wantsCoalescing) capabilities |= NdisConfigCapability.rscOverVmbus;
-      const config = { mtu, capabilities, capabilitiesHigh: 0 };
-      effects.push(send(NvspSendNdisConfig.packet(config, packetBytes), false));
-    }
-    const ndis = { major: NDIS_MAJOR, minor: ndisMinor };
-    effects.push(send(NvspSendNdisVersion.packet(ndis, packetBytes), false));
+    const version = this.#version();
+    const wantsCoalescing =
+      version.receiveCoalescing && this.#options.offloads?.receiveCoalescing !== false;
+    const packets = configurationPackets(version, this.#known.mtu, wantsCoalescing);
     const { v2, later } = RECEIVE_BUFFER_BYTES;
-    const lengthBytes = this.#options.receiveBufferBytes ?? (value <= 0x0003_0002 ? v2 : later);
+    const lengthBytes =
+      this.#options.receiveBufferBytes ?? (version.value <= 0x0003_0002 ? v2 : later);
     this.#await("receive-memory", now);
-    return [...effects, { kind: "share", lengthBytes }];
+    return [
+      ...packets.map((packet) => send(packet, false)),
+      { kind: "share", lengthBytes } as const,
+    ];
   }
 
   #shared(buffer: SharedBuffer, now: number): readonly AttachmentEffect[] {
@@ -312,22 +225,8 @@ export class Attachment {
     const reply = type === complete.type ? complete.parse(packet) : undefined;
     if (reply === undefined) return this.#badReply(type);
     if (reply.status !== NvspStatus.success) return this.#refused(reply.status);
-    const section = NvspReceiveBufferSection.parse(packet.subarray(complete.SIZE));
-    const memory = this.#memory!;
-    // Hosts divide all of it alike, in one section; a driver that goes by that needs no other.
-    if (
-      section === undefined ||
-      reply.sectionCount !== 1 ||
-      section.subAllocationSize === 0 ||
-      section.subAllocationCount === 0 ||
-      section.subAllocationCount > (memory.lengthBytes - section.offset) / section.subAllocationSize
-    )
-      return this.#badReply(type);
-    const buffer: ReceiveBuffer = {
-      ...memory,
-      slotBytes: section.subAllocationSize,
-      slots: section.subAllocationCount,
-    };
+    const buffer = parseReceiveBuffer(packet, this.#memory!);
+    if (buffer === undefined) return this.#badReply(type);
     this.#known.receiveBuffer = buffer;
     const lengthBytes = this.#options.sendBufferBytes ?? SEND_BUFFER_BYTES.freebsd;
     const effects: AttachmentEffect[] = [{ kind: "receive", buffer }];
@@ -412,28 +311,22 @@ export class Attachment {
     this.#known.maxBytes = reply.maxBytes;
     // More than a page would be nonsense, and no host says so.
     this.#known.alignmentBytes = 1 << Math.min(reply.alignmentPower, 12);
-    const revision = this.#version().ndisMinor >= 30 ? 3 : 2;
-    const header = {
-      type: NdisObjectType.offload,
-      revision,
-      size: NdisOffload.sizeOf(revision),
-    };
     return this.#query(
       "offload-capabilities",
       Oid.tcpOffloadHardwareCapabilities,
-      emitNdisQueryObject(header),
+      offloadQuery(this.#version()),
     );
   }
 
   #offloads(information: Uint8Array | undefined): readonly AttachmentEffect[] {
     const host = information && NdisOffload.parse(information);
     if (host === undefined) return this.#scalingCapabilities();
-    const { receiveCoalescing, ndisMinor } = this.#version();
+    const version = this.#version();
     const { mtu } = this.#known;
     const wishes = this.#options.offloads ?? {};
-    const offloads = chooseOffloads(host, mtu, receiveCoalescing, wishes);
+    const offloads = chooseOffloads(host, mtu, version.receiveCoalescing, wishes);
     this.#known.offloads = offloads;
-    const parameters = offloadParameters(offloads, ndisMinor >= 30 ? 3 : 2);
+    const parameters = offloadParameters(offloads, offloadRevision(version));
     return this.#set(
       "offload-parameters",
       Oid.tcpOffloadParameters,
@@ -444,16 +337,7 @@ export class Attachment {
   #scalingCapabilities(): readonly AttachmentEffect[] {
     if ((this.#options.channels ?? 1) <= 1 || !this.#version().multiChannel)
       return this.#filterOff();
-    const header = {
-      type: NdisObjectType.rssCapabilities,
-      revision: 2,
-      size: NdisRssCapabilities.SIZE,
-    };
-    return this.#query(
-      "scaling-capabilities",
-      Oid.genReceiveScaleCapabilities,
-      emitNdisQueryObject(header),
-    );
+    return this.#query("scaling-capabilities", Oid.genReceiveScaleCapabilities, scalingQuery());
   }
 
   #scaling(information: Uint8Array | undefined, now: number): readonly AttachmentEffect[] {

@@ -32,13 +32,13 @@ export type {
 } from "./parameters.js";
 export type { OffloadWishes } from "./offload-choice.js";
 export { transmitChannelOf } from "./scaling.js";
-export {
-  Attachment,
-  type AttachmentEffect,
-  type AttachmentInput,
-  type AttachmentOptions,
-  type AttachmentState,
-} from "./attachment.js";
+export { Attachment } from "./attachment.js";
+export type {
+  AttachmentEffect,
+  AttachmentInput,
+  AttachmentOptions,
+  AttachmentState,
+} from "./attachment-io.js";
 export {
   RndisConversation,
   type ConversationCounters,

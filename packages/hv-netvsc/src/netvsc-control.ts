@@ -1,5 +1,5 @@
 import { versionHas } from "@hyperv-is/vmbus-core/protocol";
-import type { AttachmentOptions } from "./attachment.js";
+import type { AttachmentOptions } from "./attachment-io.js";
 import type { NetvscContext } from "./netvsc-context.js";
 import { NetvscInterface } from "./netvsc-interface.js";
 import type { SessionOptions } from "./netvsc-session.js";

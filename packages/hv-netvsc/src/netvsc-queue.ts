@@ -10,6 +10,7 @@ import type {
 } from "@hyperv-is/vmbus-core";
 import { PollResult, SendResult } from "@hyperv-is/vmbus-core";
 import { Packet, PacketType } from "@hyperv-is/vmbus-core/protocol";
+import { ControlQueue, FIRST_CONTROL_ID } from "./control-queue.js";
 import type {
   EthernetPort,
   EthernetUser,
@@ -41,7 +42,9 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   readonly counters = newQueueCounters();
   /** Set by the control half on the primary channel; on others such messages have no place, and are counted. */
   control: ControlEvents | undefined;
-  readonly transmitter: TransmitQueue;
+  /** What the control half sends; on the primary channel only. */
+  readonly controlQueue: ControlQueue | undefined;
+  readonly #transmitter: TransmitQueue;
   readonly #context: QueueContext;
   readonly #channel: Channel;
   readonly #receiver: ReceiveQueue;
@@ -62,20 +65,21 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
     this.memory = memory;
     this.#context = context;
     this.#onClosed = onClosed;
-    this.transmitter = new TransmitQueue(memory, allocator, tuning, this.counters, {
+    this.#transmitter = new TransmitQueue(memory, allocator, tuning, this.counters, {
       transmitted: (tag, released) => this.user?.transmitted(tag, released),
     });
     this.#receiver = new ReceiveQueue(memory, this.counters, tuning.trust, (range) => {
       if (this.control === undefined) this.counters.malformed++;
       else this.control.message(range);
     });
-    if (agreed === undefined) this.transmitter.allowControl();
-    else {
+    if (agreed !== undefined) {
       this.configureReceive(agreed.receive);
       this.configureTransmit(agreed.transmit);
     }
     this.#channel = context.bindChannel(channel, this);
-    this.transmitter.bind(this.#channel);
+    if (agreed === undefined)
+      this.controlQueue = new ControlQueue(memory, allocator, this.#channel);
+    this.#transmitter.bind(this.#channel);
     this.#receiver.bind(this.#channel);
   }
 
@@ -98,15 +102,15 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
 
   /** Frames may be sent from now on. Throws `ERR_NETVSC_MEMORY`. */
   configureTransmit(side: TransmitSide): void {
-    this.transmitter.configure(side);
+    this.#transmitter.configure(side);
   }
 
   transmit(frame: GpaRuns, offload: TransmitOffload, tag: number): TransmitResult {
-    return this.transmitter.transmit(frame, offload, tag);
+    return this.#transmitter.transmit(frame, offload, tag);
   }
 
   flush(): void {
-    this.transmitter.closeSection();
+    this.#transmitter.closeSection();
     this.#channel.flush();
   }
 
@@ -118,7 +122,7 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   /** Resolves when the host has nothing of what was sent any more. */
   drained(): Promise<void> {
     this.flush();
-    return this.transmitter.drained();
+    return this.#transmitter.drained();
   }
 
   /** True when the host has read everything that was put into the ring. */
@@ -138,7 +142,8 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
     const ring = channel.incoming;
     switch (ring.type) {
       case PacketType.completion:
-        this.transmitter.completion(ring);
+        if (ring.idLow < FIRST_CONTROL_ID) this.#transmitter.completion(ring);
+        else if (this.controlQueue?.completion(ring) !== true) this.counters.unknownIds++;
         break;
       case PacketType.transferPages:
         this.#receiver.packet(ring);
@@ -154,22 +159,29 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   batchEnd(): void {
     const { user } = this;
     if (user !== undefined) {
-      if (this.transmitter.takeReady()) user.transmitReady();
+      if (this.#transmitter.takeReady()) user.transmitReady();
       user.batchEnd();
     }
     this.flush();
   }
 
   spaceArrived(): void {
-    if (this.#receiver.sendCompletions()) this.transmitter.sendLine();
+    if (this.#receiver.sendCompletions() && this.controlQueue?.sendLine() !== false)
+      this.#transmitter.sendLine();
   }
 
   closed(_channel: Channel, reason: ChannelClosedReason): void {
     this.#closedReason ??= reason;
     this.#pollTimer?.cancel();
-    this.transmitter.close();
+    this.#transmitter.close();
+    this.controlQueue?.close();
     this.user?.closed(this.#closedReason);
     this.#onClosed(this.#closedReason);
+  }
+
+  /** Sends of frames that wait or that the host has. */
+  get outstanding(): number {
+    return this.#transmitter.outstanding;
   }
 
   /** What there is to know about the queue, as plain JSON. */
@@ -179,9 +191,9 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
       relid: channel.relid,
       subChannelIndex: channel.subChannelIndex,
       cpu: channel.targetVp,
-      outstanding: this.transmitter.outstanding,
-      freeDescriptors: this.transmitter.freeDescriptors,
-      freeSections: this.transmitter.freeSections,
+      outstanding: this.outstanding,
+      freeDescriptors: this.#transmitter.freeDescriptors,
+      freeSections: this.#transmitter.freeSections,
       receivePacketsHeld: this.#receiver.held,
       completionsWaiting: this.#receiver.waiting,
       closed: this.#closedReason ?? null,

@@ -1,13 +1,11 @@
 import type { ChannelClosedReason, Gpadl, Timer } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE, ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
-import {
-  Attachment,
-  type AttachmentEffect,
-  type AttachmentInput,
-  type AttachmentOptions,
-} from "./attachment.js";
+import { Attachment } from "./attachment.js";
+import type { AttachmentEffect, AttachmentInput, AttachmentOptions } from "./attachment-io.js";
+import type { ControlQueue } from "./control-queue.js";
 import { NetvscError } from "./errors.js";
-import { steadyLink, stepLink, type Link, type LinkInput } from "./link-monitor.js";
+import type { Link } from "./link-monitor.js";
+import { LinkWatch } from "./link-watch.js";
 import { NetvscChannel } from "./netvsc-channel.js";
 import type { NetvscContext } from "./netvsc-context.js";
 import type { NetvscQueue } from "./netvsc-queue.js";
@@ -15,9 +13,6 @@ import type { NetvscParameters, SharedBuffer } from "./parameters.js";
 import {
   emitRssParameters,
   ETHERNET_HEADER_BYTES,
-  get32,
-  LINK_SPEED_UNIT,
-  MediaConnectStatus,
   NvspHeader,
   NvspRevokeReceiveBuffer,
   NvspRevokeSendBuffer,
@@ -75,6 +70,7 @@ export class NetvscSession {
   readonly #events: SessionEvents;
   readonly #primary: NetvscChannel;
   readonly #queue: NetvscQueue;
+  readonly #control: ControlQueue;
   readonly #offers: SubChannelOffers;
   readonly #subChannels: SubChannels;
   readonly #gpadls = new Set<Gpadl>();
@@ -86,8 +82,7 @@ export class NetvscSession {
   /** Channels that share the send buffer. */
   #channelCount = 1;
   #parameters: NetvscParameters | undefined;
-  #link = steadyLink({ up: false, speed: 0 });
-  #linkTimer: Timer | undefined;
+  #link: LinkWatch | undefined;
   #keepaliveTimer: Timer | undefined;
   #sendTable: readonly number[] | undefined;
   #closing: Promise<void> | undefined;
@@ -100,21 +95,24 @@ export class NetvscSession {
     primary: NetvscChannel,
   ) {
     const { local } = primary.handle;
-    if (local === undefined) throw new Error("the primary channel is on another CPU");
+    if (local?.port.controlQueue === undefined)
+      throw new Error("the primary channel is on another CPU");
     this.#context = context;
     this.#options = options;
     this.#events = events;
     this.#primary = primary;
     this.#offers = offers;
     this.#queue = local.port;
+    this.#control = local.port.controlQueue;
     this.#subChannels = new SubChannels(context, offers, primary.cpu, () => this.#rescale());
     this.conversation = new RndisConversation(context.timers, options.answerTimeoutMs, {
       send: (message, taken) => {
-        const sent = this.#queue.transmitter.sendControl(message, taken);
+        const sent = this.#control.message(message, taken);
         this.#queue.flush();
         return sent;
       },
-      indicated: ({ status }) => this.#linkInput({ kind: "indicated", status }),
+      // Before there is an interface, its link will be asked for anyway.
+      indicated: ({ status }) => this.#link?.indicated(status),
     });
     this.#queue.control = {
       message: (range) => this.conversation.receive(range),
@@ -149,7 +147,7 @@ export class NetvscSession {
   }
 
   get link(): Link {
-    return { up: this.#link.up, speed: this.#link.speed };
+    return this.#link?.link ?? { up: false, speed: 0 };
   }
 
   /** The open channels, the primary first. */
@@ -210,13 +208,12 @@ export class NetvscSession {
   }
 
   #carryOut(effect: AttachmentEffect, feed: (input: AttachmentInput) => void): void {
-    const { transmitter } = this.#queue;
     switch (effect.kind) {
       case "send":
         // On a closed channel the end of it is what is heard next.
         if (effect.awaited)
-          transmitter.sendRequest(effect.packet, (packet) => feed({ kind: "completion", packet }));
-        else transmitter.sendNotice(effect.packet);
+          this.#control.request(effect.packet, (packet) => feed({ kind: "completion", packet }));
+        else this.#control.notice(effect.packet);
         this.#queue.flush();
         break;
       case "share":
@@ -301,7 +298,12 @@ export class NetvscSession {
   #begin(parameters: NetvscParameters): void {
     this.#parameters = parameters;
     this.#queue.configureTransmit(this.#transmitSide(parameters, 0));
-    this.#link = steadyLink({ up: parameters.linkUp, speed: parameters.linkSpeed });
+    this.#link = new LinkWatch(
+      this.#context.timers,
+      this.conversation,
+      { up: parameters.linkUp, speed: parameters.linkSpeed },
+      (link) => this.#events.linkChanged(link),
+    );
     this.#armKeepalive();
   }
 
@@ -316,36 +318,6 @@ export class NetvscSession {
       }
     } else if (type === NvspSendVfAssociation.type) this.notices.vfAssociations++;
     else this.notices.others++;
-  }
-
-  #linkInput(input: LinkInput): void {
-    // Before there is an interface, its link will be asked for anyway.
-    if (this.#parameters === undefined || this.#closing !== undefined) return;
-    const { timers } = this.#context;
-    const { state, effects } = stepLink(this.#link, input, timers.now());
-    this.#link = state;
-    this.#linkTimer?.cancel();
-    if (state.deadline !== Infinity)
-      this.#linkTimer = timers.after(state.deadline - timers.now(), () =>
-        this.#linkInput({ kind: "tick" }),
-      );
-    for (const effect of effects)
-      if (effect.kind === "tell") this.#events.linkChanged(effect.link);
-      else void this.#askLink().then((link) => this.#linkInput({ kind: "answered", link }));
-  }
-
-  async #askLink(): Promise<Link | undefined> {
-    try {
-      const speed = await this.conversation.query(Oid.genLinkSpeed);
-      const status = await this.conversation.query(Oid.genMediaConnectStatus);
-      if (speed.byteLength < 4 || status.byteLength < 4) return undefined;
-      return {
-        up: get32(status, 0) === MediaConnectStatus.connected,
-        speed: get32(speed, 0) * LINK_SPEED_UNIT,
-      };
-    } catch {
-      return undefined;
-    }
   }
 
   /** Frames are spread over the channels that are left. */
@@ -386,13 +358,12 @@ export class NetvscSession {
   }
 
   async #close(): Promise<void> {
-    this.#linkTimer?.cancel();
+    this.#link?.stop();
     this.#keepaliveTimer?.cancel();
     await this.#part();
     this.conversation.close(CLOSED);
     await this.#subChannels.close();
     await this.#primary.close(this.#goneReason);
-    this.#linkTimer?.cancel();
     // Newer hosts hang, or fail, when the buffers go before the channel; older ones, when they go after it.
     await Promise.all([...this.#sharing].map((sharing) => sharing.catch(() => undefined)));
     for (const gpadl of [...this.#gpadls]) await this.#tearDown(gpadl);
@@ -427,7 +398,7 @@ export class NetvscSession {
     if (this.#isGone()) return;
     const { timers } = this.#context;
     const { settleMs, answerTimeoutMs } = this.#options;
-    this.#queue.transmitter.sendNotice(message);
+    this.#control.notice(message);
     this.#queue.flush();
     const deadline = timers.now() + answerTimeoutMs;
     do await this.#settle(settleMs);

@@ -34,6 +34,8 @@ const COMPLETION_BYTES = 8;
 /** Least bytes of the NVSP message in a transfer-page packet: type and channel type. */
 const MESSAGE_BYTES = 8;
 
+/** Most packets to keep count of: more than the slots of the largest buffer that hosts divide. */
+const PACKETS_MAX = 1 << 15;
 /** The longest message that is no frame; what says that it is longer is none. */
 const CONTROL_BYTES_MAX = 4096;
 
@@ -91,7 +93,7 @@ export class ReceiveQueue {
     this.#address = address;
     this.#lengthBytes = lengthBytes;
     // An honest host has no more packets under way than slots; one entry stays free then.
-    this.#table = new ReceiveTable(slots + 1);
+    this.#table = new ReceiveTable(Math.min(slots, PACKETS_MAX) + 1);
   }
 
   /** Takes the transfer-page packet that is in the ring. */

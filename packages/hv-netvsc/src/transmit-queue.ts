@@ -1,5 +1,4 @@
 import {
-  copyWithinMemory,
   SendResult,
   type Channel,
   type GpaRuns,
@@ -19,6 +18,7 @@ import {
 } from "@hyperv-is/vmbus-core/protocol";
 import { NetvscError } from "./errors.js";
 import { TransmitResult, type TransmitOffload } from "./ethernet-port.js";
+import { copyRuns, pagePieces } from "./frame-memory.js";
 import { prepareLargeSend, put16, UDP_CHECKSUM } from "./frame-headers.js";
 import { OffloadPlan } from "./offload-plan.js";
 import {
@@ -31,22 +31,14 @@ import {
 } from "./protocol/index.js";
 import type { NetvscQueueCounters } from "./queue-counters.js";
 import type { QueueTuning, TransmitSide } from "./queue-description.js";
+import { RNDIS_PACKET_BYTES } from "./rndis-packets.js";
 import { SendSection } from "./send-section.js";
 import { NO_SECTION, SendKind, SendState, TransmitTable } from "./transmit-table.js";
 
 /** Room for the message header of a lent frame, and for headers of the frame that are changed before it is sent. */
 const HEADER_AREA_BYTES = 512;
-/** Bytes of SEND_RNDIS_PACKET, which hosts of every version take: FreeBSD sends no other. */
-const MESSAGE_BYTES = 32;
 /** Bytes of a range with one page number. */
 const PIECE_BYTES = GpaRangeHeader.SIZE + PFN_SIZE;
-/** Descriptor of the control half's NVSP requests, of which there is one at a time. */
-const REQUEST = 0;
-/** Descriptors of control messages, each with a page of its own. */
-const FIRST_CONTROL = 1;
-const CONTROL_BUFFERS = 4;
-const RESERVED = FIRST_CONTROL + CONTROL_BUFFERS;
-
 /** Who hears how sends end. */
 export interface SendEvents {
   /** A lent frame is the caller's again; not `released`: the host may still read it. */
@@ -65,22 +57,18 @@ export class TransmitQueue {
   readonly #events: SendEvents;
   readonly #table: TransmitTable;
   readonly #plan = new OffloadPlan();
-  readonly #message = new Int32Array(MESSAGE_BYTES / 4);
+  readonly #message = new Int32Array(RNDIS_PACKET_BYTES / 4);
   #channel!: Channel;
   #side: TransmitSide | undefined;
   #section: SendSection | undefined;
   /** Sections that are free. */
   #sections = new Int32Array(0);
   #sectionCount = 0;
-  /** GPAs of the header areas and of the control buffers; -1 without. */
+  /** GPA of the header areas; -1 without. */
   #headers = -1;
-  #controls = -1;
   #outstanding = 0;
   #blocked = false;
   #ready = false;
-  #request: Uint8Array = new Uint8Array(0);
-  #requestDone: ((packet: Uint8Array) => void) | undefined;
-  readonly #controlDone = new Array<((status: number) => void) | undefined>(RESERVED);
   #drained: (() => void)[] = [];
 
   constructor(
@@ -95,8 +83,9 @@ export class TransmitQueue {
     this.#tuning = tuning;
     this.#counters = counters;
     this.#events = events;
-    this.#table = new TransmitTable(tuning.descriptors + RESERVED, RESERVED);
+    this.#table = new TransmitTable(tuning.descriptors, 0);
     this.#message[0] = NvspType.sendRndisPacket;
+    this.#message[1] = RndisChannelType.data;
   }
 
   /** To be called once, before anything is sent. */
@@ -124,15 +113,13 @@ export class TransmitQueue {
     return ready;
   }
 
-  /** Makes room for control messages. Throws `ERR_NETVSC_MEMORY`. */
-  allowControl(): void {
-    this.#controls = this.#allocate(CONTROL_BUFFERS);
-  }
-
   /** Makes the queue ready for frames. Throws `ERR_NETVSC_MEMORY` when there is no room for their headers. */
   configure(side: TransmitSide): void {
-    const { descriptors } = this.#tuning;
-    this.#headers = this.#allocate(Math.ceil((descriptors * HEADER_AREA_BYTES) / PAGE_SIZE));
+    const pages = Math.ceil((this.#tuning.descriptors * HEADER_AREA_BYTES) / PAGE_SIZE);
+    const headers = this.#allocator.allocate(pages);
+    if (headers === undefined)
+      throw new NetvscError("ERR_NETVSC_MEMORY", `no room for ${pages} pages of headers`);
+    this.#headers = headers;
     this.#plan.configure(side, this.#tuning.udpChecksumBytesMax);
     const { sections } = side;
     if (sections !== undefined) {
@@ -197,26 +184,10 @@ export class TransmitQueue {
       this.#counters.unknownIds++;
       return;
     }
-    if (index === REQUEST) {
-      const packet = ring.copyOut(ring.headerBytes, Math.min(ring.payloadBytes, PAGE_SIZE));
-      const done = this.#requestDone;
-      this.#requestDone = undefined;
-      table.end(index);
-      this.#ended();
-      done?.(packet);
-      return;
-    }
     let status: number = NvspStatus.failure;
     if (ring.payloadBytes < 8 || ring.u32(ring.headerBytes) !== NvspType.sendRndisPacketComplete)
       this.#counters.malformed++;
     else status = ring.u32(ring.headerBytes + 4) >>> 0;
-    if (index < RESERVED) {
-      const done = this.#controlDone[index];
-      table.end(index);
-      this.#ended();
-      done?.(status);
-      return;
-    }
     if (status !== NvspStatus.success) this.#counters.send_failed++;
     const section = table.section[index]!;
     const isLent = table.kind[index] === SendKind.pages;
@@ -230,61 +201,6 @@ export class TransmitQueue {
     if (isLent) this.#events.transmitted(table.tag[index]!, true);
   }
 
-  /**
-   * Sends an NVSP message of the control half; the completion's payload goes to `done` as a copy. An unanswered
-   * earlier request is given up, and its late answer ignored.
-   *
-   * @returns False if the channel is closed.
-   */
-  sendRequest(packet: Uint8Array, done: (packet: Uint8Array) => void): boolean {
-    const table = this.#table;
-    if (this.#channel.isClosed()) return false;
-    if (table.state[REQUEST] === SendState.waiting) throw new Error("the last request still waits");
-    if (table.state[REQUEST] === SendState.sent) {
-      table.end(REQUEST);
-      this.#ended();
-    }
-    table.kind[REQUEST] = SendKind.request;
-    this.#request = packet;
-    this.#requestDone = done;
-    this.#start(REQUEST);
-    return true;
-  }
-
-  /** Sends an NVSP message that is not answered. @returns False if there is no room, or the channel is closed. */
-  sendNotice(packet: Uint8Array): boolean {
-    const channel = this.#channel;
-    const header = Packet.descriptorBytes;
-    if (channel.isClosed()) return false;
-    const result = channel.begin(PacketType.inBand, 0, header, header + packet.byteLength, 0, 0);
-    if (result !== SendResult.Ready) return false;
-    channel.outgoing.putBytes(packet, 0, packet.byteLength);
-    channel.outgoing.end();
-    return true;
-  }
-
-  /**
-   * Sends an RNDIS control message of at most a page.
-   *
-   * @param done - Called with the NVSP status when the host has taken it; not if the channel closes first.
-   * @returns False if the host has not taken earlier ones, or the channel is closed.
-   */
-  sendControl(message: Uint8Array, done: (status: number) => void): boolean {
-    const table = this.#table;
-    if (this.#channel.isClosed()) return false;
-    if (message.byteLength > PAGE_SIZE) throw new RangeError("a control message is at most a page");
-    for (let index = FIRST_CONTROL; index < RESERVED; index++) {
-      if (table.state[index] !== SendState.free) continue;
-      this.#memory.bytes.set(message, this.#controlAddress(index));
-      table.kind[index] = SendKind.control;
-      table.bytes[index] = message.byteLength;
-      this.#controlDone[index] = done;
-      this.#start(index);
-      return true;
-    }
-    return false;
-  }
-
   /** Resolves when nothing is outstanding any more: at once, if nothing is. */
   drained(): Promise<void> {
     if (this.#outstanding === 0) return Promise.resolve();
@@ -294,44 +210,25 @@ export class TransmitQueue {
   /** The channel is closed: nothing that is outstanding will be answered, and memory that the host may read is leaked. */
   close(): void {
     const table = this.#table;
-    let headersLent = false;
-    let controlsLent = false;
+    let lent = false;
     for (let index = 0; index < table.size; index++) {
       const state = table.state[index];
       if (state === SendState.free) continue;
       const sent = state === SendState.sent;
-      const kind = table.kind[index];
-      if (index < RESERVED) table.end(index);
-      else table.give(index);
-      if (kind === SendKind.control && sent) controlsLent = true;
-      if (kind !== SendKind.pages) continue;
-      if (sent) headersLent = true;
+      const isLent = table.kind[index] === SendKind.pages;
+      table.give(index);
+      if (!isLent) continue;
+      lent ||= sent;
       this.#events.transmitted(table.tag[index]!, !sent);
     }
     while (table.lineCount > 0) table.dequeue();
     this.#side = undefined;
     this.#section = undefined;
-    this.#headers = this.#give(this.#headers, headersLent);
-    this.#controls = this.#give(this.#controls, controlsLent);
+    if (lent) this.#allocator.leak(this.#headers);
+    else if (this.#headers >= 0) this.#allocator.free(this.#headers);
+    this.#headers = -1;
     this.#outstanding = 0;
     for (const resolve of this.#drained.splice(0)) resolve();
-  }
-
-  #allocate(pages: number): number {
-    const address = this.#allocator.allocate(pages);
-    if (address !== undefined) return address;
-    throw new NetvscError("ERR_NETVSC_MEMORY", `no room for ${pages} pages`);
-  }
-
-  #give(address: number, lent: boolean): number {
-    if (address < 0) return -1;
-    if (lent) this.#allocator.leak(address);
-    else this.#allocator.free(address);
-    return -1;
-  }
-
-  #controlAddress(index: number): number {
-    return this.#controls + (index - FIRST_CONTROL) * PAGE_SIZE;
   }
 
   #refuse(): TransmitResult {
@@ -383,7 +280,7 @@ export class TransmitQueue {
       return this.#collapse(frame, messageBytes);
     const index = this.#table.take(SendKind.pages);
     if (index < 0) return this.#full();
-    const at = this.#headers + (index - RESERVED) * HEADER_AREA_BYTES;
+    const at = this.#headers + index * HEADER_AREA_BYTES;
     copyRuns(this.#memory, frame, headerCopyBytes, at + headerBytes);
     if (!this.#finishHeaders(at + headerBytes)) {
       this.#table.give(index);
@@ -446,50 +343,39 @@ export class TransmitQueue {
   #put(index: number): number {
     const table = this.#table;
     const ring = this.#channel.outgoing;
-    const kind = table.kind[index]!;
-    const hasPages = kind === SendKind.pages || kind === SendKind.control;
     const frame = table.frame[index];
     const copied = table.copied[index]!;
-    const pieces = kind === SendKind.pages ? 1 + pagePieces(frame!, copied) : 1;
-    const header: number = hasPages
-      ? GpaDirect.ranges + pieces * PIECE_BYTES
-      : Packet.descriptorBytes;
-    const payload = kind === SendKind.request ? this.#request.byteLength : MESSAGE_BYTES;
+    const pieces = frame === undefined ? 0 : 1 + pagePieces(frame, copied);
+    const header: number =
+      pieces > 0 ? GpaDirect.ranges + pieces * PIECE_BYTES : Packet.descriptorBytes;
+    const size = header + RNDIS_PACKET_BYTES;
     const result = this.#channel.begin(
-      hasPages ? PacketType.gpaDirect : PacketType.inBand,
+      pieces > 0 ? PacketType.gpaDirect : PacketType.inBand,
       PACKET_FLAG_COMPLETION_REQUESTED,
       header,
-      header + payload,
+      size,
       index + 1,
       table.generation[index]!,
     );
-    if (result !== SendResult.Ready) return header + payload;
-    if (hasPages) {
+    if (result !== SendResult.Ready) return size;
+    const message = this.#message;
+    if (frame === undefined) {
+      message[2] = table.section[index]!;
+      message[3] = table.bytes[index]!;
+    } else {
       ring.putU32(0);
       ring.putU32(pieces);
-      const at =
-        kind === SendKind.control
-          ? this.#controlAddress(index)
-          : this.#headers + (index - RESERVED) * HEADER_AREA_BYTES;
-      this.#putPiece(at, table.bytes[index]!);
-      if (kind === SendKind.pages) this.#putFrame(frame!, copied);
+      this.#putPiece(this.#headers + index * HEADER_AREA_BYTES, table.bytes[index]!);
+      this.#putFrame(frame, copied);
+      message[2] = SECTION_INDEX_NONE;
+      message[3] = 0;
     }
-    if (kind === SendKind.request) ring.putBytes(this.#request, 0, payload);
-    else this.#putMessage(index, kind);
+    ring.putWords(message, 0, RNDIS_PACKET_BYTES / 4);
     ring.end();
     // Before anything is published: a host may answer inside the signal.
     table.state[index] = SendState.sent;
-    if (index >= RESERVED) this.#counters.sends++;
+    this.#counters.sends++;
     return 0;
-  }
-
-  #putMessage(index: number, kind: number): void {
-    const message = this.#message;
-    const isCopied = kind === SendKind.section;
-    message[1] = kind === SendKind.control ? RndisChannelType.control : RndisChannelType.data;
-    message[2] = isCopied ? this.#table.section[index]! : SECTION_INDEX_NONE;
-    message[3] = isCopied ? this.#table.bytes[index]! : 0;
-    this.#channel.outgoing.putWords(message, 0, MESSAGE_BYTES / 4);
   }
 
   /** One range for each piece of a page, as FreeBSD and DPDK do: hosts may know no other. */
@@ -518,32 +404,5 @@ export class TransmitQueue {
     ring.putU32(address % PAGE_SIZE);
     ring.putU32(Math.floor(address / PAGE_SIZE));
     ring.putU32(0);
-  }
-}
-
-/** Pieces of pages in what lies behind the first `skipBytes` of a frame. */
-function pagePieces(frame: GpaRuns, skipBytes: number): number {
-  let skip = skipBytes;
-  let pieces = 0;
-  for (let run = 0; run < frame.runs; run++) {
-    const length = frame.runLength(run);
-    const skipped = skip < length ? skip : length;
-    skip -= skipped;
-    if (skipped === length) continue;
-    const first = frame.runAddress(run) + skipped;
-    const last = first + length - skipped - 1;
-    pieces += Math.floor(last / PAGE_SIZE) - Math.floor(first / PAGE_SIZE) + 1;
-  }
-  return pieces;
-}
-
-/** Copies the first `lengthBytes` of `runs` to `to`. */
-function copyRuns(memory: GuestMemory, runs: GpaRuns, lengthBytes: number, to: number): void {
-  let rest = lengthBytes;
-  for (let run = 0; run < runs.runs && rest > 0; run++) {
-    const length = Math.min(runs.runLength(run), rest);
-    copyWithinMemory(memory, to, runs.runAddress(run), length);
-    to += length;
-    rest -= length;
   }
 }

@@ -13,14 +13,10 @@ export const SendState = {
 
 /** What a descriptor sends. */
 export const SendKind = {
-  /** An NVSP message that the host completes with its answer. */
-  request: 0,
-  /** A control message in a buffer of its own. */
-  control: 1,
   /** Frames that were copied into a section of the send buffer. */
-  section: 2,
+  section: 0,
   /** One frame in the caller's memory. */
-  pages: 3,
+  pages: 1,
 } as const;
 
 /** Stands for "no section" where an index is expected. */

@@ -380,7 +380,7 @@ export class NetvscSession {
     await this.#settle(settleMs);
     const drained = Promise.all([this.#queue.drained(), this.#subChannels.drain()]);
     await this.#within(drainTimeoutMs, Promise.race([drained, this.#gone]));
-    await this.conversation.halt().catch(() => undefined);
+    await this.conversation.ask({ kind: "halt" }).catch(() => undefined);
     const early = this.#context.device.busVersion < ProtocolVersion.v4_0;
     await this.#revoke(
       NvspRevokeReceiveBuffer.packet({ id: RECEIVE_BUFFER_ID }, packetBytes),

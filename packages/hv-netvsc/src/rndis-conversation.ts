@@ -26,7 +26,9 @@ export type RndisQuestion =
   | { readonly kind: "initialize"; readonly maxTransferBytes: number }
   | { readonly kind: "query"; readonly oid: Oid; readonly information?: Uint8Array }
   | { readonly kind: "set"; readonly oid: Oid; readonly information: Uint8Array }
-  | { readonly kind: "keepalive" };
+  | { readonly kind: "keepalive" }
+  /** Has no answer but that the host has read it. */
+  | { readonly kind: "halt" };
 
 /** What the host answers. */
 export interface RndisAnswer {
@@ -66,6 +68,10 @@ interface Pending {
   readonly reject: (error: Error) => void;
 }
 
+const NO_BYTES = new Uint8Array(0);
+/** The answer to HALT. */
+const READ: RndisAnswer = { status: RndisStatus.success, information: NO_BYTES, message: NO_BYTES };
+
 /** Low half of every request id, as FreeBSD has it; the upper half counts, and is never 0. */
 const ID_UNIT = 0x1_0000;
 
@@ -86,7 +92,6 @@ export class RndisConversation {
   readonly #timeoutMs: number;
   readonly #events: ConversationEvents;
   readonly #waiting: Pending[] = [];
-  readonly #onClose: ((error: Error) => void)[] = [];
   #asked: Pending | undefined;
   /** Of the question that was asked. */
   #askedId = 0;
@@ -131,27 +136,6 @@ export class RndisConversation {
     checked(await this.ask({ kind: "set", oid, information }), oid);
   }
 
-  /** Sends HALT, which has no answer; resolves when the host has taken it. Rejects as `ask` does. */
-  halt(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      if (this.#closed !== undefined) {
-        reject(this.#closed);
-        return;
-      }
-      const message = RndisHalt.emit({ requestId: this.#newId() });
-      const timer = this.#timers.after(this.#timeoutMs, () => reject(timeout("HALT")));
-      this.#onClose.push(reject);
-      const sent = this.#events.send(message, () => {
-        timer.cancel();
-        resolve();
-      });
-      if (!sent) {
-        timer.cancel();
-        reject(busy());
-      }
-    });
-  }
-
   /** A message of the host: the range that it came in. */
   receive(range: Uint8Array): void {
     const message = rndisMessageBytes(range);
@@ -187,7 +171,6 @@ export class RndisConversation {
     this.#asked = undefined;
     asked?.reject(error);
     for (const { reject } of this.#waiting.splice(0)) reject(error);
-    for (const reject of this.#onClose.splice(0)) reject(error);
   }
 
   #next(): void {
@@ -201,8 +184,10 @@ export class RndisConversation {
       this.#end((asked) => asked.reject(timeout(nameOf(asked.question))));
     });
     const sent = this.#events.send(emit(pending.question, requestId), (status) => {
-      if (status === NvspStatus.success || this.#asked !== pending) return;
-      this.#end((asked) => asked.reject(refused(nameOf(asked.question), status)));
+      if (this.#asked !== pending) return;
+      if (status !== NvspStatus.success)
+        this.#end(({ question, reject }) => reject(refused(nameOf(question), status)));
+      else if (pending.question.kind === "halt") this.#end(({ resolve }) => resolve(READ));
     });
     if (!sent) this.#end((asked) => asked.reject(busy()));
   }
@@ -276,10 +261,12 @@ function emit(question: RndisQuestion, requestId: number): Uint8Array {
       return emitRndisSet(requestId, question.oid, question.information);
     case "keepalive":
       return RndisKeepalive.emit({ requestId });
+    case "halt":
+      return RndisHalt.emit({ requestId });
   }
 }
 
-function completionOf({ kind }: RndisQuestion): RndisType {
+function completionOf({ kind }: RndisQuestion): RndisType | undefined {
   switch (kind) {
     case "initialize":
       return RndisType.initializeComplete;
@@ -289,6 +276,8 @@ function completionOf({ kind }: RndisQuestion): RndisType {
       return RndisType.setComplete;
     case "keepalive":
       return RndisType.keepaliveComplete;
+    case "halt":
+      return undefined;
   }
 }
 
@@ -308,7 +297,7 @@ function parse(type: RndisType, message: Uint8Array): Completion | undefined {
         ? RndisSetComplete
         : RndisKeepaliveComplete;
   const fields = kind.parse(message);
-  return fields && { ...fields, information: message.subarray(0, 0) };
+  return fields && { ...fields, information: NO_BYTES };
 }
 
 function checked(answer: RndisAnswer, oid: Oid): RndisAnswer {

@@ -1,8 +1,11 @@
 /** The u32 at `at`, which need not be aligned: for structures in memory that others wrote. */
 export function get32(bytes: Uint8Array, at: number): number {
-  return (
-    (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0
-  );
+  return getInt32(bytes, at) >>> 0;
+}
+
+/** The same 32 bits as an int32, which costs no object, whatever they are. */
+export function getInt32(bytes: Uint8Array, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24);
 }
 
 /** Writes a u32 at `at`, which need not be aligned. */

@@ -1,5 +1,5 @@
 import { record, u32, type RecordOf } from "@hyperv-is/vmbus-core/protocol";
-import { get32, put32 } from "./bytes.js";
+import { get32, getInt32, put32 } from "./bytes.js";
 import { FrameInfoPart, type FrameInfo } from "./frame-info.js";
 import { RNDIS_OFFSET_BASE, RndisType, rndisMessage } from "./rndis.js";
 
@@ -187,7 +187,7 @@ function readInfo(
     const type = get32(bytes, at + 4);
     const dataOffset = get32(bytes, at + 8);
     if (dataOffset < INFO_HEADER_BYTES || dataOffset > size) return PacketFault.perPacketInfo;
-    if (size - dataOffset >= 4) keepInfo(info, type, get32(bytes, at + dataOffset) | 0);
+    if (size - dataOffset >= 4) keepInfo(info, type, getInt32(bytes, at + dataOffset));
     at += size;
     rest -= size;
   }

@@ -62,6 +62,8 @@ const DEFAULT_SETTLE_MS = 200;
 const DEFAULT_MTU = 1500;
 const MAX_TRANSFER_BYTES = 2048; // as FreeBSD says
 const ADDRESS_BYTES = 6;
+/** Where memory is short, buffers are halved down to this. */
+const LEAST_BUFFER_BYTES = 1 << 20;
 
 /** Everything that is known so far; fields get their values in the order of the steps. */
 interface Known {
@@ -91,6 +93,8 @@ export class Attachment {
   #proposed = 0;
   /** Memory that is shared, but of which the host has not agreed to anything yet. */
   #memory: SharedBuffer | undefined;
+  /** Bytes that are being shared. */
+  #wantedBytes = 0;
 
   constructor(options: AttachmentOptions = {}) {
     this.#options = options;
@@ -150,7 +154,7 @@ export class Attachment {
       case "answer":
         return this.#answer(input.answer, now);
       case "denied":
-        return this.#denied(input.error);
+        return this.#denied(input.error, now);
       case "channels":
         return this.#state === "opening" ? this.#scale(input.indices) : [];
     }
@@ -195,11 +199,17 @@ export class Attachment {
     const { v2, later } = RECEIVE_BUFFER_BYTES;
     const lengthBytes =
       this.#options.receiveBufferBytes ?? (version.value <= 0x0003_0002 ? v2 : later);
-    this.#await("receive-memory", now);
     return [
       ...packets.map((packet) => send(packet, false)),
-      { kind: "share", lengthBytes } as const,
+      this.#share("receive-memory", lengthBytes, now),
     ];
+  }
+
+  #share(state: AttachmentState, lengthBytes: number, now: number): AttachmentEffect {
+    this.#await(state, now);
+    // Whole pages, in every half of it.
+    this.#wantedBytes = lengthBytes - (lengthBytes % PAGE_SIZE);
+    return { kind: "share", lengthBytes: this.#wantedBytes };
   }
 
   #shared(buffer: SharedBuffer, now: number): readonly AttachmentEffect[] {
@@ -231,8 +241,7 @@ export class Attachment {
     const lengthBytes = this.#options.sendBufferBytes ?? SEND_BUFFER_BYTES.freebsd;
     const effects: AttachmentEffect[] = [{ kind: "receive", buffer }];
     if (lengthBytes === 0) return [...effects, ...this.#initialize()];
-    this.#await("send-memory", now);
-    return [...effects, { kind: "share", lengthBytes }];
+    return [...effects, this.#share("send-memory", lengthBytes, now)];
   }
 
   #sendBuffer(packet: Uint8Array, type: number | undefined): readonly AttachmentEffect[] {
@@ -297,8 +306,13 @@ export class Attachment {
   }
 
   /** Some steps are for things that one can do without. */
-  #denied(error: Error): readonly AttachmentEffect[] {
-    const gone = /^ERR_(RESCINDED|CLOSED|UNLOADED)$/u.test((error as { code?: string }).code ?? "");
+  #denied(error: Error, now: number): readonly AttachmentEffect[] {
+    const { code = "" } = error as { code?: string };
+    const gone = /^ERR_(RESCINDED|CLOSED|UNLOADED)$/u.test(code);
+    const shares = this.#state === "receive-memory" || this.#state === "send-memory";
+    const lessBytes = this.#wantedBytes / 2;
+    if (shares && /^ERR_(NO|NETVSC)_MEMORY$/u.test(code) && lessBytes >= LEAST_BUFFER_BYTES)
+      return [this.#share(this.#state, lessBytes, now)];
     if (this.#state === "send-memory" && !gone) return this.#initialize();
     if (this.#state === "offload-capabilities" && !gone) return this.#offloads(undefined);
     return this.#state === "idle" ? [] : this.#fail(error);

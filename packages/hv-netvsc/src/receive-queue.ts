@@ -210,7 +210,7 @@ export class ReceiveQueue {
     if ((flags & PacketIdFlag.first) !== 0) {
       if (this.#pieces > 0) this.#dropPieces();
       this.#frame.begin(dataAt, dataBytes, this.#info);
-    } else if (this.#pieces === 0 || this.#pieces >= RANGES_PER_PACKET_MAX_RSC) {
+    } else if (this.#pieces === 0 || this.#pieces === RANGES_PER_PACKET_MAX_RSC) {
       this.#dropPieces();
       return;
     } else this.#frame.add(dataAt, dataBytes);

@@ -1,7 +1,13 @@
-import { GpaRanges, type GuestMemory } from "@hyperv-is/vmbus-core";
+import type { GuestMemory } from "@hyperv-is/vmbus-core";
 import { ChecksumVerdict, type ReceivedFrame } from "./ethernet-port.js";
 import { Carried, carriedBy } from "./frame-headers.js";
-import { FrameInfoPart, ReceiveChecksum, tagOfVlanInfo, type FrameInfo } from "./protocol/index.js";
+import {
+  FrameInfoPart,
+  RANGES_PER_PACKET_MAX_RSC,
+  ReceiveChecksum,
+  tagOfVlanInfo,
+  type FrameInfo,
+} from "./protocol/index.js";
 import type { NetvscQueueCounters } from "./queue-counters.js";
 import { ReceiveTrust } from "./queue-description.js";
 
@@ -9,26 +15,47 @@ import { ReceiveTrust } from "./queue-description.js";
 const SMALL_BYTES = 168;
 
 /** The frame that is being delivered: filled again for each. */
-export class CurrentFrame extends GpaRanges implements ReceivedFrame {
+export class CurrentFrame implements ReceivedFrame {
+  runs = 0;
+  lengthBytes = 0;
   ticket = 0;
   verdict = 0;
   vlanTag = -1;
   hashInfo = 0;
   hashValue = 0;
+  readonly #bytes: Uint8Array;
   readonly #counters: NetvscQueueCounters;
   readonly #trust: number;
+  readonly #addresses = new Float64Array(RANGES_PER_PACKET_MAX_RSC);
+  readonly #lengths = new Int32Array(RANGES_PER_PACKET_MAX_RSC);
 
   /** @param trust - `ReceiveTrust` bits. */
   constructor(memory: GuestMemory, counters: NetvscQueueCounters, trust: number) {
-    super(memory);
+    this.#bytes = memory.bytes;
     this.#counters = counters;
     this.#trust = trust;
+  }
+
+  runAddress(index: number): number {
+    return this.#addresses[index]!;
+  }
+
+  runLength(index: number): number {
+    return this.#lengths[index]!;
+  }
+
+  /** Appends a piece, which has been checked; there are at most `RANGES_PER_PACKET_MAX_RSC`. */
+  add(address: number, lengthBytes: number): void {
+    this.#addresses[this.runs] = address;
+    this.#lengths[this.runs++] = lengthBytes;
+    this.lengthBytes += lengthBytes;
   }
 
   /** Begins a frame with its first piece, which has been checked, and what the host says of it. */
   begin(address: number, lengthBytes: number, info: FrameInfo): void {
     const { parts } = info;
-    this.clear();
+    this.runs = 0;
+    this.lengthBytes = 0;
     this.add(address, lengthBytes);
     this.vlanTag = (parts & FrameInfoPart.vlan) === 0 ? -1 : tagOfVlanInfo(info.vlan);
     const hashed = (parts & FrameInfoPart.hashValue) !== 0;
@@ -73,7 +100,7 @@ export class CurrentFrame extends GpaRanges implements ReceivedFrame {
   #trusted(address: number, lengthBytes: number): number {
     if (this.#trust === 0) return 0;
     let verdict = 0;
-    switch (carriedBy(this.bytes, address, lengthBytes)) {
+    switch (carriedBy(this.#bytes, address, lengthBytes)) {
       case Carried.tcp:
         if ((this.#trust & ReceiveTrust.tcp) !== 0)
           verdict = ChecksumVerdict.ipValid | ChecksumVerdict.dataValid;

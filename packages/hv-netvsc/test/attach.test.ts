@@ -489,6 +489,32 @@ describe("what the host says unasked", () => {
   });
 });
 
+test("a host that takes its time is waited for", async () => {
+  const rig = new Rig({ cpus: 2 });
+  rig.adapter.onControl = (control) => {
+    rig.timers.after(59_000, () => {
+      rig.adapter.answer(control);
+      rig.adapter.primary.channel.flush();
+    });
+    return "handled";
+  };
+  const hn = await rig.attach();
+  expect(hn.channels).toHaveLength(2);
+  expect(rig.timers.now()).toBe(10 * 59_000 + 200);
+});
+
+test("attaching and detaching again and again leaves nothing", async () => {
+  const rig = new Rig({ cpus: 3 });
+  const before = freePages(rig);
+  for (let round = 0; round < 10; round++) {
+    const hn = await rig.attach();
+    expect(hn.channels).toHaveLength(3);
+    await rig.settle(hn.detach());
+    expect(freePages(rig)).toEqual(before);
+    expect(rig.gpadls.size).toBe(0);
+  }
+});
+
 test("a silent host is noticed when keepalives are asked for", async () => {
   const rig = new Rig();
   await rig.attach({ keepaliveIntervalMs: 1_000, answerTimeoutMs: 5_000 });

@@ -255,7 +255,7 @@ describe("in each state", () => {
         state === "idle" || ended(state)
           ? ""
           : state === "send-memory"
-            ? "initialize"
+            ? "share 7864320"
             : state === "offload-capabilities"
               ? "query 10203"
               : "ERR_NO_MEMORY";
@@ -362,6 +362,32 @@ test.each<[AttachmentOptions, number]>([
 ])("the receive buffer is FreeBSD's unless told: %o", (options, lengthBytes) => {
   const effects = machineIn("init", options).step(initComplete(1), CLOCK);
   expect(effects.at(-1)).toEqual({ kind: "share", lengthBytes });
+});
+
+test("buffers that find no memory are halved, and the send buffer is left out in the end", () => {
+  const error = Object.assign(new Error("no"), { code: "ERR_NO_MEMORY" });
+  const shares = (machine: Attachment): string[] => {
+    const effects: string[] = [];
+    do effects.push(brief(machine.step({ kind: "denied", error }, CLOCK)));
+    while (effects.at(-1)!.startsWith("share"));
+    return effects;
+  };
+  expect(shares(machineIn("receive-memory", {}))).toEqual([
+    "share 8388608",
+    "share 4194304",
+    "share 2097152",
+    "share 1048576",
+    "ERR_NO_MEMORY",
+  ]);
+  expect(shares(machineIn("send-memory"))).toEqual([
+    "share 7864320",
+    "share 3932160",
+    "share 1966080",
+    "initialize",
+  ]);
+  const other = Object.assign(new Error("refused"), { code: "ERR_GPADL_REFUSED" });
+  const machine = machineIn("send-memory");
+  expect(brief(machine.step({ kind: "denied", error: other }, CLOCK))).toBe("initialize");
 });
 
 test("without a wish for a send buffer none is shared", () => {

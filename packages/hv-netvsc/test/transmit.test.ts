@@ -541,6 +541,32 @@ describe("sends that the host does not answer", () => {
   });
 });
 
+test("sends that are under way outlive a change of receive scaling", async () => {
+  const sender = await Sender.attach({ mtu: 9000 }, { cpus: 3 });
+  sender.rig.adapter.holdSends = true;
+  sender.send(sender.memory(bytes(60)));
+  sender.send(sender.memory(bytes(9000)), 3);
+  sender.flush();
+  sender.rig.offers[0]!.rescind();
+  await sender.rig.rest();
+  expect(sender.hn.channels).toHaveLength(2);
+  expect(sender.hn.port.outstanding).toBe(2);
+  sender.rig.adapter.releaseSends();
+  sender.rig.run();
+  expect(sender.hn.port.outstanding).toBe(0);
+  expect(sender.returned).toEqual([[3, true]]);
+});
+
+test("segmentation of what is one segment anyway is asked for all the same", async () => {
+  const sender = await Sender.attach();
+  sender.offload.checksum = TransmitChecksum.ipv4 | TransmitChecksum.tcp;
+  sender.offload.headerOffset = 34;
+  sender.offload.segmentBytes = 1448;
+  sender.send(sender.memory(vector("vnetHdrForLso2V4").slice(10)));
+  sender.flush();
+  expect(sender.frames[0]!.info.largeSend).toBe(protocol.largeSend(1448, 34, false));
+});
+
 test("each channel has sections of its own", async () => {
   const rig = new Rig({ cpus: 3 });
   const hn = await rig.attach();

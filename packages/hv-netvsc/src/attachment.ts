@@ -12,23 +12,16 @@ import {
   parseReceiveBuffer,
   scalingQuery,
 } from "./attachment-messages.js";
+import { ADDRESS_BYTES, Agreement } from "./agreement.js";
 import { NetvscError } from "./errors.js";
 import { chooseOffloads, NO_OFFLOADS, offloadParameters } from "./offload-choice.js";
-import type {
-  AgreedOffloads,
-  AgreedScaling,
-  NetvscParameters,
-  ReceiveBuffer,
-  SendBuffer,
-  SharedBuffer,
-} from "./parameters.js";
+import type { SharedBuffer } from "./parameters.js";
 import {
   emitRssParameters,
   findNvspVersion,
   get32,
   LINK_SPEED_UNIT,
   MediaConnectStatus,
-  NDIS_MAJOR,
   NdisOffload,
   NdisOffloadParameters,
   NdisRssCapabilities,
@@ -61,23 +54,8 @@ const DEFAULT_STEP_TIMEOUT_MS = 60_000;
 const DEFAULT_SETTLE_MS = 200;
 const DEFAULT_MTU = 1500;
 const MAX_TRANSFER_BYTES = 2048; // as FreeBSD says
-const ADDRESS_BYTES = 6;
 /** Where memory is short, buffers are halved down to this. */
 const LEAST_BUFFER_BYTES = 1 << 20;
-
-/** Everything that is known so far; fields get their values in the order of the steps. */
-interface Known {
-  receiveBuffer: ReceiveBuffer | undefined;
-  sendBuffer: SendBuffer | undefined;
-  maxPackets: number;
-  maxBytes: number;
-  alignmentBytes: number;
-  offloads: AgreedOffloads;
-  scaling: AgreedScaling | undefined;
-  address: Uint8Array;
-  mtu: number;
-  linkSpeed: number;
-}
 
 /**
  * The attach of an interface, in FreeBSD's order: versions, buffers, RNDIS, offloads, sub-channels, scaling, and
@@ -87,7 +65,7 @@ interface Known {
 export class Attachment {
   readonly #options: AttachmentOptions;
   readonly #versions: readonly NvspVersion[];
-  readonly #known: Known;
+  readonly #known: Agreement;
   #state: AttachmentState = "idle";
   #deadline = Infinity;
   #proposed = 0;
@@ -107,18 +85,7 @@ export class Attachment {
     if (this.#versions.length === 0) throw new RangeError("no version to propose");
     for (const bytes of [options.receiveBufferBytes ?? PAGE_SIZE, options.sendBufferBytes ?? 0])
       if (bytes % PAGE_SIZE !== 0 || bytes < 0) throw new RangeError("a buffer is whole pages");
-    this.#known = {
-      receiveBuffer: undefined,
-      sendBuffer: undefined,
-      maxPackets: 1,
-      maxBytes: 0,
-      alignmentBytes: 1,
-      offloads: NO_OFFLOADS,
-      scaling: undefined,
-      address: new Uint8Array(ADDRESS_BYTES),
-      mtu: options.mtu ?? DEFAULT_MTU,
-      linkSpeed: 0,
-    };
+    this.#known = new Agreement(options.mtu ?? DEFAULT_MTU);
   }
 
   get state(): AttachmentState {
@@ -376,7 +343,9 @@ export class Attachment {
     // Whoever opens them has a limit of its own for how long that may take.
     this.#state = "opening";
     this.#deadline = Infinity;
-    return [{ kind: "open-channels", count, parameters: this.#parameters(false) }];
+    return [
+      { kind: "open-channels", count, parameters: this.#known.parameters(this.#version(), false) },
+    ];
   }
 
   #scale(indices: readonly number[]): readonly AttachmentEffect[] {
@@ -402,23 +371,7 @@ export class Attachment {
   #ready(linkUp: boolean): readonly AttachmentEffect[] {
     this.#state = "ready";
     this.#deadline = Infinity;
-    return [{ kind: "ready", parameters: this.#parameters(linkUp) }];
-  }
-
-  #parameters(linkUp: boolean): NetvscParameters {
-    const { value, packetBytes, ndisMinor } = this.#version();
-    const { receiveBuffer, sendBuffer, scaling, ...known } = this.#known;
-    return {
-      version: value,
-      packetBytes,
-      ndisMajor: NDIS_MAJOR,
-      ndisMinor,
-      receiveBuffer: receiveBuffer!,
-      ...(sendBuffer !== undefined && { sendBuffer }),
-      ...(scaling !== undefined && { scaling }),
-      ...known,
-      linkUp,
-    };
+    return [{ kind: "ready", parameters: this.#known.parameters(this.#version(), linkUp) }];
   }
 
   #query(state: AttachmentState, oid: Oid, information?: Uint8Array): readonly AttachmentEffect[] {

@@ -10,7 +10,7 @@ export const TransmitResult = {
   full: 2,
   /** Not taken: too long, in too many pieces, or it asks for an offload that is off. Trying again is of no use. */
   refused: 3,
-  /** Not taken: the channel is closed. */
+  /** Not taken: the channel is closed, or about to be. */
   closed: 4,
 } as const;
 export type TransmitResult = (typeof TransmitResult)[keyof typeof TransmitResult];

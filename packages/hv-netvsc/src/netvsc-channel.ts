@@ -88,7 +88,7 @@ export class NetvscChannel {
     return this.description.channel.subChannelIndex;
   }
 
-  /** Resolves when the host has nothing of what was sent any more, or the CPU is gone. */
+  /** Has no more frames taken; resolves when the host has nothing of what was sent any more, or the CPU is gone. */
   async drain(): Promise<void> {
     await this.#ask({ kind: "drain" }).catch(() => undefined);
   }

@@ -119,10 +119,11 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
     if (this.#receiver.release(ticket)) this.#pollSoon();
   }
 
-  /** Resolves when the host has nothing of what was sent any more. */
-  drained(): Promise<void> {
+  /** Takes no more frames; resolves when the host has nothing of what was sent any more. */
+  drain(): Promise<void> {
+    const drained = this.#transmitter.drain();
     this.flush();
-    return this.#transmitter.drained();
+    return drained;
   }
 
   /** True when the host has read everything that was put into the ring. */

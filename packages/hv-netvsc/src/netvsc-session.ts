@@ -378,7 +378,7 @@ export class NetvscSession {
     const { settleMs, drainTimeoutMs } = this.#options;
     await this.setFilter(PacketFilter.none).catch(() => undefined);
     await this.#settle(settleMs);
-    const drained = Promise.all([this.#queue.drained(), this.#subChannels.drain()]);
+    const drained = Promise.all([this.#queue.drain(), this.#subChannels.drain()]);
     await this.#within(drainTimeoutMs, Promise.race([drained, this.#gone]));
     await this.conversation.ask({ kind: "halt" }).catch(() => undefined);
     const early = this.#context.device.busVersion < ProtocolVersion.v4_0;

@@ -9,7 +9,7 @@ import type { NetvscQueueDescription } from "./queue-description.js";
 
 /** What the control half says to a queue half: plain data. */
 export type QueueMessage =
-  /** Answered when nothing that was sent is at the host any more. */
+  /** No more frames; answered when nothing that was sent is at the host any more. */
   | { readonly kind: "drain" }
   /** Answered with the channel's `NetvscQueueCounters`. */
   | { readonly kind: "counters" }
@@ -37,7 +37,7 @@ export class NetvscQueueHalf implements QueueHalf {
     const asked = message as QueueMessage;
     switch (asked.kind) {
       case "drain":
-        return this.port.drained();
+        return this.port.drain();
       case "counters":
         return { ...this.port.counters };
       case "inspect":

@@ -172,7 +172,8 @@ export class ReceiveQueue {
       const at = TransferPages.ranges + index * TransferPageRange.SIZE;
       const bytes = ring.u32(at + TransferPageRange.byteCount) >>> 0;
       const offset = ring.u32(at + TransferPageRange.byteOffset) >>> 0;
-      if (offset > this.#lengthBytes || bytes > this.#lengthBytes - offset) {
+      // An offset behind the buffer leaves less than nothing.
+      if (bytes > this.#lengthBytes - offset) {
         this.#counters.malformed++;
         status = NvspStatus.failure;
       } else this.#range(this.#address + offset, bytes, entry);

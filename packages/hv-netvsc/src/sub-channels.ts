@@ -103,7 +103,7 @@ export class SubChannels {
     await Promise.all(this.#opening);
   }
 
-  /** Resolves when the host has nothing of what was sent on any of them. */
+  /** Has no more frames taken; resolves when the host has nothing of what was sent on any of them. */
   async drain(): Promise<void> {
     await Promise.all(this.#open.map((channel) => channel.drain()));
   }

@@ -201,8 +201,10 @@ export class TransmitQueue {
     if (isLent) this.#events.transmitted(table.tag[index]!, true);
   }
 
-  /** Resolves when nothing is outstanding any more: at once, if nothing is. */
-  drained(): Promise<void> {
+  /** Takes no more frames; resolves when nothing is outstanding any more: at once, if nothing is. */
+  drain(): Promise<void> {
+    this.closeSection();
+    this.#side = undefined;
     if (this.#outstanding === 0) return Promise.resolve();
     return new Promise((resolve) => this.#drained.push(resolve));
   }

@@ -65,7 +65,7 @@ test("what answers nothing is counted", async () => {
   talk.queryDone(undefined, id + 1);
   talk.queryDone();
   talk.queryDone();
-  await answer;
+  expect(await answer).toEqual(Uint8Array.of(1, 2, 3, 4));
   expect(talk.conversation.counters).toMatchObject({ unexpected: 4, malformed: 0, asked: 1 });
 });
 

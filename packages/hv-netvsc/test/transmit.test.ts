@@ -129,7 +129,14 @@ describe("a small frame", () => {
   });
 
   test("shares its section with others, as many as the host allows, each aligned", async () => {
-    const sender = await Sender.attach();
+    const sender = await Sender.attach({ mtu: 9000 });
+    // What was in the sections before.
+    for (let index = 0; index < 3; index++)
+      sender.send(sender.memory(new Uint8Array(6000).fill(0xff)));
+    sender.flush();
+    expect(sender.hn.port.inspect()).toMatchObject({ freeSections: 32, freeDescriptors: 32 });
+    sender.frames.length = 0;
+    sender.rig.adapter.messages.length = 0;
     for (let index = 0; index < 20; index++)
       expect(sender.send(sender.memory(bytes(61, index)))).toBe(TransmitResult.copied);
     sender.flush();
@@ -144,7 +151,7 @@ describe("a small frame", () => {
     ]);
     // The padding is nobody's old bytes.
     expect([...sends[0]!.rndis.subarray(105, 112)]).toEqual([0, 0, 0, 0, 0, 0, 0]);
-    expect(sender.hn.port.counters.sends).toBe(3);
+    expect(sender.hn.port.counters.sends).toBe(6);
   });
 
   test.each([
@@ -521,6 +528,39 @@ describe("sends that the host does not answer", () => {
     expect(sender.returned).toEqual([[3, true]]);
     expect(sender.hn.port.counters.unknownIds).toBe(4);
     expect(sender.hn.port.outstanding).toBe(0);
+    // The same descriptor again: what ended its last send is too late for this one.
+    sender.send(sender.memory(bytes(9000)), 4);
+    sender.flush();
+    expect(sender.rig.adapter.heldSends[1]!.idLow).toBe(message!.idLow);
+    sender.rig.adapter.completeSend(message!);
+    sender.rig.adapter.primary.channel.flush();
+    sender.rig.run();
+    expect(sender.returned).toHaveLength(1);
+    sender.rig.adapter.heldSends.shift();
+    sender.rig.adapter.releaseSends();
+    sender.rig.run();
+    expect(sender.returned).toEqual([
+      [3, true],
+      [4, true],
+    ]);
+  });
+
+  test("are waited for by a detach, and no new ones are taken meanwhile", async () => {
+    const sender = await Sender.attach({ mtu: 9000 });
+    sender.rig.adapter.holdSends = true;
+    sender.send(sender.memory(bytes(60)));
+    sender.send(sender.memory(bytes(9000)), 3);
+    const detached = sender.hn.detach();
+    const start = sender.rig.timers.now();
+    sender.rig.timers.after(5_000, () => {
+      expect(sender.send(sender.memory(bytes(60)))).toBe(TransmitResult.closed);
+      sender.rig.adapter.releaseSends();
+    });
+    await sender.rig.settle(detached);
+    expect(sender.returned).toEqual([[3, true]]);
+    expect(sender.frames.map(({ bytes: sent }) => sent.byteLength)).toEqual([60, 9000]);
+    expect(sender.rig.timers.now() - start).toBe(5_400);
+    expect(sender.rig.arenas[0]!.leakedPages).toBe(0);
   });
 
   test("come back when the channel closes: what the host has is not released", async () => {

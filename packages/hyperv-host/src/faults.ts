@@ -21,7 +21,9 @@ export type FaultPoint =
   /** A packet came on a sub-channel. */
   | "sub-channel.packet"
   /** The guest asks for a protocol version. */
-  | "bus.version";
+  | "bus.version"
+  /** A frame goes into the switch at a port, or out of it. */
+  | "switch.frame";
 
 /** Operations of devices, as faults name them. */
 export const faultOperations = [
@@ -35,9 +37,11 @@ export const faultOperations = [
   "mode-sense",
   "report-luns",
   "other",
+  "transmit",
+  "receive",
 ] as const;
 
-/** What a device does for a request. */
+/** What a device does for a request. Of frames those are sent by the port's guest (`transmit`), or go to it. */
 export type FaultOperation = (typeof faultOperations)[number];
 
 /** Which occasions a fault applies to; what is not given does not matter. */
@@ -86,6 +90,17 @@ export type Fault = FaultSelector &
     | { readonly kind: "rescind-sub-channel"; readonly reofferAfterMs?: number }
     /** The host refuses a version that it has, and those above it. */
     | { readonly kind: "refused-version"; readonly version: ProtocolVersion }
+    /** A frame is lost in the switch. */
+    | { readonly kind: "dropped-frame" }
+    | { readonly kind: "duplicate-frame" }
+    /** A frame is overtaken by those behind it. */
+    | { readonly kind: "late-frame"; readonly delayMs: number }
+    /** A byte of a frame is wrong: the one at `offset`, or the last. Its checksum is not made to fit. */
+    | { readonly kind: "corrupt-frame"; readonly offset?: number }
+    /** The guest is told the opposite of what the checksums of a frame are. */
+    | { readonly kind: "wrong-checksum-flags" }
+    /** The link of the port goes down for a while. */
+    | { readonly kind: "link-flap"; readonly downMs: number }
   );
 
 /** Name of a kind of fault. */
@@ -105,6 +120,12 @@ export const faultPoints = {
   "repeated-sub-channels": "sub-channel.offer",
   "rescind-sub-channel": "sub-channel.packet",
   "refused-version": "bus.version",
+  "dropped-frame": "switch.frame",
+  "duplicate-frame": "switch.frame",
+  "late-frame": "switch.frame",
+  "corrupt-frame": "switch.frame",
+  "wrong-checksum-flags": "switch.frame",
+  "link-flap": "switch.frame",
 } as const satisfies Readonly<Record<FaultKind, FaultPoint>>;
 
 /** The faults that a point can answer. */
@@ -216,6 +237,12 @@ const kindFields: Readonly<Record<FaultKind, Readonly<Record<string, FieldRule>>
       required: true,
     },
   },
+  "dropped-frame": {},
+  "duplicate-frame": {},
+  "late-frame": { delayMs: { ...milliseconds, required: true } },
+  "corrupt-frame": { offset: { type: "integer", least: 0 } },
+  "wrong-checksum-flags": {},
+  "link-flap": { downMs: { ...milliseconds, required: true } },
 };
 
 /** Names of all kinds of faults. */

@@ -192,6 +192,12 @@ describe("a fault plan from JSON", () => {
       { kind: "fewer-sub-channels", offered: 1 },
       { kind: "repeated-sub-channels" },
       { kind: "rescind-sub-channel", every: 100, reofferAfterMs: 10 },
+      { kind: "dropped-frame", operation: "transmit", probability: 0.01 },
+      { kind: "duplicate-frame", operation: "receive" },
+      { kind: "late-frame", delayMs: 5 },
+      { kind: "corrupt-frame", offset: 34 },
+      { kind: "wrong-checksum-flags" },
+      { kind: "link-flap", downMs: 1000 },
     ];
     const plan = parseFaultPlan({ seed: 4, faults });
     expect(plan.seed).toBe(4);

@@ -14,6 +14,9 @@ const HEAD_CAPACITY_BYTES = HEADERS_MAX_BYTES + 20;
 /** Value of `Frame.vlanTag` for a frame without one. */
 export const NO_VLAN_TAG = -1;
 
+/** Value of `Frame.corruptAt` for a frame that is to arrive as it is. */
+export const NOT_CORRUPT = -1;
+
 /** Runs of memory that are one. */
 export class OneRun implements GpaRuns {
   readonly runs = 1;
@@ -72,6 +75,10 @@ export class Frame {
   checksumOffset = 0;
   /** The transport checksum is known to be right. */
   isChecksumValid = false;
+  /** A fault: the receiver is to be told the opposite of what its checksums are. */
+  invertsVerdict = false;
+  /** A fault: this byte, or the last if there are fewer, is to be wrong when it arrives; else `NOT_CORRUPT`. */
+  corruptAt = NOT_CORRUPT;
   /** Priority, DEI and VLAN id as in an 802.1Q tag, for a frame whose tag is not among its bytes; else `NO_VLAN_TAG`. */
   vlanTag = NO_VLAN_TAG;
 
@@ -162,6 +169,8 @@ export class Frame {
     this.checksumStart = 0;
     this.checksumOffset = 0;
     this.isChecksumValid = false;
+    this.invertsVerdict = false;
+    this.corruptAt = NOT_CORRUPT;
     this.isParsed = false;
   }
 }

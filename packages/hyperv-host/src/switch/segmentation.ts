@@ -53,6 +53,11 @@ export function setSuperFrame(
   return true;
 }
 
+/** 4 or 6. */
+export function superFrameIpVersion(frame: Frame): number {
+  return frame.head.bytes[networkOffset(frame)]! >>> 4;
+}
+
 /** Cuts super-frames into frames. One object serves many, one at a time. */
 export class TcpSegmenter {
   #frame: Frame | undefined;
@@ -77,7 +82,7 @@ export class TcpSegmenter {
     this.#networkAt = networkOffset(frame);
     this.#tcpAt = frame.checksumStart;
     this.#payloadAt = this.#tcpAt + tcpHeaderBytes(frame.head.bytes, this.#tcpAt);
-    this.#ipVersion = frame.head.bytes[this.#networkAt]! >>> 4;
+    this.#ipVersion = superFrameIpVersion(frame);
     this.#done = 0;
     this.#index = 0;
     this.#leavesPartial = leavesPartial;

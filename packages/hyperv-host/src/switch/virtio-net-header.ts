@@ -1,25 +1,19 @@
+import {
+  VirtioNetFlag,
+  VirtioNetHeader,
+  VirtioNetSegmentation,
+} from "@hyperv-is/hv-netvsc/protocol";
 import { setPartialChecksum } from "./checksum-offload.js";
 import type { Frame } from "./frame.js";
-import { Tcp, networkOffset, tcpHeaderBytes } from "./frame-headers.js";
+import { Tcp, tcpHeaderBytes } from "./frame-headers.js";
+import { superFrameIpVersion } from "./segmentation.js";
 
-/** Byte offsets in struct virtio_net_hdr, which Linux puts before each frame of a TAP. Little-endian on this machine. */
-export const VirtioNetHeader = {
-  flags: 0, // u8
-  gsoType: 1, // u8
-  headerLength: 2, // u16
-  gsoSize: 4, // u16
-  checksumStart: 6, // u16
-  checksumOffset: 8, // u16
-  SIZE: 10, // bytes
-} as const;
-
-/** Bits of `VirtioNetHeader.flags`. */
-export const VirtioNetFlag = { needsChecksum: 1, dataValid: 2 } as const;
-
-/** Values of `VirtioNetHeader.gsoType`, apart from the ECN bit. */
-export const VirtioGsoType = { none: 0, tcp4: 1, tcp6: 4 } as const;
-
-const GSO_ECN = 0x80;
+const { fields } = VirtioNetHeader;
+const SEGMENTATION = fields.segmentation.offset;
+const HEADER_BYTES = fields.headerBytes.offset;
+const SEGMENT_BYTES = fields.segmentBytes.offset;
+const CHECKSUM_START = fields.checksumStart.offset;
+const CHECKSUM_OFFSET = fields.checksumOffset.offset;
 
 /**
  * Notes in a frame what the header at `at` says of it.
@@ -28,22 +22,26 @@ const GSO_ECN = 0x80;
  */
 export function readVirtioNetHeader(frame: Frame, bytes: Uint8Array, at: number): boolean {
   const flags = bytes[at]!;
-  const gsoType = bytes[at + VirtioNetHeader.gsoType]! & ~GSO_ECN;
+  const segmentation = bytes[at + SEGMENTATION]! & ~VirtioNetSegmentation.ecn;
   const isPartial = (flags & VirtioNetFlag.needsChecksum) !== 0;
   if (isPartial) {
-    const start = get16le(bytes, at + VirtioNetHeader.checksumStart);
-    const offset = get16le(bytes, at + VirtioNetHeader.checksumOffset);
+    const start = get16le(bytes, at + CHECKSUM_START);
+    const offset = get16le(bytes, at + CHECKSUM_OFFSET);
     if (!setPartialChecksum(frame, start, offset)) return false;
   } else frame.isChecksumValid = (flags & VirtioNetFlag.dataValid) !== 0;
-  if (gsoType === VirtioGsoType.none) return true;
-  const ipVersion = gsoType === VirtioGsoType.tcp4 ? 4 : gsoType === VirtioGsoType.tcp6 ? 6 : 0;
+  if (segmentation === VirtioNetSegmentation.none) return true;
+  const ipVersion =
+    segmentation === VirtioNetSegmentation.tcp4
+      ? 4
+      : segmentation === VirtioNetSegmentation.tcp6
+        ? 6
+        : 0;
   if (ipVersion === 0 || !isPartial || frame.checksumOffset !== Tcp.checksum) return false;
   const { head, checksumStart } = frame;
-  const version = head.bytes[networkOffset(frame)]! >>> 4;
-  const segmentBytes = get16le(bytes, at + VirtioNetHeader.gsoSize);
+  const segmentBytes = get16le(bytes, at + SEGMENT_BYTES);
   const payloadAt = checksumStart + tcpHeaderBytes(head.bytes, checksumStart);
   frame.extendHead(payloadAt);
-  if (version !== ipVersion || segmentBytes === 0) return false;
+  if (superFrameIpVersion(frame) !== ipVersion || segmentBytes === 0) return false;
   if (payloadAt < checksumStart + Tcp.leastBytes || payloadAt > frame.headBytes) return false;
   if (frame.lengthBytes - payloadAt > segmentBytes) frame.segmentBytes = segmentBytes;
   return true;
@@ -58,14 +56,14 @@ export function writeVirtioNetHeader(frame: Frame, bytes: Uint8Array, at: number
     return;
   }
   bytes[at] = VirtioNetFlag.needsChecksum;
-  put16le(bytes, at + VirtioNetHeader.checksumStart, checksumStart);
-  put16le(bytes, at + VirtioNetHeader.checksumOffset, checksumOffset);
+  put16le(bytes, at + CHECKSUM_START, checksumStart);
+  put16le(bytes, at + CHECKSUM_OFFSET, checksumOffset);
   if (segmentBytes === 0) return;
-  const isIpv4 = head.bytes[networkOffset(frame)]! >>> 4 === 4;
-  bytes[at + VirtioNetHeader.gsoType] = isIpv4 ? VirtioGsoType.tcp4 : VirtioGsoType.tcp6;
+  bytes[at + SEGMENTATION] =
+    superFrameIpVersion(frame) === 4 ? VirtioNetSegmentation.tcp4 : VirtioNetSegmentation.tcp6;
   const headerBytes = checksumStart + tcpHeaderBytes(head.bytes, checksumStart);
-  put16le(bytes, at + VirtioNetHeader.headerLength, headerBytes);
-  put16le(bytes, at + VirtioNetHeader.gsoSize, segmentBytes);
+  put16le(bytes, at + HEADER_BYTES, headerBytes);
+  put16le(bytes, at + SEGMENT_BYTES, segmentBytes);
 }
 
 function get16le(bytes: Uint8Array, at: number): number {

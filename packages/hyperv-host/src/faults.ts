@@ -7,6 +7,12 @@ import {
   type ProtocolVersion,
 } from "@hyperv-is/vmbus-core/protocol";
 import { parseRecord, type FieldRule } from "./field-rules.js";
+import {
+  rndisDamages,
+  transferDamages,
+  type RndisDamage,
+  type TransferDamage,
+} from "./netvsp/damage.js";
 
 /** Where the host asks the plan whether to misbehave. */
 export type FaultPoint =
@@ -23,7 +29,11 @@ export type FaultPoint =
   /** The guest asks for a protocol version. */
   | "bus.version"
   /** A frame goes into the switch at a port, or out of it. */
-  | "switch.frame";
+  | "switch.frame"
+  /** A network adapter is about to complete what the guest has sent. */
+  | "network.complete"
+  /** A network adapter is about to hand a frame to the guest. */
+  | "network.receive";
 
 /** Operations of devices, as faults name them. */
 export const faultOperations = [
@@ -39,9 +49,10 @@ export const faultOperations = [
   "other",
   "transmit",
   "receive",
+  "control",
 ] as const;
 
-/** What a device does for a request. Of frames those are sent by the port's guest (`transmit`), or go to it. */
+/** What a device does for a request. With frames, its guest sends (`transmit`) or gets them; `control` is RNDIS's. */
 export type FaultOperation = (typeof faultOperations)[number];
 
 /** Which occasions a fault applies to; what is not given does not matter. */
@@ -101,6 +112,14 @@ export type Fault = FaultSelector &
     | { readonly kind: "wrong-checksum-flags" }
     /** The link of the port goes down for a while. */
     | { readonly kind: "link-flap"; readonly downMs: number }
+    /** A send is done, but completed with a failure. */
+    | { readonly kind: "failed-completion" }
+    /** A completion comes for what the guest has not sent, before the right one. */
+    | { readonly kind: "stray-completion" }
+    /** The message that holds a frame for the guest is wrong. */
+    | { readonly kind: "malformed-rndis"; readonly damage: RndisDamage }
+    /** The packet that tells the guest of a frame is wrong. */
+    | { readonly kind: "malformed-transfer"; readonly damage: TransferDamage }
   );
 
 /** Name of a kind of fault. */
@@ -126,6 +145,10 @@ export const faultPoints = {
   "corrupt-frame": "switch.frame",
   "wrong-checksum-flags": "switch.frame",
   "link-flap": "switch.frame",
+  "failed-completion": "network.complete",
+  "stray-completion": "network.complete",
+  "malformed-rndis": "network.receive",
+  "malformed-transfer": "network.receive",
 } as const satisfies Readonly<Record<FaultKind, FaultPoint>>;
 
 /** The faults that a point can answer. */
@@ -197,14 +220,19 @@ const device: FieldRule = {
   parse: (text) => parseGuid(text) ?? (deviceNames.includes(text) ? text : undefined),
 };
 
+/** A text that is one of several. */
+function oneOf(names: readonly string[]): FieldRule {
+  return {
+    type: "text",
+    expected: `one of ${names.join(", ")}`,
+    parse: (text) => names.find((name) => name === text),
+  };
+}
+
 const selectorFields: Readonly<Record<keyof FaultSelector, FieldRule>> = {
   device,
   lun: { type: "integer", least: 0 },
-  operation: {
-    type: "text",
-    expected: `one of ${faultOperations.join(", ")}`,
-    parse: (text) => faultOperations.find((operation) => operation === text),
-  },
+  operation: oneOf(faultOperations),
   nth: count,
   every: count,
   probability: { type: "number", least: 0, most: 1 },
@@ -243,6 +271,10 @@ const kindFields: Readonly<Record<FaultKind, Readonly<Record<string, FieldRule>>
   "corrupt-frame": { offset: { type: "integer", least: 0 } },
   "wrong-checksum-flags": {},
   "link-flap": { downMs: { ...milliseconds, required: true } },
+  "failed-completion": {},
+  "stray-completion": {},
+  "malformed-rndis": { damage: { ...oneOf(rndisDamages), required: true } },
+  "malformed-transfer": { damage: { ...oneOf(transferDamages), required: true } },
 };
 
 /** Names of all kinds of faults. */

@@ -139,3 +139,25 @@ export {
   subChannelsFor,
   type SubChannelPolicy,
 } from "./storvsp/sub-channel-policy.js";
+export {
+  stepNegotiation,
+  type Negotiation,
+  type NegotiationInput,
+  type NegotiationOutcome,
+  type NegotiationStep,
+} from "./netvsp/negotiation.js";
+export { NetworkAdapter } from "./netvsp/network-adapter.js";
+export type { NicConfig, NicCounters, NicOptions, NicStats } from "./netvsp/nic-config.js";
+export { Frame, NO_VLAN_TAG } from "./switch/frame.js";
+export { formatMac, parseMac } from "./switch/mac-address.js";
+export type { FrameObserver, Port } from "./switch/port.js";
+export {
+  noOffloads,
+  type BandwidthOptions,
+  type PortCounters,
+  type PortEnd,
+  type PortOffloads,
+  type PortOptions,
+  type VlanMode,
+} from "./switch/switch-port.js";
+export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switch.js";

@@ -198,6 +198,10 @@ describe("a fault plan from JSON", () => {
       { kind: "corrupt-frame", offset: 34 },
       { kind: "wrong-checksum-flags" },
       { kind: "link-flap", downMs: 1000 },
+      { kind: "failed-completion" },
+      { kind: "stray-completion" },
+      { kind: "malformed-rndis", damage: "info-size-zero" },
+      { kind: "malformed-transfer", damage: "range-overflow" },
     ];
     const plan = parseFaultPlan({ seed: 4, faults });
     expect(plan.seed).toBe(4);

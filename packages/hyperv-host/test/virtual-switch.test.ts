@@ -147,7 +147,7 @@ describe("a virtual switch", () => {
     rig.port();
     rig.ends[1]!.hasRoom = false;
     send(rig, 0, plainFrame(macOf(1), macOf(0)));
-    expect(rig.ports[1]!.counters).toMatchObject({ framesDelivered: 0, droppedNoRoom: 1 });
+    expect(rig.ports[1]!.counters).toMatchObject({ framesDelivered: 0, droppedByEnd: 1 });
   });
 
   test("carries nothing over a link that is down, and tells both ends of it", () => {

@@ -19,8 +19,8 @@ import {
 } from "@hyperv-is/hv-storvsc/protocol";
 import type { FaultAt, FaultContext } from "../faults.js";
 import type { HostChannelHandler, ServiceContext } from "../host-service.js";
+import { PacketQueue } from "../packet-queue.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
-import { CompletionQueue } from "./completion-queue.js";
 import { stepInitialization, type InitializationInput } from "./initialization.js";
 import type { StorvspController, StorvspState } from "./storvsp-controller.js";
 import { RequestBatch } from "./request-batch.js";
@@ -45,7 +45,7 @@ export class StorvspChannel implements HostChannelHandler {
   readonly #context: ServiceContext;
   readonly #closed: () => void;
   readonly #isPrimary: boolean;
-  readonly #queue = new CompletionQueue(REQUESTS_MAX);
+  readonly #queue = new PacketQueue(REQUESTS_MAX, VSTOR_PACKET_BYTES);
   /** The packet that is being handled, and then its answer; private to the host. */
   readonly #packet = new Uint8Array(VSTOR_PACKET_BYTES);
   readonly #words = new Int32Array(this.#packet.buffer);

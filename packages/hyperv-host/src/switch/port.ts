@@ -254,7 +254,7 @@ export class Port {
     if (this.#end.deliver(frame)) {
       counters.framesDelivered++;
       counters.bytesDelivered += lengthBytes;
-    } else counters.droppedNoRoom++;
+    } else counters.droppedByEnd++;
     // The next receiver may be in another VLAN.
     if (isTagged) stripVlanTag(frame);
     if (this.#hasDelivered) return;

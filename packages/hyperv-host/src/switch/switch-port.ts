@@ -27,7 +27,7 @@ export interface PortEnd {
    * Takes a frame, which is valid during the call only, and may be changed by it only as an offload needs. It must not
    * send meanwhile.
    *
-   * @returns False if there is no room: the frame is lost.
+   * @returns False if the frame is lost: there is no room, or the end does not want it.
    */
   deliver(frame: Frame): boolean;
   /** A batch of frames has been delivered. */
@@ -97,8 +97,8 @@ export interface PortCounters {
   droppedLinkDown: number;
   /** Sent above the bandwidth, with the queue full. */
   droppedBandwidth: number;
-  /** Delivered, but the end had no room. */
-  droppedNoRoom: number;
+  /** The end did not take it: it has no room, or does not want it. */
+  droppedByEnd: number;
   /** Frames that the fault plan touched. */
   faults: number;
 }
@@ -118,7 +118,7 @@ export function newPortCounters(): PortCounters {
     droppedShort: 0,
     droppedLinkDown: 0,
     droppedBandwidth: 0,
-    droppedNoRoom: 0,
+    droppedByEnd: 0,
     faults: 0,
   };
 }

@@ -1,26 +1,27 @@
 import { SendResult, type Channel } from "@hyperv-is/vmbus-core";
 import type { PacketType } from "@hyperv-is/vmbus-core/protocol";
-import { VSTOR_PACKET_BYTES } from "@hyperv-is/hv-storvsc/protocol";
 
-const PACKET_WORDS = VSTOR_PACKET_BYTES / 4;
 const HEADER_BYTES = 16;
 
 /**
  * Packets to the guest of one channel, in order: written at once while there is room in the ring, kept in
  * preallocated slots while there is none.
  */
-export class CompletionQueue {
+export class PacketQueue {
   /** Packet bytes of each slot. */
   readonly #packets: Int32Array;
   /** Transaction id halves, packet type and length of each slot. */
   readonly #heads: Int32Array;
   readonly #capacity: number;
+  readonly #packetWords: number;
   #first = 0;
   #count = 0;
 
-  constructor(capacity: number) {
+  /** @param packetBytes - of the largest packet's payload, a multiple of 8. */
+  constructor(capacity: number, packetBytes: number) {
     this.#capacity = capacity;
-    this.#packets = new Int32Array(capacity * PACKET_WORDS);
+    this.#packetWords = packetBytes / 4;
+    this.#packets = new Int32Array(capacity * this.#packetWords);
     this.#heads = new Int32Array(capacity * 4);
   }
 
@@ -52,7 +53,7 @@ export class CompletionQueue {
     const slot = (this.#first + this.#count++) % this.#capacity;
     const words = lengthBytes >>> 2;
     for (let word = 0; word < words; word++)
-      this.#packets[slot * PACKET_WORDS + word] = packet[word]!;
+      this.#packets[slot * this.#packetWords + word] = packet[word]!;
     this.#heads[slot * 4] = idLow;
     this.#heads[slot * 4 + 1] = idHigh;
     this.#heads[slot * 4 + 2] = type;
@@ -65,7 +66,7 @@ export class CompletionQueue {
       const at = this.#first * 4;
       const [idLow, idHigh] = [this.#heads[at]!, this.#heads[at + 1]!];
       const [type, lengthBytes] = [this.#heads[at + 2]!, this.#heads[at + 3]!];
-      const from = this.#first * PACKET_WORDS;
+      const from = this.#first * this.#packetWords;
       if (!send(channel, type, idLow, idHigh, this.#packets, from, lengthBytes)) return false;
       this.#first = (this.#first + 1) % this.#capacity;
       this.#count--;

@@ -6,5 +6,6 @@ export default library(
   "control/index",
   "node/index",
   "node/disk-worker",
+  "node/network-worker",
   "bin/hyperv-host",
 );

@@ -93,3 +93,16 @@ export function controllerOffers(
     worker,
   }));
 }
+
+/** The offers of network adapters. @param worker - index of the host worker that has them. */
+export function adapterOffers(
+  adapters: readonly { readonly instanceId: Guid }[],
+  worker: number,
+): DeviceOffer[] {
+  return adapters.map(({ instanceId }) => ({
+    classId: DeviceClass.network.classId,
+    instanceId,
+    flags: OfferFlag.enumerateDeviceInterface,
+    worker,
+  }));
+}

@@ -1,7 +1,10 @@
+import type { NicStats } from "./netvsp/nic-config.js";
 import type { PartitionStats } from "./partition.js";
 import type { ControllerStats } from "./storvsp/controller-config.js";
 
-/** A host with its disks as an administrator sees it. */
+/** A host with its disks and network adapters as an administrator sees it. */
 export interface HostStats extends PartitionStats {
   readonly controllers: readonly ControllerStats[];
+  /** None where a host has no network. */
+  readonly adapters?: readonly NicStats[];
 }

@@ -64,7 +64,7 @@ export {
   type PartitionStats,
 } from "./partition.js";
 export type { HostStats } from "./host-stats.js";
-export { controllerOffers, standardDevices } from "./device-set.js";
+export { adapterOffers, controllerOffers, standardDevices } from "./device-set.js";
 export type {
   HostChannelHandler,
   HostService,
@@ -161,3 +161,12 @@ export {
   type VlanMode,
 } from "./switch/switch-port.js";
 export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switch.js";
+export {
+  networkAdapterId,
+  type CaptureConfig,
+  type NetworkConfig,
+  type SocketUplink,
+  type SwitchConfig,
+  type Uplink,
+} from "./network-config.js";
+export { Capture, type CaptureOptions, type CaptureSink } from "./switch/capture.js";

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { newNicCounters } from "../src/netvsp/nic-config.js";
+import { newPortCounters } from "../src/switch/switch-port.js";
 import type { MachineStats } from "../src/control/index.js";
 import { statsText } from "../src/bin/machine-text.js";
 import { formatBytes, formatDuration } from "../src/bin/text-table.js";
@@ -61,6 +63,7 @@ const stats: MachineStats = {
       ],
     },
   ],
+  adapters: [],
   faults: [
     { kind: "late-completion", lun: 1, operation: "read", happened: 7 },
     { kind: "rescind", device: "scsi", happened: 0 },
@@ -92,6 +95,37 @@ rescind scsi                       0
 
 VIOLATION   TIMES
 msr-access      3`,
+    );
+  });
+
+  test("tell of network adapters", () => {
+    const adapter = {
+      ...newNicCounters(),
+      instanceId: channel.instanceId,
+      mac: "00:15:5d:0a:01:01",
+      version: "6.1",
+      mtu: 1500,
+      isLinkUp: true,
+      packetFilter: 9,
+      channels: 1,
+      receiveSlots: 9289,
+      receiveSlotsBusy: 0,
+      port: newPortCounters(),
+    };
+    const silent = { ...adapter, version: null, isLinkUp: false };
+    const busy = {
+      ...adapter,
+      transmitFrames: 12,
+      transmitBytes: 2048,
+      receiveNoSlot: 3,
+      receiveRingFull: 4,
+    };
+    expect(statsText({ ...stats, adapters: [busy, silent] }, "x").join("\n")).toContain(
+      `
+ADAPTER  NVSP  LINK  SENT  BYTES OUT  RECEIVED  BYTES IN  NO ROOM  ERRORS
+hn0      6.1   up      12         2K         0        0B        7       0
+hn1      -     down     0         0B         0        0B        0       0
+`,
     );
   });
 

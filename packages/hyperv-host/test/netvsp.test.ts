@@ -53,7 +53,7 @@ import {
   transportAt,
   type Packet,
 } from "./frame-model.js";
-import { NicRig, infoOf, words, type SendWay } from "./nic-rig.js";
+import { NicRig, UNALIGNED_GPADL, infoOf, words, type SendWay } from "./nic-rig.js";
 import { TestEnd, all, allOffloads, macOf, plainFrame } from "./switch-rig.js";
 
 const own = macOf(1);
@@ -346,6 +346,27 @@ describe("what the guest sends", () => {
     );
   });
 
+  test("may have much information, but not more than 1024 bytes of it", () => {
+    const { rig, end } = attached();
+    const frame = plainFrame(peer, own);
+    const send = (pieces: number): number => {
+      const message = new Uint8Array(44 + pieces * 16 + frame.length);
+      const fields = [1, message.length, 36 + pieces * 16, frame.length, 0, 0, 0, 36, pieces * 16];
+      fields.forEach((value, index) => put32(message, index * 4, value));
+      for (let piece = 0; piece < pieces; piece++)
+        [16, 7, 12, 0].forEach((value, index) =>
+          put32(message, 44 + piece * 16 + index * 4, value),
+        );
+      message.set(frame, 44 + pieces * 16);
+      return rig.transmit(message, "pages");
+    };
+    expect([send(3), send(20), send(61), send(62)]).toEqual([1, 1, 1, 2]);
+    expectFrames(
+      end.frames.map(({ bytes }) => bytes),
+      [frame, frame, frame],
+    );
+  });
+
   test("may have a header in more ranges than one", () => {
     const { rig, end } = attached();
     const frame = plainFrame(peer, own);
@@ -413,6 +434,55 @@ describe("what the guest gets", () => {
     }
     const { receiveSlotsBusy, receiveFrames } = rig.adapter.stats();
     expect([receiveSlotsBusy, receiveFrames]).toEqual([0, rig.frames.length]);
+  });
+
+  test("loses no slot when a small ring is full, and completions go first", () => {
+    const { rig } = attached({ ringPages: 2 });
+    rig.completesReceived = false;
+    const port = rig.network.ports.find(({ name }) => name === "peer")!;
+    for (let number = 0; number < 100; number++) {
+      port.send(frameOf(plainFrame(own, peer)));
+      rig.network.flush();
+    }
+    const { receiveRingFull } = rig.adapter.counters;
+    expect(receiveRingFull).toBeGreaterThan(40);
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(100 - receiveRingFull);
+    // A completion that finds no room waits, and what comes later does not overtake it.
+    const [host, guest] = [rig.pairs[0]!.right, rig.pairs[0]!.left];
+    const address = 300 * 4096;
+    const message = rig.message(plainFrame(peer, own));
+    rig.memory.bytes.set(message, address);
+    rig.queueSend([[address, message.length]]);
+    host.poll(10);
+    expect(rig.adapter.counters.completionsDelayed).toBe(1);
+    guest.poll(1000);
+    const before = rig.adapter.counters.receiveRingFull;
+    port.send(frameOf(plainFrame(own, peer)));
+    rig.network.flush();
+    expect(rig.adapter.counters.receiveRingFull).toBe(before + 1);
+    for (let round = 0; round < 5; round++) {
+      rig.timers.advance(5);
+      rig.run();
+      rig.completeHeld();
+    }
+    expect(rig.completions.at(-1)!.bytes).toHaveLength(40);
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
+    expect(rig.adapter.counters.receiveFrames).toBe(rig.frames.length);
+  });
+
+  test("comes in packets of at most 375 ranges, the pieces of a frame in one", () => {
+    const { rig } = attached({ receivePages: 256 });
+    rig.set(Oid.tcpOffloadParameters, parameters({ rscIpv4: 2 }));
+    const port = rig.network.ports.find(({ name }) => name === "peer")!;
+    for (let number = 0; number < 374; number++) port.send(frameOf(plainFrame(own, peer)));
+    const packet = { ...tcp, payload: Array.from({ length: 4000 }, (_, index) => index & 0xff) };
+    arrive(rig, swapped(build(packet, "partial")), (frame) => {
+      frame.checksumStart = 34;
+      frame.checksumOffset = 16;
+      frame.segmentBytes = 1000;
+    });
+    expect(rig.batches).toEqual([374, 3]);
+    expect([rig.frames.length, rig.malformed]).toEqual([377, []]);
   });
 
   test("is what its packet filter lets through", () => {
@@ -633,6 +703,29 @@ describe("objects", () => {
     expect(rig.set(0x1234, new Uint8Array(3))).toBe(RndisStatus.notSupported);
   });
 
+  test("of offloads: no coalescing for a guest that did not announce it, or is too old", () => {
+    for (const [version, capabilities, expected] of [
+      [0x0006_0001, 0xff, 1],
+      [0x0006_0001, 0x7f, 0],
+      [0x0006_0000, 0xff, 0],
+    ] as const) {
+      const rig = new NicRig();
+      rig.attach(version, { capabilities });
+      const told = (oid: number): number => NdisOffload.parse(rig.query(oid).value)!.rscIpv4;
+      expect(told(Oid.tcpOffloadCurrentConfig)).toBe(0);
+      expect(rig.set(Oid.tcpOffloadParameters, parameters({ rscIpv4: 2 }))).toBe(0);
+      expect(told(Oid.tcpOffloadCurrentConfig)).toBe(expected);
+      expect(told(Oid.tcpOffloadHardwareCapabilities)).toBe(expected);
+    }
+  });
+
+  test("whose header says more than there is are refused", () => {
+    const { rig } = attached();
+    const value = parameters({});
+    value[2] = 29;
+    expect(rig.set(Oid.tcpOffloadParameters, value)).toBe(RndisStatus.invalidData);
+  });
+
   test("of offloads: a guest that takes no checksums gets them filled in, and hears nothing", () => {
     const { rig } = attached();
     rig.set(Oid.tcpOffloadParameters, parameters({ ipv4Checksum: 1, tcp4Checksum: 1 }));
@@ -746,6 +839,35 @@ describe("several channels", () => {
     );
   });
 
+  test("a channel that goes away leaves no frame in a slot, and is not told of anew", () => {
+    const { rig } = opened();
+    const value = { flags: 0, hashInfo: 0x201, table: [2], key: DEFAULT_RSS_KEY };
+    rig.set(Oid.genReceiveScaleParameters, emitRssParameters(value));
+    // Delivered, but its batch has not ended.
+    rig.network.ports.find(({ name }) => name === "peer")!.send(frameOf(flow(1)));
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(1);
+    rig.pairs[2]!.right.close("rescinded");
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
+    rig.network.flush();
+    rig.open(2);
+    expect(rig.notifications).toHaveLength(1);
+    arrive(rig, flow(1));
+    expect(rig.frames.at(-1)!.channel).toBe(2);
+  });
+
+  test("are granted as long as each has a slot", () => {
+    // 18 slots, 16 of them for control messages.
+    const rig = new NicRig({ receivePages: 8, subChannelsMax: 5 });
+    rig.attach();
+    const ask = (subChannels: number): number =>
+      NvspSubChannelComplete.parse(
+        rig.ask(NvspSubChannelRequest.packet({ operation: 1, subChannels }, 40)),
+      )!.status;
+    expect([ask(2), ask(1)]).toEqual([NvspStatus.failure, NvspStatus.success]);
+    const none = NvspSubChannelRequest.packet({ operation: 0, subChannels: 1 }, 40);
+    expect(NvspSubChannelComplete.parse(rig.ask(none))!.status).toBe(NvspStatus.failure);
+  });
+
   test("a channel that goes away loses no slot, and its frames go to the primary one", () => {
     const { rig } = opened();
     const value = { flags: 0, hashInfo: 0x201, table: [2], key: DEFAULT_RSS_KEY };
@@ -857,9 +979,9 @@ describe("revocation", () => {
     rig.completesReceived = false;
     arrive(rig, plainFrame(own, peer));
     rig.send(NvspRevokeReceiveBuffer.packet({ id: 0xcafe }, 40), { flags: 0 });
-    const before = rig.memory.bytes.slice(64 * 4096, 128 * 4096);
+    const before = rig.memory.bytes.slice(512 * 4096, 576 * 4096);
     arrive(rig, plainFrame(own, peer));
-    expectBytes(rig.memory.bytes.slice(64 * 4096, 128 * 4096), before);
+    expectBytes(rig.memory.bytes.slice(512 * 4096, 576 * 4096), before);
     expect(rig.frames).toHaveLength(1);
     rig.completeHeld();
     expect(rig.transmit(rig.message(plainFrame(peer, own)))).toBe(1);
@@ -869,6 +991,16 @@ describe("revocation", () => {
     for (const id of [0xe1e10, 0xe1e11]) rig.handlers[0]!.gpadlTeardown?.(id, () => released++);
     expect([released, rig.violations, rig.closedCode]).toEqual([2, [], undefined]);
     expect(rig.transmit(rig.message(plainFrame(peer, own)), "pages")).toBe(1);
+  });
+
+  test("forgets what was delivered and not sent", () => {
+    const { rig } = attached();
+    rig.network.ports.find(({ name }) => name === "peer")!.send(frameOf(plainFrame(own, peer)));
+    rig.send(NvspRevokeReceiveBuffer.packet({ id: 0xcafe }, 40), { flags: 0 });
+    rig.network.flush();
+    rig.run();
+    expect(rig.frames).toEqual([]);
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
   });
 
   test("that is forgotten before the memory is taken back is a violation", () => {
@@ -989,6 +1121,25 @@ describe("a guest that breaks the protocol has its channel closed", () => {
     ],
     ["an unknown completion", "COMPLETION_UNKNOWN", (rig) => rig.complete(20)],
     ["a completion of no slot", "COMPLETION_UNKNOWN", (rig) => rig.complete(145)],
+    [
+      "a completion whose id is too large",
+      "COMPLETION_UNKNOWN",
+      (rig) => {
+        rig.completesReceived = false;
+        arrive(rig, plainFrame(own, peer));
+        const { id } = rig.held[0]!;
+        rig.send(words(108, 1), { type: PacketType.completion, flags: 0, id, idHigh: 1 });
+      },
+    ],
+    [
+      "a receive buffer that does not begin at a page",
+      "RECEIVE_BUFFER",
+      (rig) => {
+        rig.ask(NvspInit.packet({ version: 2, versionAgain: 2 }, 32));
+        rig.send(NvspSendReceiveBuffer.packet({ gpadl: UNALIGNED_GPADL, id: 0xcafe }, 32));
+      },
+      false,
+    ],
     [
       "a completion twice",
       "COMPLETION_UNKNOWN",

@@ -55,12 +55,14 @@ import {
 } from "@hyperv-is/hyperv-host";
 
 const RING_PAGES = 5;
-const RECEIVE_PAGE = 64;
+const RECEIVE_PAGE = 512;
 const SEND_PAGE = 160;
 const DATA_PAGE = 256;
-const PAGES = 512;
+const PAGES = 1024;
 const RECEIVE_GPADL = 0xe1e10;
 const SEND_GPADL = 0xe1e11;
+/** One that does not begin at a page. */
+export const UNALIGNED_GPADL = 0xe1e12;
 const RECEIVE_PAGES = 64;
 const SEND_PAGES = 48;
 
@@ -83,6 +85,7 @@ export interface NicRigOptions extends Partial<NicConfig> {
   /** The pages of the buffers are not one behind the other. */
   readonly scattered?: boolean;
   readonly receivePages?: number;
+  readonly ringPages?: number;
 }
 
 /** How a message is sent. */
@@ -114,15 +117,18 @@ export class NicRig {
   #nextId = 100;
   readonly #faults: FaultPlan;
   readonly #receivePages: number;
+  readonly #ringPages: number;
   readonly #scattered: boolean;
 
   constructor(options: NicRigOptions = {}) {
-    const { faults = [], timers, network, scattered = false, receivePages, ...config } = options;
+    const { faults = [], timers, network, scattered = false, ...rest } = options;
+    const { receivePages, ringPages, ...config } = rest;
     this.timers = timers ?? new VirtualTimers();
     this.#faults = new FaultPlan({ faults }, this.timers);
     this.network = network ?? new VirtualSwitch({ timers: this.timers, faults: this.#faults });
     this.#scattered = scattered;
     this.#receivePages = receivePages ?? RECEIVE_PAGES;
+    this.#ringPages = ringPages ?? RING_PAGES;
     this.adapter = new NetworkAdapter(
       {
         instanceId: NIC_ID,
@@ -148,7 +154,7 @@ export class NicRig {
       features: 0,
       ringGpadlId: 1,
       ringPages: [],
-      downstreamPageOffset: RING_PAGES,
+      downstreamPageOffset: this.#ringPages,
       interrupt: undefined,
       userData: new Uint8Array(120),
     };
@@ -169,9 +175,9 @@ export class NicRig {
     this.pairs[index] = connectedChannels({
       left: this.#guest(index),
       right: handler,
-      ringPages: RING_PAGES,
+      ringPages: this.#ringPages,
       memory: this.memory,
-      address: index * 2 * RING_PAGES * PAGE_SIZE,
+      address: index * 2 * this.#ringPages * PAGE_SIZE,
     });
     handler.opened(this.pairs[index].right);
     this.run();
@@ -194,11 +200,14 @@ export class NicRig {
       readonly flags?: number;
       readonly type?: number;
       readonly id?: number;
+      readonly idHigh?: number;
+      /** Neither end is polled. */
+      readonly isQueued?: boolean;
       /** Pairs of address and length: one range each. */
       readonly ranges?: readonly (readonly [number, number])[];
     } = {},
   ): number {
-    const { channel = 0, flags = 1, ranges, id = this.#nextId++ } = options;
+    const { channel = 0, flags = 1, ranges, id = this.#nextId++, idHigh = 0 } = options;
     const { left } = this.pairs[channel]!;
     const type = options.type ?? (ranges === undefined ? PacketType.inBand : PacketType.gpaDirect);
     const lists = (ranges ?? []).map(([address, length]) => {
@@ -209,7 +218,7 @@ export class NicRig {
     const rangeBytes = lists.reduce((sum, { pages }) => sum + 8 + 8 * pages.length, 0);
     const header = ranges === undefined ? 16 : 24 + rangeBytes;
     const payload = (bytes.byteLength + 7) & ~7;
-    const result = left.begin(type, flags, header, header + payload, id, 0);
+    const result = left.begin(type, flags, header, header + payload, id, idHigh);
     expect(result).toBe(SendResult.Ready);
     const { outgoing } = left;
     if (ranges !== undefined) {
@@ -227,8 +236,14 @@ export class NicRig {
     outgoing.putBytes(bytes, 0, bytes.byteLength);
     outgoing.end();
     left.flush();
-    this.run();
+    if (options.isQueued !== true) this.run();
     return id;
+  }
+
+  /** Puts an RNDIS message into the ring, and does not run. */
+  queueSend(ranges: readonly (readonly [number, number])[]): void {
+    const fields = { channelType: 0, sectionIndex: SECTION_INDEX_NONE, sectionBytes: 0 };
+    this.send(NvspSendRndisPacket.packet(fields, 40), { ranges, isQueued: true });
   }
 
   /** Sends a message and returns its completion. */
@@ -392,11 +407,13 @@ export class NicRig {
     const [first, count] =
       id === RECEIVE_GPADL
         ? [RECEIVE_PAGE, this.#receivePages]
-        : id === SEND_GPADL
+        : id === SEND_GPADL || id === UNALIGNED_GPADL
           ? [SEND_PAGE, SEND_PAGES]
           : [0, 0];
     if (count === 0) return undefined;
     const pfns = Array.from({ length: count }, (_, index) => first + index);
+    if (id === UNALIGNED_GPADL)
+      return [{ byteOffset: 8, byteCount: (count - 1) * PAGE_SIZE, pfns }];
     if (this.#scattered) pfns.reverse();
     return [{ byteOffset: 0, byteCount: count * PAGE_SIZE, pfns }];
   }

@@ -47,6 +47,7 @@ export function listText(machines: readonly ListedMachine[]): string[] {
 
 type Controller = MachineStats["controllers"][number] & { readonly index: number };
 type Disk = Controller["disks"][number] & { readonly controller: number };
+type Adapter = MachineStats["adapters"][number] & { readonly index: number };
 
 const channelColumns: readonly Column<MachineChannel>[] = [
   { title: "CHANNEL", text: ({ relid }) => String(relid ?? "-") },
@@ -80,6 +81,21 @@ const diskColumns: readonly Column<Disk>[] = [
   { title: "FLUSHES", count: ({ flushes }) => flushes },
   { title: "UNMAPS", count: ({ unmaps }) => unmaps },
   { title: "ERRORS", count: ({ errors }) => errors },
+];
+
+const adapterColumns: readonly Column<Adapter>[] = [
+  { title: "ADAPTER", text: ({ index }) => `hn${index}` },
+  { title: "NVSP", text: ({ version }) => version ?? "-" },
+  { title: "LINK", text: ({ isLinkUp }) => (isLinkUp ? "up" : "down") },
+  { title: "SENT", count: ({ transmitFrames }) => transmitFrames },
+  { title: "BYTES OUT", count: ({ transmitBytes }) => transmitBytes, isBytes: true },
+  { title: "RECEIVED", count: ({ receiveFrames }) => receiveFrames },
+  { title: "BYTES IN", count: ({ receiveBytes }) => receiveBytes, isBytes: true },
+  {
+    title: "NO ROOM",
+    count: ({ receiveNoSlot, receiveRingFull }) => receiveNoSlot + receiveRingFull,
+  },
+  { title: "ERRORS", count: ({ transmitErrors, receiveFailed }) => transmitErrors + receiveFailed },
 ];
 
 /** What to count from: how a machine was a moment ago, or undefined for its start. */
@@ -123,6 +139,7 @@ export function statsText(stats: MachineStats, program: string, earlier?: Earlie
         ? []
         : [`SCSI ${controller}:${lun} failed last with: ${printable(lastError)}`],
     ),
+    ...table(adapterColumns, adaptersOf, ({ instanceId }) => instanceId),
     ...faultLines(stats),
     ...countLines("VIOLATION", violations.rules),
   ];
@@ -140,6 +157,10 @@ function disksOf(stats: MachineStats): Disk[] {
   return controllersOf(stats).flatMap(({ index, disks }) =>
     disks.map((disk) => ({ ...disk, controller: index })),
   );
+}
+
+function adaptersOf({ adapters }: MachineStats): Adapter[] {
+  return adapters.map((adapter, index) => ({ ...adapter, index }));
 }
 
 function faultLines({ faults }: MachineStats): string[] {

@@ -2,6 +2,7 @@ import type { ChannelCounters } from "@hyperv-is/vmbus-core";
 import { deviceClassOf, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { FaultStats } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
+import type { NicStats } from "../netvsp/nic-config.js";
 import type { ControllerStats } from "../storvsp/controller-config.js";
 import type { BusState } from "../vmbus/bus.js";
 import type { ChannelState } from "../vmbus/channel.js";
@@ -38,6 +39,7 @@ export interface MachineStats {
   };
   readonly channels: readonly MachineChannel[];
   readonly controllers: readonly ControllerStats[];
+  readonly adapters: readonly NicStats[];
   /** In the order of the fault plan. */
   readonly faults: readonly FaultStats[];
   readonly violations: {
@@ -50,6 +52,7 @@ export interface MachineStats {
 /** The counters of a host as a client of its machine sees them. */
 export function machineStats(name: string, uptimeMs: number, host: HostStats): MachineStats {
   const { state, version = null, messagesIn, messagesOut, backlog, controllers, faults } = host;
+  const { adapters = [] } = host;
   return {
     name,
     uptimeMs,
@@ -68,6 +71,7 @@ export function machineStats(name: string, uptimeMs: number, host: HostStats): M
       };
     }),
     controllers,
+    adapters,
     faults,
     violations: {
       total: Object.values(host.violations).reduce((sum, count) => sum + count, 0),

@@ -181,7 +181,6 @@ export class NetworkAdapter implements HostService, PortEnd {
   /** For channels: the guest has halted RNDIS. */
   guestHalted(): void {
     this.#session.rndis = "halted";
-    this.#session.packetFilter = PacketFilter.none;
     this.#link.stop();
   }
 

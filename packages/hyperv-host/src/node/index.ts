@@ -22,3 +22,6 @@ export {
   type TraceFileOptions,
 } from "./trace-file.js";
 export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
+export { CaptureFile, type CaptureFileOptions } from "./capture-file.js";
+export { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
+export { SocketPort } from "./socket-port.js";

@@ -1,29 +1,21 @@
-import {
-  Doorbell,
-  NodeClock,
-  Pump,
-  startWorker,
-  type SharedGuestMemory,
-  type WorkerHandle,
-} from "@hyperv-is/platform-node";
+import { Doorbell, NodeClock, Pump, type SharedGuestMemory } from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import { controllerOffers, standardDevices } from "../device-set.js";
+import { adapterOffers, controllerOffers, standardDevices } from "../device-set.js";
 import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
+import type { CaptureConfig, NetworkConfig } from "../network-config.js";
 import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer } from "../vmbus/server.js";
 import { ControlServer, type MachineDescription } from "./control-server.js";
-import type {
-  DiskWorkerData,
-  DiskWorkerReply,
-  DiskWorkerRequest,
-  DiskWorkerStats,
-} from "./disk-worker.js";
+import type { DiskWorkerData, DiskWorkerStats } from "./disk-worker.js";
 import { DiskError, needsEventLoop } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
+import { HostThread, type HostThreadData, type HostThreadStats } from "./host-thread.js";
+import { NetworkError, networkNeedsEventLoop, type AdapterChange } from "./network-set.js";
+import type { NetworkRequest, NetworkWorkerData, NetworkWorkerStats } from "./network-worker.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";
 
 export interface NodeHostOptions {
@@ -31,6 +23,8 @@ export interface NodeHostOptions {
   /** Virtual processors of the guest. */
   readonly vps: number;
   readonly controllers: readonly ControllerConfig[];
+  /** Switches and network adapters; none unless told. */
+  readonly network?: NetworkConfig;
   readonly bus?: BusOptions;
   readonly faults?: FaultPlanData;
   /** Records what host and guest exchange into a file. */
@@ -49,105 +43,96 @@ export interface ControlOptions {
   readonly program: string;
 }
 
-/** Storage is served by the first worker of the host, and so far by no other. */
+/** Storage is served by the first worker of the host, and the network by a second one if there is any. */
 const DISK_WORKER = 0;
+const NETWORK_WORKER = 1;
 
-/** Stats of a disk worker that has ended. */
-const NOTHING_DONE: DiskWorkerStats = { controllers: [], channels: [], faultCounts: [] };
+/** Stats of workers that have ended. */
+const NO_DISKS: DiskWorkerStats = { controllers: [], channels: [], faultCounts: [] };
+const NO_NETWORK: NetworkWorkerStats = { adapters: [], channels: [], faultCounts: [] };
+
+/** What slow disks have in flight, and their last flush. */
+const DISKS_STOP_TIMEOUT_MS = 60_000;
+const NETWORK_STOP_TIMEOUT_MS = 5_000;
 
 /**
  * The emulated root partition over threads: the control plane on the thread that starts it, the disks on
- * a worker. The guest's processors run on threads of their own; `state` and `doorbellOf` are for them.
+ * a worker, the network on another. The guest's processors run on threads of their own; `state` and `doorbellOf` are for them.
  */
 export class NodeHost {
   readonly state: HypervisorState;
   readonly #server: VmbusServer;
   readonly #pump: Pump;
-  readonly #disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>;
+  readonly #disks: HostThread<DiskWorkerStats>;
+  readonly #network: HostThread<NetworkWorkerStats, NetworkRequest> | undefined;
   readonly #trace: TraceFile | undefined;
   #faults: FaultPlanData;
   /** That of the control thread. */
   readonly #plan: FaultPlan;
-  readonly #pending = new Map<number, (stats: DiskWorkerStats) => void>();
-  #disksGone = false;
   #control: ControlServer | undefined;
-  #nextRequest = 1;
   #running: Promise<void> = Promise.resolve();
 
   private constructor(
+    options: NodeHostOptions,
     state: HypervisorState,
-    server: VmbusServer,
     pump: Pump,
-    disks: WorkerHandle<DiskWorkerRequest, DiskWorkerReply>,
     faults: FaultPlanData,
-    plan: FaultPlan,
     trace: TraceFile | undefined,
   ) {
+    const { memory, onFailure } = options;
+    const bells = new DoorbellBells(state);
     this.state = state;
-    this.#server = server;
     this.#pump = pump;
-    this.#disks = disks;
     this.#faults = faults;
-    this.#plan = plan;
     this.#trace = trace;
+    const common = {
+      memory: memory.wasm,
+      state: state.buffer,
+      faults,
+      ...(trace && { trace: { ...options.trace!, originMs: trace.recorder.originMs } }),
+    };
+    this.#disks = startDisks(options, state, pump.doorbell, common);
+    const { network } = options;
+    this.#network = network && startNetwork(network, state, pump.doorbell, common, onFailure);
+    this.#plan = new FaultPlan(faults, pump.timers);
+    this.#server = new VmbusServer({
+      state,
+      memory,
+      bells,
+      timers: pump.timers,
+      workers: this.#threads,
+      faults: this.#plan,
+      ...(options.bus && { bus: options.bus }),
+      ...(trace && { trace: trace.recorder }),
+    });
   }
 
   /**
-   * Starts the host: opens the images and offers the devices.
-   * Rejects with `DiskError` when an image cannot be opened, with `TraceError` when the trace cannot be
-   * made, with `ControlError` when the control socket cannot; no thread is left behind then.
+   * Starts the host: opens the images, makes the network, and offers the devices.
+   * Rejects with `DiskError` when an image cannot be opened, with `NetworkError` when the network cannot be made, with
+   * `TraceError` when the trace cannot be made, with `ControlError` when the control socket cannot; no thread is left
+   * behind then.
    */
   static async start(options: NodeHostOptions): Promise<NodeHost> {
-    const { memory, vps, controllers } = options;
-    const state = HypervisorState.create({ vps, workers: 1, shared: true });
-    const bells = new DoorbellBells(state);
+    const { memory, vps, network } = options;
+    const workers = network === undefined ? 1 : 2;
+    const state = HypervisorState.create({ vps, workers, shared: true });
     const faults = options.faults ?? { faults: [] };
     const control = new Doorbell(state.words, state.controlDoorbell);
     const pump = new Pump("async", control, { spinLimitUs: 0, clock: new NodeClock() });
     const trace = options.trace && TraceFile.create(options.trace, pump.timers);
     trace?.recorder.start(memory, vps);
     trace?.follow(pump.timers);
-    const data: DiskWorkerData = {
-      memory: memory.wasm,
-      pump: needsEventLoop(controllers) ? "async" : "blocking",
-      index: DISK_WORKER,
-      state: state.buffer,
-      controllers,
-      faults,
-      ...(trace && { trace: { ...options.trace, originMs: trace.recorder.originMs } }),
-    };
-    const disks = startWorker<DiskWorkerRequest, DiskWorkerReply>({
-      entry: "@hyperv-is/hyperv-host/node/disk-worker",
-      from: import.meta.url,
-      name: "disks",
-      data,
-      doorbell: new Doorbell(state.words, state.workerDoorbell(DISK_WORKER)),
-      ownBell: control,
-      // What slow disks have in flight, and their last flush.
-      stopTimeoutMs: 60_000,
-      ...(options.onFailure && { onError: options.onFailure }),
-    });
-    const plan = new FaultPlan(faults, pump.timers);
-    const server = new VmbusServer({
-      state,
-      memory,
-      bells,
-      timers: pump.timers,
-      workers: [{ send: (message) => disks.post(message) }],
-      faults: plan,
-      ...(options.bus && { bus: options.bus }),
-      ...(trace && { trace: trace.recorder }),
-    });
-    const host = new NodeHost(state, server, pump, disks, faults, plan, trace);
+    const host = new NodeHost(options, state, pump, faults, trace);
     const startMs = pump.timers.now();
-    await host.#begin(controllers);
+    await host.#begin(options);
     if (options.control !== undefined)
       await host.#listen(options.control, {
         processorCount: vps,
         memoryBytes: memory.sizeBytes,
         clock: pump.timers,
         startMs,
-        server,
+        server: host.#server,
       });
     return host;
   }
@@ -180,39 +165,52 @@ export class NodeHost {
     this.#plan.replace(faults);
     this.#server.followFaults();
     this.#pump.doorbell.ring(HostCause.control);
-    if (!this.#disksGone) this.#disks.post({ kind: "faults", faults });
-    // Its answers come in the order of what it is sent.
+    for (const thread of this.#threads) thread.setFaults(faults);
+    // Their answers come in the order of what they are sent.
     await this.stats();
   }
 
-  /** Counters of bus, channels, controllers, disks and faults; none of the disks once the host has stopped. */
+  /** Changes a network adapter while its guest runs. Rejects with `NetworkError`. */
+  async changeAdapter(instanceId: Guid, change: AdapterChange): Promise<void> {
+    await this.#requestNetwork({ kind: "adapter", instanceId, change });
+  }
+
+  /** Captures what goes over an adapter's port into a file from now on. Rejects with `NetworkError`. */
+  async startCapture(capture: CaptureConfig): Promise<void> {
+    await this.#requestNetwork({ kind: "start-capture", capture });
+  }
+
+  /** Ends the capture of an adapter, if there is one. Rejects with `NetworkError` if the file could not be written. */
+  async stopCapture(instanceId: Guid): Promise<void> {
+    await this.#requestNetwork({ kind: "stop-capture", instanceId });
+  }
+
+  /** Counters of bus, channels, devices and faults; none of the devices once the host has stopped. */
   async stats(): Promise<HostStats> {
-    const id = this.#nextRequest++;
     // They may be replaced meanwhile.
     const [faults, { counts }] = [this.#faults, this.#plan];
-    const { controllers, channels, faultCounts } = await new Promise<DiskWorkerStats>((resolve) => {
-      if (this.#disksGone) {
-        resolve(NOTHING_DONE);
-        return;
-      }
-      this.#pending.set(id, resolve);
-      this.#disks.post({ kind: "stats", id });
-    });
+    const [disks, network] = await Promise.all([
+      this.#disks.stats(),
+      this.#network?.stats() ?? NO_NETWORK,
+    ]);
+    const isAlone = this.#network === undefined;
     return {
       ...this.#server.stats(),
-      workers: [channels],
-      controllers,
-      faults: faultStats(faults, [counts, faultCounts]),
+      workers: isAlone ? [disks.channels] : [disks.channels, network.channels],
+      controllers: disks.controllers,
+      adapters: network.adapters,
+      faults: faultStats(faults, [counts, disks.faultCounts, network.faultCounts]),
     };
   }
 
   /** Ends the host's threads, after the guest's have ended; images are flushed and closed. Rejects if that failed. */
   async stop(): Promise<void> {
     this.#control?.close();
-    await this.#disks.stop();
+    await Promise.all(this.#threads.map((thread) => thread.stop()));
     this.#pump.doorbell.requestStop();
     await this.#running;
-    const { error } = await this.#disks.exited;
+    const exits = await Promise.all(this.#threads.map(({ exited }) => exited));
+    const error = exits.find((exit) => exit.error !== undefined)?.error;
     // The trace is closed in any case; the first error counts.
     try {
       this.#trace?.close();
@@ -220,6 +218,17 @@ export class NodeHost {
       throw error ?? failure;
     }
     if (error !== undefined) throw error;
+  }
+
+  /** In the order of their indices. */
+  get #threads(): readonly Thread[] {
+    return this.#network === undefined ? [this.#disks] : [this.#disks, this.#network];
+  }
+
+  async #requestNetwork(request: NetworkRequest): Promise<void> {
+    if (this.#network === undefined)
+      throw new NetworkError("ERR_NETWORK", "the machine has no network");
+    await this.#network.request(request);
   }
 
   async #listen(
@@ -238,48 +247,86 @@ export class NodeHost {
     }
   }
 
-  async #begin(controllers: readonly ControllerConfig[]): Promise<void> {
-    const ready = new Promise<void>((resolve, reject) => {
+  async #begin({ controllers, network }: NodeHostOptions): Promise<void> {
+    const failed = new Promise<never>((_, reject) => {
       this.#running = this.#pump.run({
         drain: () => {
           this.#pump.doorbell.take();
-          for (let next = this.#disks.link.receive(); next; next = this.#disks.link.receive())
-            this.#receive(next, resolve, reject);
+          for (const thread of this.#threads)
+            thread.receive((message) => this.#server.reply(message));
           return this.#server.run();
         },
       });
       this.#running.catch(reject);
-      void this.#disks.exited.then(({ error }) => {
-        this.#disksGone = true;
-        for (const answer of this.#pending.values()) answer(NOTHING_DONE);
-        reject(error ?? new Error("the disk worker ended before it was ready"));
-        this.#pump.doorbell.ring();
-      });
     });
     try {
-      await ready;
+      await Promise.race([failed, Promise.all(this.#threads.map(({ ready }) => ready))]);
     } catch (error) {
       await this.stop().catch(() => undefined);
       throw error;
     }
     for (const device of standardDevices(DISK_WORKER)) this.#server.offer(device);
     for (const device of controllerOffers(controllers, DISK_WORKER)) this.#server.offer(device);
+    for (const device of adapterOffers(network?.adapters ?? [], NETWORK_WORKER))
+      this.#server.offer(device);
   }
+}
 
-  #receive(reply: DiskWorkerReply, ready: () => void, failed: (error: Error) => void): void {
-    switch (reply.kind) {
-      case "ready":
-        ready();
-        return;
-      case "failed":
-        failed(new DiskError(reply.path, reply.code, reply.message));
-        return;
-      case "stats":
-        this.#pending.get(reply.id)?.(reply);
-        this.#pending.delete(reply.id);
-        return;
-      default:
-        this.#server.reply(reply);
-    }
-  }
+/** What all threads have. */
+type Thread = Pick<
+  HostThread<HostThreadStats>,
+  "ready" | "exited" | "send" | "receive" | "setFaults" | "stop"
+>;
+
+type CommonData = Pick<HostThreadData, "memory" | "state" | "faults" | "trace">;
+
+function startDisks(
+  { controllers, onFailure }: NodeHostOptions,
+  state: HypervisorState,
+  control: Doorbell,
+  common: CommonData,
+): HostThread<DiskWorkerStats> {
+  const data: DiskWorkerData = {
+    ...common,
+    pump: needsEventLoop(controllers) ? "async" : "blocking",
+    index: DISK_WORKER,
+    controllers,
+  };
+  return new HostThread({
+    name: "disks",
+    entry: "@hyperv-is/hyperv-host/node/disk-worker",
+    data,
+    state,
+    control,
+    stopTimeoutMs: DISKS_STOP_TIMEOUT_MS,
+    nothing: NO_DISKS,
+    failure: ({ path = "", code, message }) => new DiskError(path, code, message),
+    onFailure,
+  });
+}
+
+function startNetwork(
+  network: NetworkConfig,
+  state: HypervisorState,
+  control: Doorbell,
+  common: CommonData,
+  onFailure: ((error: Error) => void) | undefined,
+): HostThread<NetworkWorkerStats, NetworkRequest> {
+  const data: NetworkWorkerData = {
+    ...common,
+    pump: networkNeedsEventLoop(network) ? "async" : "blocking",
+    index: NETWORK_WORKER,
+    network,
+  };
+  return new HostThread({
+    name: "network",
+    entry: "@hyperv-is/hyperv-host/node/network-worker",
+    data,
+    state,
+    control,
+    stopTimeoutMs: NETWORK_STOP_TIMEOUT_MS,
+    nothing: NO_NETWORK,
+    failure: ({ code, message }) => new NetworkError(code, message),
+    onFailure,
+  });
 }

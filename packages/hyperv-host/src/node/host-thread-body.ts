@@ -1,0 +1,118 @@
+import { runHostWorker, type HostWorkerContext, type WorkerBody } from "@hyperv-is/platform-node";
+import type { Timers } from "@hyperv-is/vmbus-core";
+import { FaultPlan } from "../faults.js";
+import { HostWorker } from "../host-worker.js";
+import { HypervisorState } from "../hypervisor/hypervisor-state.js";
+import { DoorbellBells, HostCause } from "./doorbell-bells.js";
+import type {
+  HostThreadData,
+  HostThreadFailure,
+  HostThreadReply,
+  HostThreadRequest,
+  HostThreadStats,
+} from "./host-thread.js";
+import { TraceFile } from "./trace-file.js";
+
+/** The devices of a thread. */
+export interface HostDevices<Stats extends HostThreadStats> {
+  /** Registers them with the worker that has them. */
+  serve(worker: HostWorker): void;
+  /** What they have done. */
+  stats(): Omit<Stats, keyof HostThreadStats>;
+  /** True while the thread must not sleep. */
+  readonly keepsAwake?: boolean;
+  /** Carries out a request that only these devices know. Throws what becomes the answer. */
+  request?(request: { readonly kind: string }): void;
+  close(): void | Promise<void>;
+}
+
+/** What devices are made with. */
+export interface HostDevicesContext<Data extends HostThreadData> {
+  readonly data: Data;
+  readonly timers: Timers;
+  readonly faults: FaultPlan;
+}
+
+/**
+ * What the entry file of a thread that serves devices calls: opens them, and serves them until the machine stops.
+ *
+ * @param open - makes the devices. @param failureOf - what is told of an error; undefined if it is a mistake of ours.
+ */
+export function runHostThread<Data extends HostThreadData, Stats extends HostThreadStats>(
+  open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
+  failureOf: (error: unknown) => HostThreadFailure | undefined,
+): Promise<void> {
+  return runHostWorker<Data>((context) => begin(context, open, failureOf));
+}
+
+async function begin<Data extends HostThreadData, Stats extends HostThreadStats>(
+  { data, memory, timers, starter }: HostWorkerContext<Data>,
+  open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
+  failureOf: (error: unknown) => HostThreadFailure | undefined,
+): Promise<WorkerBody> {
+  const state = new HypervisorState(data.state);
+  const bells = new DoorbellBells(state);
+  const reply = (message: HostThreadReply<Stats>): void => starter.send(message);
+  const faults = new FaultPlan(data.faults, timers);
+  const trace = data.trace && TraceFile.join(data.trace, timers);
+  trace?.follow(timers);
+  const worker = new HostWorker({
+    index: data.index,
+    state,
+    memory,
+    bells,
+    timers,
+    reply,
+    faults,
+    ...(trace && { trace: trace.recorder }),
+  });
+  let devices: HostDevices<Stats> | undefined;
+  try {
+    devices = await open({ data, timers, faults });
+    devices.serve(worker);
+    reply({ kind: "ready" });
+  } catch (error) {
+    const failure = failureOf(error);
+    if (failure === undefined) throw error;
+    reply({ kind: "failed", ...failure });
+  }
+
+  const carryOut = (request: { readonly kind: string; readonly id: number }): void => {
+    const { id } = request;
+    try {
+      devices?.request?.(request);
+      reply({ kind: "done", id });
+    } catch (error) {
+      const failure = failureOf(error);
+      if (failure === undefined) throw error;
+      reply({ kind: "done", id, failure });
+    }
+  };
+
+  return {
+    drain: () => worker.run() || devices?.keepsAwake === true,
+    rung(causes) {
+      if ((causes & HostCause.eventFlags) !== 0) worker.interrupt();
+    },
+    message(message) {
+      const request = message as HostThreadRequest | { readonly kind: string; readonly id: number };
+      if (request.kind === "stats" && "id" in request) {
+        const stats = {
+          ...devices?.stats(),
+          channels: worker.stats(),
+          faultCounts: faults.counts,
+        } as unknown as Stats;
+        reply({ kind: "stats", id: request.id, ...stats });
+      } else if ("faults" in request) faults.replace(request.faults);
+      else if ("id" in request) carryOut(request);
+      else worker.receive(request);
+    },
+    async stopped() {
+      try {
+        await devices?.close();
+      } finally {
+        trace?.close();
+      }
+    },
+  };
+}

@@ -1,0 +1,207 @@
+import {
+  Doorbell,
+  startWorker,
+  type HostWorkerData,
+  type WorkerExit,
+  type WorkerHandle,
+} from "@hyperv-is/platform-node";
+import type { FaultPlanData } from "../faults.js";
+import type { WorkerChannelStats } from "../host-worker.js";
+import type { HypervisorState } from "../hypervisor/hypervisor-state.js";
+import type { WorkerReply, WorkerRequest } from "../vmbus/worker-link.js";
+import type { JoinTraceOptions } from "./trace-file.js";
+
+/** What every thread that serves devices is told when it starts. */
+export interface HostThreadData extends HostWorkerData {
+  /** Number of the worker among the host's. */
+  readonly index: number;
+  readonly state: ArrayBufferLike;
+  readonly faults: FaultPlanData;
+  /** The trace to take part in. */
+  readonly trace?: JoinTraceOptions;
+}
+
+/** What the machine asks of such a thread, beside the server's requests. */
+export type HostThreadRequest =
+  | WorkerRequest
+  | { readonly kind: "stats"; readonly id: number }
+  /** Misbehave in another way. */
+  | { readonly kind: "faults"; readonly faults: FaultPlanData };
+
+/** What every such thread has done. */
+export interface HostThreadStats {
+  /** Its open channels. */
+  readonly channels: readonly WorkerChannelStats[];
+  /** Of its fault plan. */
+  readonly faultCounts: readonly number[];
+}
+
+/** Something could not be done. */
+export interface HostThreadFailure {
+  readonly code: string;
+  readonly message: string;
+  /** Of the file that it was about, where there is one. */
+  readonly path?: string;
+}
+
+/** What such a thread tells the machine. */
+export type HostThreadReply<Stats extends HostThreadStats> =
+  | WorkerReply
+  /** Its devices are there; no other message comes first. */
+  | { readonly kind: "ready" }
+  /** They could not be made; the worker ends. */
+  | ({ readonly kind: "failed" } & HostThreadFailure)
+  | ({ readonly kind: "stats"; readonly id: number } & Stats)
+  /** A request of its own kind has been carried out, or not. */
+  | { readonly kind: "done"; readonly id: number; readonly failure?: HostThreadFailure };
+
+/** How such a thread is started. */
+export interface HostThreadOptions<Stats extends HostThreadStats> {
+  readonly name: string;
+  /** Entry of the worker. */
+  readonly entry: string;
+  readonly data: HostThreadData;
+  readonly state: HypervisorState;
+  /** Bell of the control thread. */
+  readonly control: Doorbell;
+  readonly stopTimeoutMs: number;
+  /** Stats of one that has ended. */
+  readonly nothing: Stats;
+  /** Makes an error of what went wrong when it started, or with a request. */
+  readonly failure: (failure: HostThreadFailure) => Error;
+  readonly onFailure?: ((error: Error) => void) | undefined;
+}
+
+interface Waiting<Result> {
+  readonly resolve: (result: Result) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** A thread that serves devices, as the control plane sees it. */
+export class HostThread<
+  Stats extends HostThreadStats,
+  Request extends { readonly kind: string } = never,
+> {
+  /** Resolves when its devices are there; rejects if they could not be made, or the thread ended. */
+  readonly ready: Promise<void>;
+  readonly exited: Promise<WorkerExit>;
+  readonly #handle: WorkerHandle<
+    HostThreadRequest | (Request & { readonly id: number }),
+    HostThreadReply<Stats>
+  >;
+  readonly #options: HostThreadOptions<Stats>;
+  readonly #stats = new Map<number, (stats: Stats) => void>();
+  readonly #requests = new Map<number, Waiting<void>>();
+  #start!: Waiting<void>;
+  #isGone = false;
+  #nextId = 1;
+
+  constructor(options: HostThreadOptions<Stats>) {
+    const { name, entry, data, state, control, stopTimeoutMs, onFailure } = options;
+    this.#options = options;
+    this.#handle = startWorker({
+      entry,
+      from: import.meta.url,
+      name,
+      data,
+      doorbell: new Doorbell(state.words, state.workerDoorbell(data.index)),
+      ownBell: control,
+      stopTimeoutMs,
+      ...(onFailure && { onError: onFailure }),
+    });
+    this.ready = new Promise((resolve, reject) => {
+      this.#start = { resolve, reject };
+    });
+    // Whoever waits for it learns of it there.
+    this.ready.catch(() => undefined);
+    this.exited = this.#handle.exited;
+    void this.exited.then(({ error }) => this.#gone(error));
+  }
+
+  /** Sends a request of the server. */
+  send(request: WorkerRequest): void {
+    this.#handle.post(request);
+  }
+
+  /** Takes its messages. @param reply - gets those that are for the server. */
+  receive(reply: (message: WorkerReply) => void): void {
+    const { link } = this.#handle;
+    for (let next = link.receive(); next !== undefined; next = link.receive()) {
+      switch (next.kind) {
+        case "ready":
+          this.#start.resolve();
+          break;
+        case "failed":
+          this.#start.reject(this.#options.failure(next));
+          break;
+        case "stats":
+          this.#stats.get(next.id)?.(next);
+          this.#stats.delete(next.id);
+          break;
+        case "done":
+          this.#done(next.id, next.failure);
+          break;
+        default:
+          reply(next);
+      }
+    }
+  }
+
+  /** Misbehaves in another way from now on. */
+  setFaults(faults: FaultPlanData): void {
+    if (!this.#isGone) this.#handle.post({ kind: "faults", faults });
+  }
+
+  /** What it has done; nothing once it has ended. */
+  stats(): Promise<Stats> {
+    return new Promise((resolve) => {
+      if (this.#isGone) {
+        resolve(this.#options.nothing);
+        return;
+      }
+      const id = this.#nextId++;
+      this.#stats.set(id, resolve);
+      this.#handle.post({ kind: "stats", id });
+    });
+  }
+
+  /** Has a request of its own kind carried out; rejects if it could not be, or the thread ended. */
+  request(request: Request): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#isGone) {
+        reject(this.#ended());
+        return;
+      }
+      const id = this.#nextId++;
+      this.#requests.set(id, { resolve, reject });
+      this.#handle.post({ ...request, id });
+    });
+  }
+
+  /** Ends it; resolves when it is gone. */
+  stop(): Promise<void> {
+    return this.#handle.stop();
+  }
+
+  #done(id: number, failure: HostThreadFailure | undefined): void {
+    const waiting = this.#requests.get(id);
+    this.#requests.delete(id);
+    if (failure === undefined) waiting?.resolve();
+    else waiting?.reject(this.#options.failure(failure));
+  }
+
+  #gone(error: Error | undefined): void {
+    this.#isGone = true;
+    for (const answer of this.#stats.values()) answer(this.#options.nothing);
+    this.#stats.clear();
+    for (const { reject } of this.#requests.values()) reject(error ?? this.#ended());
+    this.#requests.clear();
+    this.#start.reject(error ?? new Error(`the worker ${this.#options.name} ended early`));
+    this.#options.control.ring();
+  }
+
+  #ended(): Error {
+    const message = `the worker ${this.#options.name} has ended`;
+    return this.#options.failure({ code: "ERR_WORKER_ENDED", message });
+  }
+}

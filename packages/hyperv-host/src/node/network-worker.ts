@@ -1,0 +1,51 @@
+// Entry of a host worker that owns the switches of a machine and the network adapters at them.
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import type { NicStats } from "../netvsp/nic-config.js";
+import type { CaptureConfig, NetworkConfig } from "../network-config.js";
+import type { HostThreadData, HostThreadStats } from "./host-thread.js";
+import { runHostThread } from "./host-thread-body.js";
+import { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
+
+/** What a network worker is told when it starts. */
+export interface NetworkWorkerData extends HostThreadData {
+  readonly network: NetworkConfig;
+}
+
+/** What the machine asks of a network worker, beside the server's requests. */
+export type NetworkRequest =
+  | { readonly kind: "adapter"; readonly instanceId: Guid; readonly change: AdapterChange }
+  | { readonly kind: "start-capture"; readonly capture: CaptureConfig }
+  | { readonly kind: "stop-capture"; readonly instanceId: Guid };
+
+/** What a network worker has done. */
+export interface NetworkWorkerStats extends HostThreadStats {
+  readonly adapters: readonly NicStats[];
+}
+
+await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
+  async ({ data, timers, faults }) => {
+    const network = await NetworkSet.open(data.network, timers, faults);
+    return {
+      serve: (worker) => network.serve(worker),
+      stats: () => ({ adapters: network.stats() }),
+      request(message) {
+        const request = message as NetworkRequest;
+        switch (request.kind) {
+          case "adapter":
+            network.change(request.instanceId, request.change);
+            return;
+          case "start-capture":
+            network.startCapture(request.capture);
+            return;
+          case "stop-capture":
+            network.stopCapture(request.instanceId);
+        }
+      },
+      close: () => network.close(),
+    };
+  },
+  (error) => {
+    if (!(error instanceof NetworkError)) return undefined;
+    return { code: error.code, message: error.message };
+  },
+);

@@ -1,0 +1,360 @@
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
+import { networkAdapterId, type NetworkConfig } from "../src/index.js";
+import { NetworkSet } from "../src/node/index.js";
+import { setPartialChecksum } from "../src/switch/checksum-offload.js";
+import { setSuperFrame } from "../src/switch/segmentation.js";
+import { build, expectFrames, frameOf, hex, segments, type Packet } from "./frame-model.js";
+import { TestEnd, all, allOffloads, macOf, plainFrame } from "./switch-rig.js";
+
+let directory = "";
+let timers = new VirtualTimers();
+const open: { close(): void }[] = [];
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "hyperv-network-"));
+  timers = new VirtualTimers();
+});
+afterEach(() => {
+  for (const each of open.splice(0)) each.close();
+  rmSync(directory, { recursive: true });
+});
+
+async function network(config: Partial<NetworkConfig> = {}): Promise<NetworkSet> {
+  const set = await NetworkSet.open(
+    { switches: [{ name: "lan" }], adapters: [], ...config },
+    timers,
+  );
+  open.push(set);
+  return set;
+}
+
+/** A guest's end at the switch `lan`. */
+function plug(
+  set: NetworkSet,
+  number = 1,
+): { end: TestEnd; send: (...frames: Uint8Array[]) => void } {
+  const end = new TestEnd();
+  const lan = set.switches.get("lan")!;
+  const port = lan.connect(end, { name: `guest${number}`, kind: "guest", mac: macOf(number) });
+  return {
+    end,
+    send(...frames) {
+      for (const frame of frames) port.send(frameOf(frame));
+      lan.flush();
+    },
+  };
+}
+
+const framed = (frame: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(4 + frame.length);
+  new DataView(bytes.buffer).setUint32(0, frame.length);
+  bytes.set(frame, 4);
+  return bytes;
+};
+
+/** A program at the other side of a socket. */
+class Peer {
+  readonly socket: Socket;
+  received = Buffer.alloc(0);
+
+  private constructor(socket: Socket) {
+    this.socket = socket;
+    socket.on("data", (chunk) => (this.received = Buffer.concat([this.received, chunk])));
+    socket.on("error", () => undefined);
+  }
+
+  static async connect(path: string): Promise<Peer> {
+    const socket = connect(path);
+    await once(socket, "connect");
+    const peer = new Peer(socket);
+    open.push({ close: () => socket.destroy() });
+    return peer;
+  }
+
+  /** Waits until so many bytes are there. */
+  async bytes(count: number): Promise<Uint8Array> {
+    while (this.received.length < count) await once(this.socket, "data");
+    return this.received;
+  }
+}
+
+/** Waits, turn by turn of the event loop, until it is so. */
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+describe("a socket at a switch", () => {
+  const uplinked = async (): Promise<{ set: NetworkSet; path: string }> => {
+    const path = join(directory, "lan.sock");
+    const uplinks = [{ kind: "socket" as const, path, listen: true }];
+    return { set: await network({ switches: [{ name: "lan", uplinks }] }), path };
+  };
+
+  test("carries frames with their lengths before them, both ways", async () => {
+    const { set, path } = await uplinked();
+    const { end, send } = plug(set);
+    const peer = await Peer.connect(path);
+    const port = set.switches.get("lan")!.ports[0]!;
+    await until(() => port.isLinkUp);
+    const [out, back] = [
+      plainFrame(macOf(9), macOf(1)),
+      plainFrame(macOf(1), macOf(9), undefined, 1514),
+    ];
+    send(out, out);
+    expectFrames([await peer.bytes(128)], [Uint8Array.of(...framed(out), ...framed(out))]);
+    peer.socket.write(framed(back));
+    await until(() => end.frames.length > 0);
+    expectFrames(
+      end.frames.map(({ bytes }) => bytes),
+      [back],
+    );
+  });
+
+  test("takes frames in pieces of any length", async () => {
+    const { set, path } = await uplinked();
+    const { end } = plug(set);
+    const peer = await Peer.connect(path);
+    const frames = Array.from({ length: 300 }, (_, index) => {
+      const frame = plainFrame(macOf(1), macOf(9), undefined, 60 + ((index * 97) % 1455));
+      frame.fill(index, 20);
+      return frame;
+    });
+    const stream = Buffer.concat(frames.map(framed));
+    peer.socket.setNoDelay(true);
+    for (let at = 0, piece = 1; at < stream.length; at += piece, piece = (piece * 31) % 4099) {
+      peer.socket.write(stream.subarray(at, at + piece));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await until(() => end.frames.length === frames.length);
+    expectFrames(
+      end.frames.map(({ bytes }) => bytes),
+      frames,
+    );
+  });
+
+  test.each([
+    ["no length", "00000000"],
+    ["a length that no frame has", "00011001"],
+    ["text", "47455420"],
+  ])("lets a program go that says %s, and waits for the next", async (_name, bytes) => {
+    const { set, path } = await uplinked();
+    const { end } = plug(set);
+    const wrong = await Peer.connect(path);
+    const frame = plainFrame(macOf(1), macOf(9));
+    wrong.socket.write(Uint8Array.of(...framed(frame), ...hex(bytes)));
+    await once(wrong.socket, "close");
+    expect(end.frames).toHaveLength(1);
+    const port = set.switches.get("lan")!.ports[0]!;
+    expect(port.isLinkUp).toBe(false);
+    const peer = await Peer.connect(path);
+    await until(() => port.isLinkUp);
+    peer.socket.write(framed(frame));
+    await until(() => end.frames.length === 2);
+  });
+
+  test("serves one program at a time, and drops frames while there is none", async () => {
+    const { set, path } = await uplinked();
+    const { send } = plug(set);
+    const port = set.switches.get("lan")!.ports[0]!;
+    send(plainFrame(all, macOf(1)));
+    expect(port.counters.droppedLinkDown).toBe(1);
+    await Peer.connect(path);
+    await until(() => port.isLinkUp);
+    const second = await Peer.connect(path);
+    await once(second.socket, "close");
+    expect(port.isLinkUp).toBe(true);
+  });
+
+  test("does not wait for a program that does not read: it drops", async () => {
+    const { set, path } = await uplinked();
+    const { send } = plug(set);
+    const port = set.switches.get("lan")!.ports[0]!;
+    const peer = await Peer.connect(path);
+    await until(() => port.isLinkUp);
+    peer.socket.pause();
+    const frame = plainFrame(macOf(9), macOf(1), undefined, 1514);
+    const batch = Array.from({ length: 80 }, () => frame);
+    for (let round = 0; round < 40; round++) send(...batch);
+    expect(port.counters.droppedByEnd).toBeGreaterThan(1000);
+    const kept = port.counters.framesDelivered;
+    peer.socket.resume();
+    await peer.bytes(kept * 1518);
+    await until(() => {
+      send(frame);
+      return port.counters.framesDelivered > kept;
+    });
+  });
+
+  test("connects two switches", async () => {
+    const { set, path } = await uplinked();
+    const other = await network({
+      switches: [{ name: "lan", uplinks: [{ kind: "socket", path }] }],
+    });
+    await until(() => set.switches.get("lan")!.ports[0]!.isLinkUp);
+    const [one, two] = [plug(set, 1), plug(other, 2)];
+    one.send(plainFrame(macOf(2), macOf(1)));
+    await until(() => two.end.frames.length === 1);
+    two.send(plainFrame(macOf(1), macOf(2)));
+    await until(() => one.end.frames.length === 1);
+  });
+});
+
+describe("a network that cannot be", () => {
+  const adapter = { instanceId: networkAdapterId(0), mac: macOf(1), switch: "lan" };
+  test.each<[string, Partial<NetworkConfig>, string]>([
+    ["two switches of one name", { switches: [{ name: "a" }, { name: "a" }] }, "ERR_NETWORK"],
+    ["no such switch", { adapters: [{ ...adapter, switch: "wan" }] }, "ERR_NETWORK"],
+    [
+      "an address twice",
+      { adapters: [adapter, { ...adapter, instanceId: networkAdapterId(1) }] },
+      "ERR_NETWORK",
+    ],
+    [
+      "a VLAN that is none",
+      { adapters: [{ ...adapter, vlan: { mode: "access", id: 4095 } }] },
+      "ERR_NETWORK",
+    ],
+    [
+      "nobody at the socket",
+      { switches: [{ name: "lan", uplinks: [{ kind: "socket", path: "/nobody.sock" }] }] },
+      "ENOENT",
+    ],
+    [
+      "no room for the file",
+      { adapters: [adapter], captures: [{ instanceId: adapter.instanceId, path: "/no/where" }] },
+      "ENOENT",
+    ],
+    [
+      "a capture of nothing",
+      { captures: [{ instanceId: adapter.instanceId, path: "/tmp/x" }] },
+      "ERR_NETWORK",
+    ],
+  ])("%s", async (_name, config, code) => {
+    await expect(network(config)).rejects.toMatchObject({ name: "NetworkError", code });
+  });
+
+  test("a path where somebody listens", async () => {
+    const path = join(directory, "lan.sock");
+    const switches = [{ name: "lan", uplinks: [{ kind: "socket" as const, path, listen: true }] }];
+    await network({ switches });
+    await expect(network({ switches })).rejects.toMatchObject({ code: "ERR_SOCKET_IN_USE" });
+    open.pop()!.close();
+    expect(existsSync(path)).toBe(false);
+    await network({ switches });
+  });
+});
+
+describe("a capture", () => {
+  const instanceId = networkAdapterId(0);
+  const packet: Packet = {
+    ipVersion: 4,
+    protocol: 6,
+    ipOptions: 0,
+    tcpOptions: 0,
+    flags: 0x18,
+    sequence: 9,
+    identification: 1,
+    payload: Array.from({ length: 700 }, (_, index) => index & 0xff),
+  };
+
+  /** A capture of frames to and from an adapter at a trunk port. */
+  const captured = async (snapBytes?: number): Promise<string> => {
+    const path = join(directory, "hn0.pcapng");
+    const adapter = {
+      instanceId,
+      mac: macOf(2),
+      switch: "lan",
+      vlan: { mode: "trunk", nativeId: 0, allowedIds: [7] } as const,
+    };
+    const captures = [{ instanceId, path, ...(snapBytes !== undefined && { snapBytes }) }];
+    const set = await network({ adapters: [adapter], captures });
+    const lan = set.switches.get("lan")!;
+    const end = new TestEnd();
+    end.offloads = allOffloads;
+    const { port } = set.adapters.get(instanceId)!;
+    const peer = lan.connect(end, { name: "peer", kind: "external" });
+    timers.advance(1234.567);
+    const large = frameOf(build(packet, "lso"));
+    setSuperFrame(large, 4, 34, 300);
+    peer.send(large);
+    const partial = frameOf(build({ ...packet, ipVersion: 6, tag: 7 }, "partial"));
+    setPartialChecksum(partial, 58, 16);
+    peer.send(partial);
+    port.send(frameOf(plainFrame(all, macOf(2))));
+    timers.advance(200);
+    const before = readFileSync(path).length;
+    set.stopCapture(instanceId);
+    set.stopCapture(instanceId);
+    expect(readFileSync(path).length).toBe(before);
+    return path;
+  };
+
+  test("has the blocks of the format, and the frames as on a wire", async () => {
+    const bytes = readFileSync(await captured());
+    const blocks: { type: number; body: Buffer }[] = [];
+    for (let at = 0; at < bytes.length;) {
+      const length = bytes.readUInt32LE(at + 4);
+      expect([length % 4, bytes.readUInt32LE(at + length - 4)]).toEqual([0, length]);
+      blocks.push({ type: bytes.readUInt32LE(at), body: bytes.subarray(at + 8, at + length - 4) });
+      at += length;
+    }
+    const packets = blocks.filter(({ type }) => type === 6);
+    expect(blocks.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 6, 6, 6, 6, 6]);
+    expectFrames(
+      packets.map(({ body }) => body.subarray(20, 20 + body.readUInt32LE(12))),
+      [
+        ...segments(packet, 300),
+        build({ ...packet, ipVersion: 6, tag: 7 }),
+        plainFrame(all, macOf(2)),
+      ],
+    );
+  });
+
+  test("is read by tshark, which finds every checksum right", async ({ skip }) => {
+    try {
+      execFileSync("tshark", ["--version"], { stdio: "ignore" });
+    } catch {
+      skip("tshark is not installed");
+    }
+    const fields = [
+      "frame.interface_name",
+      "frame.packet_flags_direction",
+      "frame.len",
+      "ip.checksum.status",
+      "tcp.checksum.status",
+      "vlan.id",
+    ];
+    const read = (path: string): string[] =>
+      execFileSync(
+        "tshark",
+        [
+          ...["-r", path, "-T", "fields", "-E", "separator=,"],
+          ...["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE"],
+          ...fields.flatMap((field) => ["-e", field]),
+        ],
+        { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] },
+      )
+        .trimEnd()
+        .split("\n");
+    expect(read(await captured())).toEqual([
+      "hn0,0x00000001,354,1,1,",
+      "hn0,0x00000001,354,1,1,",
+      "hn0,0x00000001,154,1,1,",
+      "hn0,0x00000001,778,,1,7",
+      "hn0,0x00000002,60,,,",
+    ]);
+    expect(read(await captured(100)).map((line) => line.split(",")[2])).toEqual([
+      "354",
+      "354",
+      "154",
+      "778",
+      "60",
+    ]);
+  });
+});

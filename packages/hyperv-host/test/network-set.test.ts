@@ -154,8 +154,13 @@ describe("a socket at a switch", () => {
     expect(port.isLinkUp).toBe(false);
     const peer = await Peer.connect(path);
     await until(() => port.isLinkUp);
-    peer.socket.write(framed(frame));
+    const another = plainFrame(macOf(1), macOf(9), undefined, 100);
+    peer.socket.write(framed(another));
     await until(() => end.frames.length === 2);
+    expectFrames(
+      end.frames.map(({ bytes: arrived }) => arrived),
+      [frame, another],
+    );
   });
 
   test("serves one program at a time, and drops frames while there is none", async () => {
@@ -263,6 +268,13 @@ describe("a capture", () => {
     payload: Array.from({ length: 700 }, (_, index) => index & 0xff),
   };
 
+  /** What the adapter sends. */
+  const sentBytes = (form: "partial" | "full"): Uint8Array => {
+    const bytes = build(packet, form);
+    bytes.set(macOf(2), 6);
+    return bytes;
+  };
+
   /** A capture of frames to and from an adapter at a trunk port. */
   const captured = async (snapBytes?: number): Promise<string> => {
     const path = join(directory, "hn0.pcapng");
@@ -286,7 +298,9 @@ describe("a capture", () => {
     const partial = frameOf(build({ ...packet, ipVersion: 6, tag: 7 }, "partial"));
     setPartialChecksum(partial, 58, 16);
     peer.send(partial);
-    port.send(frameOf(plainFrame(all, macOf(2))));
+    const sent = frameOf(sentBytes("partial"));
+    setPartialChecksum(sent, 34, 16);
+    port.send(sent);
     timers.advance(200);
     const before = readFileSync(path).length;
     set.stopCapture(instanceId);
@@ -305,15 +319,29 @@ describe("a capture", () => {
       at += length;
     }
     const packets = blocks.filter(({ type }) => type === 6);
+    for (const { body } of packets) {
+      const timeUs = body.readUInt32LE(4) * 2 ** 32 + body.readUInt32LE(8);
+      // The clock of the test was made a moment ago, and is 1.2 s on.
+      expect(Math.abs(timeUs / 1000 - 1234.567 - Date.now())).toBeLessThan(60_000);
+    }
     expect(blocks.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 6, 6, 6, 6, 6]);
     expectFrames(
       packets.map(({ body }) => body.subarray(20, 20 + body.readUInt32LE(12))),
-      [
-        ...segments(packet, 300),
-        build({ ...packet, ipVersion: 6, tag: 7 }),
-        plainFrame(all, macOf(2)),
-      ],
+      [...segments(packet, 300), build({ ...packet, ipVersion: 6, tag: 7 }), sentBytes("full")],
     );
+  });
+
+  test("that is begun anew leaves the first file whole", async () => {
+    const [first, second] = [join(directory, "1.pcapng"), join(directory, "2.pcapng")];
+    const set = await network({ adapters: [{ instanceId, mac: macOf(2), switch: "lan" }] });
+    const { port } = set.adapters.get(instanceId)!;
+    const lengths = [first, second].map((path) => {
+      set.startCapture({ instanceId, path });
+      port.send(frameOf(plainFrame(all, macOf(2))));
+      return path;
+    });
+    set.stopCapture(instanceId);
+    expect(lengths.map((path) => readFileSync(path).length)).toEqual([68 + 104, 68 + 104]);
   });
 
   test("is read by tshark, which finds every checksum right", async ({ skip }) => {
@@ -347,14 +375,14 @@ describe("a capture", () => {
       "hn0,0x00000001,354,1,1,",
       "hn0,0x00000001,154,1,1,",
       "hn0,0x00000001,778,,1,7",
-      "hn0,0x00000002,60,,,",
+      "hn0,0x00000002,754,1,1,",
     ]);
     expect(read(await captured(100)).map((line) => line.split(",")[2])).toEqual([
       "354",
       "354",
       "154",
       "778",
-      "60",
+      "754",
     ]);
   });
 });

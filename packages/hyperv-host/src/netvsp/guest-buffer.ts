@@ -39,8 +39,8 @@ export class GuestBuffer {
   ): GuestBuffer | undefined {
     const [range, ...more] = ranges;
     if (range === undefined || more.length > 0) return undefined;
-    if (range.byteOffset !== 0 || range.byteCount !== range.pfns.length * PAGE_SIZE)
-      return undefined;
+    // So many bytes of so many pages begin at the first one's start.
+    if (range.byteCount !== range.pfns.length * PAGE_SIZE) return undefined;
     return new GuestBuffer(gpadlId, range, memory, written);
   }
 

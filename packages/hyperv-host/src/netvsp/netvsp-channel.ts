@@ -170,8 +170,7 @@ export class NetvspChannel implements HostChannelHandler {
   /** Publishes what was delivered. */
   flush(): void {
     const channel = this.#channel;
-    if (channel === undefined) return;
-    this.#receive?.flush(channel);
+    if (channel === undefined || this.#receive?.flush(channel) !== true) return;
     // A channel that is polled publishes at the end of that.
     if (!this.#isPolled) channel.flush();
   }
@@ -273,7 +272,8 @@ export class NetvspChannel implements HostChannelHandler {
       this.#stop("netvsp-section", `${lengthBytes} bytes of section ${index}`);
       return false;
     }
-    const [ranges, external] = [this.#ranges, this.#external];
+    const ranges = this.#ranges;
+    const external = this.#external;
     ranges.clear();
     buffer.addRuns(ranges, offset, lengthBytes);
     if (!isDirect) return true;
@@ -325,15 +325,15 @@ export class NetvspChannel implements HostChannelHandler {
   #drain(channel: Channel): void {
     if (channel.isClosed()) return;
     if (this.#replies.drain(channel)) {
-      this.#drainControl(channel);
+      const control = this.#control;
+      if (control?.hasWork() === true) this.#drainControl(channel, control);
       if (!this.#replies.isFull) channel.resume();
     } else if (!channel.isClosed()) this.#wait(channel, this.#replies.neededBytes);
     channel.flush();
   }
 
-  #drainControl(channel: Channel): void {
-    const control = this.#control;
-    if (control?.hasWork() !== true || this.#session.receiveBuffer === undefined) return;
+  #drainControl(channel: Channel, control: ControlMessages): void {
+    if (this.#session.receiveBuffer === undefined) return;
     const fault = control.drain(channel, (answer) => this.#answerControl(control, answer));
     if (fault !== undefined) this.#stop(fault.rule, fault.detail);
     // A slot comes back with a packet of the guest; room may come without one.

@@ -107,15 +107,9 @@ export class NetvspReplies {
     switch (fault?.kind) {
       case "lost-completion":
         return;
-      case "late-completion": {
-        const timer = this.#context.timers.after(fault.delayMs, () => {
-          this.#late.delete(timer);
-          this.#complete(idLow, idHigh, status);
-          this.#context.schedule();
-        });
-        this.#late.add(timer);
+      case "late-completion":
+        this.#completeLater(fault.delayMs, idLow, idHigh, status);
         return;
-      }
       case "duplicate-completion":
         this.#complete(idLow, idHigh, status);
         break;
@@ -128,6 +122,15 @@ export class NetvspReplies {
       case undefined:
     }
     this.#complete(idLow, idHigh, status);
+  }
+
+  #completeLater(delayMs: number, idLow: number, idHigh: number, status: NvspStatus): void {
+    const timer = this.#context.timers.after(delayMs, () => {
+      this.#late.delete(timer);
+      this.#complete(idLow, idHigh, status);
+      this.#context.schedule();
+    });
+    this.#late.add(timer);
   }
 
   #complete(idLow: number, idHigh: number, status: NvspStatus): void {

@@ -47,8 +47,6 @@ export class NetworkAdapter implements HostService, PortEnd {
   readonly #link: LinkIndications;
   /** By their indices; the primary one is the first. */
   readonly #channels: (NetvspChannel | undefined)[] = [];
-  /** Channels that were delivered to since the last flush. */
-  readonly #delivered: NetvspChannel[] = [];
   #session: NetvspSession;
 
   /** Connects the adapter to a switch. Throws a RangeError if the switch refuses, or a version is unknown. */
@@ -115,13 +113,11 @@ export class NetworkAdapter implements HostService, PortEnd {
       return false;
     }
     const channel = this.#channels[session.scaling.channelOf(frame)] ?? primary;
-    if (!this.#delivered.includes(channel)) this.#delivered.push(channel);
     return channel.deliver(frame);
   }
 
   flush(): void {
-    for (const channel of this.#delivered) channel.flush();
-    this.#delivered.length = 0;
+    for (const channel of this.#channels) channel?.flush();
   }
 
   linkChanged(isUp: boolean): void {
@@ -211,7 +207,6 @@ export class NetworkAdapter implements HostService, PortEnd {
 
   #guestGone(): void {
     this.#session = this.#newSession();
-    this.#delivered.length = 0;
     this.#link.stop();
   }
 

@@ -54,6 +54,7 @@ export class ReceivePackets {
   #first = NONE;
   #last = NONE;
   #nextPacketId = 0;
+  #hasPut = false;
 
   constructor(
     channel: Channel,
@@ -93,9 +94,12 @@ export class ReceivePackets {
     return true;
   }
 
-  /** Sends the packet, if there is anything in it. */
-  flush(channel: Channel): void {
+  /** Sends the packet, if there is anything in it. @returns True if packets were put since the last time. */
+  flush(channel: Channel): boolean {
     if (this.#count > 0) this.#send(channel);
+    const hasPut = this.#hasPut;
+    this.#hasPut = false;
+    return hasPut;
   }
 
   /** The channel is closed: what is in no packet yet is lost. */
@@ -191,6 +195,7 @@ export class ReceivePackets {
     outgoing.end();
     slots.lend(this.#first, this.#channelIndex);
     this.#counters.receivePackets++;
+    this.#hasPut = true;
     this.#reset();
   }
 

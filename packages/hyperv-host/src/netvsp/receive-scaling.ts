@@ -67,8 +67,9 @@ export class ReceiveScaling {
     if (ipVersion === 0) return 0;
     const type = this.#typeOf(frame);
     if (type === 0) return 0;
-    const [addresses, bytes] = ipVersion === 4 ? [Ipv4.source, 8] : [Ipv6.source, 32];
-    let hash = this.#hash.add(0, 0, head.bytes, networkAt + addresses, bytes);
+    const addresses = networkAt + (ipVersion === 4 ? Ipv4.source : Ipv6.source);
+    const bytes = ipVersion === 4 ? 8 : 32;
+    let hash = this.#hash.add(0, 0, head.bytes, addresses, bytes);
     if ((type & WITH_PORTS) !== 0) hash = this.#hash.add(hash, bytes, head.bytes, transportAt, 4);
     this.hashInfo = type | RssHash.toeplitz;
     this.hashValue = hash;

@@ -45,7 +45,8 @@ export function copyFrameBytes(
   const lead = -to & (width - 1);
   const middle = (lengthBytes - lead) & -width;
   copySingly(target.bytes, to, source.bytes, from, lead);
-  const [at, start] = [to + lead, from + lead];
+  const at = to + lead;
+  const start = from + lead;
   if (isAligned) copyQuads(target.quads, at >>> 3, source.quads, start >>> 3, middle >>> 3);
   else if ((start & 3) === 0)
     copyWords(target.words, at >>> 2, source.words, start >>> 2, middle >>> 2);

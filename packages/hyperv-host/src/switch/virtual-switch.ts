@@ -41,8 +41,9 @@ export class VirtualSwitch {
   readonly #ports: (Port | undefined)[] = [];
   readonly #assigned = new MacTable(ASSIGNED_MAX);
   readonly #learned: MacTable;
-  /** Ports with frames since the last flush. */
+  /** Ports with frames since the last flush: the first of these. The list keeps its length, and so its memory. */
   readonly #delivered: Port[] = [];
+  #deliveredCount = 0;
 
   constructor(options: VirtualSwitchOptions) {
     this.timers = options.timers;
@@ -115,13 +116,14 @@ export class VirtualSwitch {
 
   /** The batch of a sender has ended: the receivers publish what they got. */
   flush(): void {
-    for (const port of this.#delivered) port.flush();
-    this.#delivered.length = 0;
+    // Whoever is flushed may not send, but may be closed.
+    for (let index = 0; index < this.#deliveredCount; index++) this.#delivered[index]!.flush();
+    this.#deliveredCount = 0;
   }
 
   /** For ports: one has got its first frame since the last flush. */
   willFlush(port: Port): void {
-    this.#delivered.push(port);
+    this.#delivered[this.#deliveredCount++] = port;
   }
 
   #deliver(port: Port, frame: Frame, vlan: number): void {

@@ -77,5 +77,6 @@ export {
   type ChannelToBind,
 } from "./bus/channel-binding.js";
 export { freebsdPostRetries, linuxPostRetries, type PostRetryPolicy } from "./bus/post-queue.js";
+export { Machine, prepend, step, type MachineState, type Step, type Tick } from "./bus/machine.js";
 export { messageLinkPair, type MessageLink, type MessageLinkPair } from "./message-link.js";
 export type { CpuidResult, HypervisorPort } from "./hypervisor-port.js";

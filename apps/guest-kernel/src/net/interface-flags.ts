@@ -1,0 +1,65 @@
+// Flags and capabilities of an interface: FreeBSD's bits and names (sys/net/if.h), as `ifconfig` prints them.
+
+export const InterfaceFlag = {
+  up: 0x1,
+  broadcast: 0x2,
+  loopback: 0x8,
+  running: 0x40,
+  promiscuous: 0x100,
+  simplex: 0x800,
+  multicast: 0x8000,
+} as const;
+
+const flagNames: readonly (readonly [number, string])[] = [
+  [InterfaceFlag.up, "UP"],
+  [InterfaceFlag.broadcast, "BROADCAST"],
+  [InterfaceFlag.loopback, "LOOPBACK"],
+  [InterfaceFlag.running, "RUNNING"],
+  [InterfaceFlag.promiscuous, "PROMISC"],
+  [InterfaceFlag.simplex, "SIMPLEX"],
+  [InterfaceFlag.multicast, "MULTICAST"],
+];
+
+export const InterfaceOption = {
+  rxcsum: 0x1,
+  txcsum: 0x2,
+  vlanMtu: 0x8,
+  vlanHwtagging: 0x10,
+  jumboMtu: 0x20,
+  vlanHwcsum: 0x80,
+  tso4: 0x100,
+  tso6: 0x200,
+  lro: 0x400,
+  linkstate: 0x8_0000,
+  rxcsumIpv6: 0x20_0000,
+  txcsumIpv6: 0x40_0000,
+} as const;
+
+const optionNames: readonly (readonly [number, string])[] = [
+  [InterfaceOption.rxcsum, "RXCSUM"],
+  [InterfaceOption.txcsum, "TXCSUM"],
+  [InterfaceOption.vlanMtu, "VLAN_MTU"],
+  [InterfaceOption.vlanHwtagging, "VLAN_HWTAGGING"],
+  [InterfaceOption.jumboMtu, "JUMBO_MTU"],
+  [InterfaceOption.vlanHwcsum, "VLAN_HWCSUM"],
+  [InterfaceOption.tso4, "TSO4"],
+  [InterfaceOption.tso6, "TSO6"],
+  [InterfaceOption.lro, "LRO"],
+  [InterfaceOption.linkstate, "LINKSTATE"],
+  [InterfaceOption.rxcsumIpv6, "RXCSUM_IPV6"],
+  [InterfaceOption.txcsumIpv6, "TXCSUM_IPV6"],
+];
+
+/** `8843<UP,BROADCAST,...>`: a number in hexadecimal and the names of its bits. */
+function bits(value: number, names: readonly (readonly [number, string])[]): string {
+  const set = names.filter(([bit]) => (value & bit) !== 0).map(([, name]) => name);
+  return `${value.toString(16)}<${set.join(",")}>`;
+}
+
+export function formatFlags(flags: number): string {
+  return bits(flags, flagNames);
+}
+
+export function formatOptions(options: number): string {
+  return bits(options, optionNames);
+}

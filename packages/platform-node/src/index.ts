@@ -4,6 +4,7 @@ export { CpuLink } from "./cpu-link.js";
 export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
 export { PlatformError, type PlatformErrorCode } from "./errors.js";
 export { Interruption } from "./interruption.js";
+export { PcapngFlag, PcapngWriter, type PcapngInterface, type PcapngOptions } from "./pcapng.js";
 export {
   isSocketPath,
   PrivateSocket,

@@ -308,6 +308,35 @@ describe("what comes", () => {
     expect(a.stack.icmp.counters.ignored).toBe(1);
   });
 
+  const udp = "45000024 00000000 40110000 c0000202 c0000201";
+  const echo = "45000024 00000000 40010000 c0000202 c0000201";
+  test.each([
+    ...[1, 2, 3, 4, 5, 6, 7].map((lengthBytes) => ["an echo reply", "00".repeat(lengthBytes)]),
+    ["an error without a header", "0303 0000 00000000"],
+    ["an error with half a header", `0303 0000 00000000 ${udp.slice(0, 24)}`],
+    ["an error whose header says that it is longer", `0303 0000 00000000 4f${udp.slice(2)}`],
+    ["an error with no ports", `0303 0000 00000000 ${udp}`],
+    ["an error with one port", `0303 0000 00000000 ${udp} 0009`],
+    ["an error with the beginning of an echo", `0b00 0000 00000000 ${echo} 0800 0000 0001`],
+  ])("%s that ends too early (%s) does no harm", async (_, message) => {
+    const { b } = await network();
+    const unexpected = (): never => expect.unreachable("it ends too early");
+    b.stack.openUdp({ port: 9, onDatagram: unexpected, onUnreachable: unexpected });
+    for (let identifier = 0; identifier < 4; identifier++) b.stack.openEcho(unexpected);
+    const lengthBytes = bytes(message!).byteLength;
+    const total = (20 + lengthBytes).toString(16).padStart(4, "0");
+    const frame = ipFrame(`45 00 ${total} 0000 0000 40 01 0000 c0000201 c0000202`, message!);
+    if (lengthBytes >= 4) {
+      const sum = checksum(frame, 34, frame.byteLength);
+      frame.set([sum >> 8, sum & 255], 36);
+    }
+    b.hn0.input(frame);
+    const { received, tooShort, ignored, badChecksum } = b.stack.icmp.counters;
+    expect(received).toBe(1);
+    expect(tooShort + badChecksum).toBe(lengthBytes < 8 ? 1 : 0);
+    if (lengthBytes >= 8 && !message!.includes(udp)) expect(ignored).toBe(1);
+  });
+
   test("errors about echo requests reach who has sent them", async () => {
     const { segment, a } = await network();
     const answers: EchoAnswer[] = [];

@@ -13,7 +13,19 @@ export type PlatformErrorCode =
   /** Somebody listens at the path of a socket, or something else is there. */
   | "ERR_SOCKET_IN_USE"
   /** There can be no socket at a path. */
-  | "ERR_SOCKET_PATH";
+  | "ERR_SOCKET_PATH"
+  /** This system has no TAP devices. */
+  | "ERR_TAP_UNSUPPORTED"
+  /** The package koffi is not installed. */
+  | "ERR_KOFFI_MISSING"
+  /** There is no /dev/net/tun. */
+  | "ERR_TAP_DEVICE"
+  /** This user may not make or change TAP devices. */
+  | "ERR_TAP_PERMISSION"
+  /** There is no such network namespace. */
+  | "ERR_NETNS"
+  /** The kernel refuses a TAP device, or a setting of one. */
+  | "ERR_TAP";
 
 /** What the platform could not do; `code` is stable, the message is for people. */
 export class PlatformError extends Error {

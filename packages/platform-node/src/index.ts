@@ -19,6 +19,16 @@ export {
   SharedGuestMemory,
   type WasmMemory,
 } from "./shared-guest-memory.js";
+export {
+  Tap,
+  TapOffload,
+  VnetFlag,
+  VnetGso,
+  VnetHeader,
+  type TapOptions,
+  type TapQueueDescription,
+} from "./tap.js";
+export { TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 export {

@@ -1,0 +1,82 @@
+import { createRequire } from "node:module";
+import { PlatformError } from "./errors.js";
+
+/**
+ * What is used of the C library. Addresses are numbers; arrays are passed in place, shared ones too. A call that fails
+ * returns -1, and `errno` says why.
+ */
+export interface LibC {
+  ioctl(fd: number, request: number, argument: Uint8Array): number;
+  /** The argument is a number where the request says so. */
+  ioctlNumber(fd: number, request: number, argument: number): number;
+  socket(family: number, type: number, protocol: number): number;
+  setns(fd: number, type: number): number;
+  send(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
+  recv(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
+  /** @param vectors - Pairs of an address and a length, 64 bits each. */
+  readv(fd: number, vectors: Uint8Array, count: number): number;
+  writev(fd: number, vectors: Uint8Array, count: number): number;
+  /** @param entries - Of 8 bytes: fd i32, events u16, returned events u16. */
+  poll(entries: Uint8Array, count: number, timeoutMs: number): number;
+  eventfd(initial: number, flags: number): number;
+  /** Where an array begins in memory. */
+  addressOf(bytes: Uint8Array): number;
+  errno(): number;
+  /** `EPERM`. */
+  errorName(errno: number): string;
+}
+
+/** What is used of koffi. */
+interface Koffi {
+  load(library: string): { func(definition: string): (...values: unknown[]) => number };
+  errno(): number;
+  readonly os: { readonly errno: Readonly<Record<string, number>> };
+}
+
+let loaded: LibC | undefined;
+
+/**
+ * The C library, by koffi, which is loaded by the first call of a thread.
+ * @throws PlatformError `ERR_KOFFI_MISSING`, with what to do.
+ */
+export function libc(): LibC {
+  loaded ??= bind(loadKoffi());
+  return loaded;
+}
+
+function loadKoffi(): Koffi {
+  if (process.platform !== "linux")
+    throw new PlatformError("ERR_TAP_UNSUPPORTED", "TAP devices are those of Linux");
+  try {
+    return createRequire(import.meta.url)("koffi") as Koffi;
+  } catch (cause) {
+    throw new PlatformError(
+      "ERR_KOFFI_MISSING",
+      "TAP devices need the package koffi, which is optional and not installed: npm install koffi",
+      { cause },
+    );
+  }
+}
+
+function bind(koffi: Koffi): LibC {
+  // With this name both glibc and musl are found: the process has one of them.
+  const library = koffi.load("libc.so.6");
+  const memset = library.func("uintptr_t memset(void *p, int c, size_t n)");
+  const names = new Map(Object.entries(koffi.os.errno).map(([name, code]) => [code, name]));
+  return {
+    ioctl: library.func("int ioctl(int fd, unsigned long request, void *argument)"),
+    ioctlNumber: library.func("int ioctl(int fd, unsigned long request, unsigned long argument)"),
+    socket: library.func("int socket(int family, int type, int protocol)"),
+    setns: library.func("int setns(int fd, int type)"),
+    send: library.func("int64_t send(int fd, void *p, size_t n, int flags)"),
+    recv: library.func("int64_t recv(int fd, void *p, size_t n, int flags)"),
+    readv: library.func("int64_t readv(int fd, void *vectors, int count)"),
+    writev: library.func("int64_t writev(int fd, void *vectors, int count)"),
+    poll: library.func("int poll(void *entries, unsigned long count, int timeout)"),
+    eventfd: library.func("int eventfd(unsigned int initial, int flags)"),
+    // It returns its first argument.
+    addressOf: (bytes) => memset(bytes, 0, 0),
+    errno: () => koffi.errno(),
+    errorName: (errno) => names.get(errno) ?? `errno ${errno}`,
+  };
+}

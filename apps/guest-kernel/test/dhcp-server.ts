@@ -73,7 +73,7 @@ export class TestDhcpServer {
   isSilent = false;
   refuses = false;
 
-  constructor({ stack, hn0 }: TestHost, client: TestHost) {
+  constructor({ stack, hn0 }: TestHost, client: Pick<TestHost, "device">) {
     hn0.addAddress(parseAddress(SERVER)!, prefixMask(24));
     const socket = stack.openUdp({
       port: 67,

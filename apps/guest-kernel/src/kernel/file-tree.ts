@@ -142,10 +142,11 @@ export class FileTree {
   }
 
   #texts(): ReadonlyMap<string, string> {
-    const { dmesg, identity } = this.#system;
+    const { dmesg, identity, network } = this.#system;
     return new Map([
       ["/etc/hostname", `${identity.hostName}\n`],
       ["/etc/os-release", `NAME=${identity.type}\nVERSION="${identity.release}"\n`],
+      ["/etc/resolv.conf", network.resolverConfiguration],
       ["/var/run/dmesg.boot", dmesg.lines.map((line) => `${line}\n`).join("")],
     ]);
   }

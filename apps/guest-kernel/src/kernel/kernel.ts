@@ -1,3 +1,4 @@
+import { randomFillSync } from "node:crypto";
 import type { PageAllocator } from "@hyperv-is/vmbus-core";
 import {
   Vmbus,
@@ -12,6 +13,7 @@ import {
 import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
+import { GuestNetwork } from "../net/guest-network.js";
 import type { CpuSet } from "../smp/cpu-set.js";
 import { Kthreads } from "../smp/kthreads.js";
 import type { DiskPlace } from "../smp/procedures.js";
@@ -73,6 +75,7 @@ export class Kernel implements GuestSystem {
   readonly devices: Device;
   readonly linker = new LinkerFiles();
   readonly kthreads: Kthreads;
+  readonly network: GuestNetwork;
   readonly #options: KernelOptions;
   readonly #cam: Cam;
   readonly #vmbus: Vmbus;
@@ -86,6 +89,13 @@ export class Kernel implements GuestSystem {
     this.identity = identity;
     this.dmesg = options.dmesg;
     this.kthreads = new Kthreads(options.cpus, options.timers, (line) => this.dmesg.print(line));
+    this.network = new GuestNetwork({
+      timers: options.timers,
+      random: { fill: (target) => void randomFillSync(target) },
+      realTimeMs: () => performance.timeOrigin + performance.now(),
+      hostName: identity.hostName,
+      log: (line) => this.dmesg.print(line),
+    });
     this.#cam = new Cam(this.dmesg, cpu.memory);
     this.devices = new Device({ driver: "nexus", unit: 0 });
     const acpi = new Device({ driver: "acpi", unit: 0 }, this.devices);

@@ -79,12 +79,16 @@ export class RoutingTable {
       if (!each.isUp) continue;
       const link = `link#${each.index}`;
       for (const { address, mask } of each.addresses) {
-        const own = { destination: formatAddress(address), gateway: link };
         if (loopback !== undefined)
           listed.push({
             address,
             mask: 0xffff_ffff,
-            view: { ...own, flags: each.isLoopback ? "UH" : "UHS", netif: loopback.name },
+            view: {
+              destination: formatAddress(address),
+              gateway: `link#${loopback.index}`,
+              flags: each.isLoopback ? "UH" : "UHS",
+              netif: loopback.name,
+            },
           });
         if (each.isLoopback || mask === 0xffff_ffff) continue;
         const network = (address & mask) >>> 0;

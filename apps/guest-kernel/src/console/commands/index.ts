@@ -1,15 +1,21 @@
 import type { Command } from "../command.js";
+import { arp } from "./arp.js";
 import { camcontrol } from "./camcontrol.js";
 import { dd } from "./dd.js";
 import { devinfo, lsvmbus } from "./devinfo.js";
+import { dhclient } from "./dhclient.js";
 import { diskinfo } from "./diskinfo.js";
 import { cat, ls } from "./files.js";
 import { gpart } from "./gpart.js";
+import { ifconfig } from "./ifconfig.js";
 import { kthread } from "./kthread.js";
 import { kldload, kldstat, kldunload } from "./kld.js";
+import { netstat } from "./netstat.js";
+import { ping } from "./ping.js";
 import { sha256 } from "./sha256.js";
 import { sysctl } from "./sysctl.js";
 import { dmesg, echo, falseCommand, poweroff, shutdown, trueCommand, uname } from "./system.js";
+import { tcpdump } from "./tcpdump.js";
 import { grep, head, wc } from "./text.js";
 import { UsageError } from "../command.js";
 
@@ -37,10 +43,12 @@ const help: Command = {
 
 /** Every command of the console, by name. */
 export const commands: readonly Command[] = [
+  arp,
   camcontrol,
   cat,
   dd,
   devinfo,
+  dhclient,
   diskinfo,
   dmesg,
   echo,
@@ -49,16 +57,20 @@ export const commands: readonly Command[] = [
   grep,
   head,
   help,
+  ifconfig,
   kldload,
   kldstat,
   kldunload,
   kthread,
   ls,
   lsvmbus,
+  netstat,
+  ping,
   poweroff,
   sha256,
   shutdown,
   sysctl,
+  tcpdump,
   trueCommand,
   uname,
   wc,

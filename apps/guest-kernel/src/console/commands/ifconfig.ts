@@ -1,0 +1,175 @@
+import {
+  classMask,
+  formatAddress,
+  formatMac,
+  maskLength,
+  networkBroadcast,
+  parseAddress,
+  prefixMask,
+} from "../../net/addresses.js";
+import { formatFlags, formatOptions } from "../../net/interface-flags.js";
+import { NetworkError } from "../../net/network-error.js";
+import type { NetworkInterface } from "../../net/network-interface.js";
+import type { GuestSystem } from "../../kernel/guest-system.js";
+import { CommandError, UsageError, type Command, type CommandContext } from "../command.js";
+
+/** The interface of a name; throws in the words of `ifconfig`. */
+export function findInterface(system: GuestSystem, name: string): NetworkInterface {
+  const found = system.network.stack.find(name);
+  if (found === undefined) throw new CommandError(`interface ${name} does not exist`);
+  return found;
+}
+
+function describe(shown: NetworkInterface): string[] {
+  const { device, addresses, flags, isLoopback } = shown;
+  const lines = [`${shown.name}: flags=${formatFlags(flags)} metric 0 mtu ${device.mtu}`];
+  if (device.options !== 0) lines.push(`\toptions=${formatOptions(device.options)}`);
+  if (!isLoopback) lines.push(`\tether ${formatMac(device.macAddress)}`);
+  for (const { address, mask } of addresses) {
+    const broadcast = isLoopback
+      ? ""
+      : ` broadcast ${formatAddress(networkBroadcast(address, mask))}`;
+    lines.push(`\tinet ${formatAddress(address)} netmask 0x${mask.toString(16)}${broadcast}`);
+  }
+  if (isLoopback) lines.push("\tgroups: lo");
+  if (device.media !== "")
+    lines.push(
+      `\tmedia: ${device.media}`,
+      `\tstatus: ${device.hasLink && shown.isUp ? "active" : "no carrier"}`,
+    );
+  // There is no IPv6.
+  lines.push("\tnd6 options=29<PERFORMNUD,IFDISABLED,AUTO_LINKLOCAL>");
+  return lines;
+}
+
+/** What the words of a command line say about an address. */
+interface AddressChange {
+  address?: number;
+  mask?: number;
+  kind: "replace" | "add" | "delete";
+}
+
+/** `192.0.2.1/24`, or without a length. */
+function parsePrefix(text: string, change: AddressChange): void {
+  const [host = "", length] = text.split("/");
+  if (length !== undefined && (!/^\d+$/.test(length) || Number(length) > 32))
+    throw new CommandError(
+      `${text}: bad value (width ${/^\d+$/.test(length) ? "too large" : "invalid"})`,
+    );
+  const address = parseAddress(host);
+  if (address === undefined) throw new CommandError(`${host}: bad value`);
+  change.address = address;
+  if (length !== undefined) change.mask = prefixMask(Number(length));
+}
+
+/** `255.255.255.0` or `0xffffff00`. */
+function parseMask(text: string): number {
+  const mask = /^0x[0-9a-f]{1,8}$/i.test(text) ? Number(text) : parseAddress(text);
+  if (mask === undefined || maskLength(mask) === undefined)
+    throw new CommandError(`${text}: bad value`);
+  return mask;
+}
+
+/** Does what FreeBSD's ioctl does, and names it when it fails. */
+async function attempt(what: string, work: () => void | Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    throw new CommandError(`${what}: ${error instanceof Error ? error.message : String(error)}`);
+  }
+}
+
+async function changeAddress(
+  target: NetworkInterface,
+  { address, mask, kind }: AddressChange,
+  warn: (line: string) => void,
+): Promise<void> {
+  if (address === undefined) return;
+  if (kind === "delete") {
+    await attempt("ioctl (SIOCDIFADDR)", () => target.removeAddress(address));
+    return;
+  }
+  if (mask === undefined && !target.isLoopback) {
+    warn("ifconfig: WARNING: setting interface address without mask is deprecated,");
+    warn("default mask may not be correct.");
+  }
+  await attempt("ioctl (SIOCAIFADDR)", async () => {
+    const [first] = target.addresses;
+    if (kind === "replace" && first !== undefined) target.removeAddress(first.address);
+    target.addAddress(address, mask ?? classMask(address));
+    await target.setUp(true);
+  });
+}
+
+async function change(
+  target: NetworkInterface,
+  words: readonly string[],
+  warn: (line: string) => void,
+): Promise<void> {
+  const wanted: AddressChange = { kind: "replace" };
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at]!;
+    const value = (): string => {
+      const next = words[++at];
+      if (next === undefined) throw new CommandError(`'${word}' requires argument`);
+      return next;
+    };
+    switch (word) {
+      case "inet":
+        parsePrefix(value(), wanted);
+        break;
+      case "netmask":
+        wanted.mask = parseMask(value());
+        break;
+      case "alias":
+      case "add":
+        wanted.kind = "add";
+        break;
+      case "-alias":
+      case "delete":
+      case "remove":
+        wanted.kind = "delete";
+        break;
+      case "up":
+      case "down":
+        await attempt(word, () => target.setUp(word === "up"));
+        break;
+      case "mtu": {
+        const mtu = Number(value());
+        await attempt("ioctl (set mtu)", () => {
+          // The smallest that IPv4 allows (RFC 791).
+          if (!Number.isInteger(mtu) || mtu < 68) throw new NetworkError("EINVAL");
+          return target.device.setMtu(mtu);
+        });
+        break;
+      }
+      default:
+        if (parseAddress(word.split("/")[0]!) === undefined)
+          throw new CommandError(`${word}: bad value`);
+        parsePrefix(word, wanted);
+    }
+  }
+  await changeAddress(target, wanted, warn);
+}
+
+export const ifconfig: Command = {
+  name: "ifconfig",
+  summary: "show and configure network interfaces",
+  usage:
+    "ifconfig [-alu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n]",
+  async run({ args, system, print, warn }: CommandContext) {
+    const { stack } = system.network;
+    const [first = "-a", ...words] = args;
+    if (first.startsWith("-")) {
+      if (!/^-[alu]+$/.test(first) || words.length > 0) throw new UsageError();
+      const shown = stack.interfaces.filter(({ isUp }) => isUp || !first.includes("u"));
+      if (first.includes("l")) await print(shown.map(({ name }) => name).join(" "));
+      else for (const each of shown) for (const line of describe(each)) await print(line);
+      return 0;
+    }
+    const target = findInterface(system, first);
+    if (words.length === 0) for (const line of describe(target)) await print(line);
+    else await change(target, words, warn);
+    return 0;
+  },
+};

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
+import { boot } from "@hyperv-is/guest-kernel";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { readCapture } from "../../../packages/platform-node/test/pcapng-reader.js";
 import { Shell } from "../src/console/shell.js";
@@ -483,4 +484,13 @@ describe("tcpdump", () => {
   ])("%s is refused", async (line, message) => {
     expect(await new Guest().exec(line)).toEqual({ status: 1, stdout: "", stderr: `${message}\n` });
   });
+});
+
+test("a booted machine has lo0", async () => {
+  await using machine = await boot();
+  const { status, stdout } = await machine.exec("ping -c 2 -i 0.01 localhost && netstat -I lo0");
+  expect(status).toBe(0);
+  expect(stdout).toContain("2 packets transmitted, 2 packets received, 0.0% packet loss\n");
+  expect(stdout).toMatch(/^lo0 +16384 <Link#1> +lo0 +4 +0 +0 +4 +0 +0$/m);
+  expect(machine.host.violations).toEqual([]);
 });

@@ -22,6 +22,7 @@ import { junitReport } from "./junit.js";
 import { tune } from "./kernel/tunables.js";
 import { CPUS_MAX, boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
+import { parseNic, parseSwitch, type NicOptions, type SwitchOptions } from "./machine-network.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
@@ -38,6 +39,12 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --module FILE            load a driver module instead of the driver in tree
   --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
+  --nic switch=NAME[,mac=..][,vlan=N][,spoof=on][,stack=builtin|tap:NAME[@NETNS]]
+                           a network adapter, hn0 and so on, at a switch; may be repeated. With spoof=on frames may
+                           come from other addresses than its own; stack says whose its frames are
+  --switch NAME[,uplink=socket:PATH[,listen]|tap:NAME]
+                           a virtual switch; an uplink leads to another network: over a unix socket, in the framing
+                           of QEMU's stream netdev, or to a TAP; may be repeated
   --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated. Without a terminal and --exec the guest then runs
                            until it is interrupted
@@ -53,6 +60,8 @@ interface BootArguments {
   readonly memoryBytes: number;
   readonly modules: string[];
   readonly nbd: NbdExportOptions[];
+  readonly nics: NicOptions[];
+  readonly switches: SwitchOptions[];
   readonly tunables: Readonly<Record<string, string>>;
   readonly subChannels: SubChannelPolicy | undefined;
   readonly lines: string[];
@@ -74,13 +83,16 @@ function parseReport(text: string): string {
   return path;
 }
 
-function parseNbd(text: string): NbdExportOptions {
-  try {
-    return parseNbdExport(text);
-  } catch (error) {
-    if (error instanceof BootError) throw new UsageMistake(error.message);
-    throw error;
-  }
+/** What a part of the command line is parsed to. */
+function parsedPart<Part>(parse: (text: string) => Part): (text: string) => Part {
+  return (text) => {
+    try {
+      return parse(text);
+    } catch (error) {
+      if (error instanceof BootError) throw new UsageMistake(error.message);
+      throw error;
+    }
+  };
 }
 
 function parseCpus(text: string): number {
@@ -123,6 +135,8 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     memory: { type: "string" },
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
+    nic: { type: "string", multiple: true },
+    switch: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
     "sub-channels": { type: "string" },
     exec: { type: "string", multiple: true },
@@ -148,7 +162,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus: parseCpus(values.cpus ?? "1"),
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     modules: values.module ?? [],
-    nbd: (values.nbd ?? []).map(parseNbd),
+    nbd: (values.nbd ?? []).map(parsedPart(parseNbdExport)),
+    nics: (values.nic ?? []).map(parsedPart(parseNic)),
+    switches: (values.switch ?? []).map(parsedPart(parseSwitch)),
     tunables: parseSettings(values.set ?? []),
     subChannels:
       values["sub-channels"] === undefined ? undefined : parseSubChannels(values["sub-channels"]),
@@ -245,6 +261,8 @@ async function runMachine(
     memoryBytes: parsed.memoryBytes,
     modules: parsed.modules,
     nbd: parsed.nbd,
+    nics: parsed.nics,
+    switches: parsed.switches,
     tunables: parsed.tunables,
     ...(parsed.subChannels !== undefined && { subChannels: parsed.subChannels }),
     ...(faults && { faults }),
@@ -295,7 +313,7 @@ async function runMachine(
   const { violations } = machine.host;
   if (parsed.json)
     process.stdout.write(
-      `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, commands: executed, violations, stats }, null, 2)}\n`,
+      `${JSON.stringify({ dmesg: machine.dmesg, disks: machine.disks, nics: machine.nics, commands: executed, violations, stats }, null, 2)}\n`,
     );
   if (parsed.report !== undefined)
     writeFileSync(parsed.report, junitReport(executedLists(), violations, failOnViolations));

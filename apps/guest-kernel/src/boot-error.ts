@@ -4,6 +4,7 @@ export type BootErrorCode =
   | "ERR_MEMORY"
   | "ERR_MODULE_FILE"
   | "ERR_NBD"
+  | "ERR_NETWORK"
   | "ERR_TUNABLE"
   | "ERR_KTHREAD"
   | "ERR_GUEST_FAILED"

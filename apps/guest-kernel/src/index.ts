@@ -17,19 +17,31 @@ export {
   type NbdExportOptions,
   type NbdServed,
 } from "./nbd/export-address.js";
+export {
+  parseNic,
+  parseSwitch,
+  type NicOptions,
+  type SwitchOptions,
+  type UplinkOptions,
+} from "./machine-network.js";
+export type { NicStack } from "./net/hn/nic-stack.js";
 export type { KthreadContext, KthreadDisk, KthreadModule } from "./smp/kthread.js";
-export type { GuestDisk } from "./console/console-link.js";
+export type { GuestDisk, GuestNic } from "./console/console-link.js";
 export type { HostStats } from "@hyperv-is/hyperv-host";
-export { DiskError } from "@hyperv-is/hyperv-host/node";
+export { DiskError, NetworkError, type AdapterChange } from "@hyperv-is/hyperv-host/node";
 export {
   FaultPlanError,
   parseFaultPlan,
+  networkAdapterId,
   scsiControllerId,
+  type BandwidthOptions,
   type BusOptions,
+  type CaptureConfig,
   type DiskPlacement,
   type DiskSource,
   type Fault,
   type FaultPlanData,
   type SubChannelPolicy,
   type Violation,
+  type VlanMode,
 } from "@hyperv-is/hyperv-host";

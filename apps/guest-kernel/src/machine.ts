@@ -1,4 +1,6 @@
+import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
+import { resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
   VP_LIMIT,
@@ -9,10 +11,11 @@ import {
   type DiskSource,
   type FaultPlanData,
   type HostStats,
+  type CaptureConfig,
   type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { NodeHost, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import { NodeHost, type AdapterChange, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
   startWorker,
@@ -23,12 +26,13 @@ import { CallLink, RemoteError } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { BootError } from "./boot-error.js";
-import type { ConsoleReply, ConsoleRequest, GuestDisk } from "./console/console-link.js";
+import type { ConsoleReply, ConsoleRequest, GuestDisk, GuestNic } from "./console/console-link.js";
 import type { ListResult } from "./console/shell.js";
 import type { SystemIdentity } from "./kernel/guest-system.js";
 import { checkExport, type NbdExportOptions, type NbdServed } from "./nbd/export-address.js";
 import { tune } from "./kernel/tunables.js";
 import { cacheModule } from "./module-cache.js";
+import { networkOf, type NicOptions, type SwitchOptions } from "./machine-network.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
@@ -45,7 +49,11 @@ export interface BootOptions {
   readonly memoryBytes?: number;
   /** Loader tunables by name, such as `hw.vmbus.signal_optimization`; `sysctl` shows them. */
   readonly tunables?: Readonly<Record<string, string | number>>;
-  /** Sub-channels that the host lets each SCSI controller have; `one-per-cpu` unless told. */
+  /** Network adapters: `hn0`, `hn1`, ... in this order. */
+  readonly nics?: readonly NicOptions[];
+  /** The switches that they are connected to. */
+  readonly switches?: readonly SwitchOptions[];
+  /** Sub-channels that the host lets each SCSI controller and network adapter have; `one-per-cpu` unless told. */
   readonly subChannels?: SubChannelPolicy;
   /** Driver modules to load from files instead of the drivers in tree of the same name. */
   readonly modules?: readonly string[];
@@ -125,7 +133,13 @@ export interface MachineHost {
   readonly faults: FaultPlanData;
   /** Has the host misbehave in another way from now on; resolves when it does. */
   setFaults(faults: FaultPlanData): Promise<void>;
-  /** Takes a controller away, and gives it back after a while if a number is given. */
+  /** Pulls or plugs in the cable of a network adapter, or changes its port. Rejects with `NetworkError`. */
+  changeAdapter(instanceId: Guid, change: AdapterChange): Promise<void>;
+  /** Captures what goes over a network adapter's port into a pcapng file. Rejects with `NetworkError`. */
+  startCapture(capture: CaptureConfig): Promise<void>;
+  /** Ends the capture of a network adapter, if there is one. Rejects with `NetworkError` if the file could not be written. */
+  stopCapture(instanceId: Guid): Promise<void>;
+  /** Takes a controller or a network adapter away, and gives it back after a while if a number is given. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
 }
 
@@ -149,6 +163,17 @@ function identity(): SystemIdentity {
     version: `hyperv-is guest-kernel ${manifest.version}: a guest in user space with FreeBSD's conventions, no FreeBSD kernel`,
     machine: "hyperv-is",
   };
+}
+
+/**
+ * What a machine has at each boot, and no other machine has meanwhile: its name, or the first image that it writes to. One
+ * without either is another machine each time.
+ */
+function machineIdentity({ control, disks = [] }: BootOptions): string {
+  if (control !== undefined) return `control ${control}`;
+  for (const { source } of disks.map(placement))
+    if (source.kind === "image" && source.readOnly !== true) return `disk ${resolve(source.path)}`;
+  return randomUUID();
 }
 
 const poweredOff = (): BootError => new BootError("ERR_POWERED_OFF", "the machine is powered off");
@@ -178,6 +203,7 @@ export class Machine implements AsyncDisposable {
   readonly #lines = new Map<number, PendingLine>();
   readonly #answers = new Map<number, PendingAnswer>();
   #disks: readonly GuestDisk[] = [];
+  #nics: readonly GuestNic[] = [];
   #nbd: readonly NbdServed[] = [];
   #nextId = 1;
   #failure: Error | undefined;
@@ -245,6 +271,9 @@ export class Machine implements AsyncDisposable {
         return host.faults;
       },
       setFaults: (faults) => host.setFaults(faults),
+      changeAdapter: (instanceId, change) => host.changeAdapter(instanceId, change),
+      startCapture: (capture) => host.startCapture(capture),
+      stopCapture: (instanceId) => host.stopCapture(instanceId),
       rescind: (instanceId, reofferAfterMs) => host.rescind(instanceId, reofferAfterMs),
     };
   }
@@ -265,6 +294,8 @@ export class Machine implements AsyncDisposable {
       ...controller,
       subChannelsMax,
     }));
+    const { nics = [], switches = [] } = options;
+    const network = networkOf(nics, switches, machineIdentity(options), subChannelsMax);
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);
     let failed: (error: Error) => void = () => undefined;
@@ -272,6 +303,7 @@ export class Machine implements AsyncDisposable {
       memory,
       vps: cpus,
       controllers,
+      ...(nics.length + switches.length > 0 && { network: network.config }),
       ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
       ...(options.trace && { trace: options.trace }),
@@ -290,6 +322,7 @@ export class Machine implements AsyncDisposable {
         modules: moduleFiles,
         programsAddress: layout.programs.address,
         programsBytes: layout.programs.lengthBytes,
+        nicStacks: network.stacks,
         nbd,
       },
     });
@@ -313,6 +346,11 @@ export class Machine implements AsyncDisposable {
   /** The disks as they were when the guest had booted. */
   get disks(): readonly GuestDisk[] {
     return this.#disks;
+  }
+
+  /** The network adapters as they were when the guest had booted. */
+  get nics(): readonly GuestNic[] {
+    return this.#nics;
   }
 
   /** Where NBD clients find what `BootOptions.nbd` asked for, by address in the order of the options. */
@@ -420,6 +458,7 @@ export class Machine implements AsyncDisposable {
         return;
       case "booted":
         this.#disks = reply.disks;
+        this.#nics = reply.nics;
         this.#nbd = reply.nbd;
         this.#booted();
         return;

@@ -35,6 +35,7 @@ class Other {
       loadKthread: () => Promise.resolve(),
       runKthread: () => new Promise((resolve) => (this.endThread = resolve)),
       stopKthread: () => Promise.resolve(),
+      usePort: () => undefined,
       ping: () => undefined,
       optimizeSignals: (wanted) => {
         this.optimized = wanted;
@@ -96,6 +97,7 @@ class Rig {
       findDisk: (cpu, name) => {
         throw new Error(`cpu${cpu} has no channel to ${name}`);
       },
+      deliverFrames: () => undefined,
       stopCpu: (cpu) => void this.stopped.push(cpu),
       print: (line) => void this.printed.push(line),
     });

@@ -10,7 +10,7 @@ import { NodeClock, NodeTimers, PcapngWriter, Tap, TapQueue } from "@hyperv-is/p
 import { formatAddress, parseAddress, prefixMask } from "../src/net/addresses.js";
 import { DhcpClient } from "../src/net/dhcp/dhcp-client.js";
 import { InternetStack } from "../src/net/internet-stack.js";
-import type { NetworkDevice } from "../src/net/network-device.js";
+import type { DeviceCounters, NetworkDevice } from "../src/net/network-device.js";
 import type { NetworkInterface } from "../src/net/network-interface.js";
 import { packetLine } from "../src/net/packet-line.js";
 import { SeededRandom, bytes } from "./network-link.js";
@@ -115,7 +115,9 @@ class TapDevice implements NetworkDevice {
   readonly name = "hn0";
   readonly kind = "ethernet";
   readonly macAddress = Uint8Array.of(0x02, 0, 0, 0, 0, 0x02);
+  readonly capabilities = 0;
   readonly options = 0;
+  readonly checksumOffloads = 0;
   readonly media = "";
   readonly hasLink = true;
   readonly mtu = 1500;
@@ -133,6 +135,14 @@ class TapDevice implements NetworkDevice {
 
   constructor(tap: Tap) {
     this.#queue = new TapQueue(tap.queues[0]!, this.#memory);
+  }
+
+  readCounters(): Promise<DeviceCounters> {
+    return Promise.resolve(this.counters);
+  }
+
+  setOptions(): void {
+    // There are none.
   }
 
   send(frame: Uint8Array): boolean {

@@ -1,7 +1,7 @@
 import type { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { InterfaceOption } from "../src/net/interface-flags.js";
 import { InternetStack } from "../src/net/internet-stack.js";
-import type { DeviceInput, NetworkDevice } from "../src/net/network-device.js";
+import type { DeviceCounters, DeviceInput, NetworkDevice } from "../src/net/network-device.js";
 import type { NetworkInterface } from "../src/net/network-interface.js";
 import type { Random } from "../src/net/random.js";
 
@@ -61,7 +61,7 @@ export class TestDevice implements NetworkDevice {
   readonly name: string;
   readonly kind = "ethernet";
   readonly macAddress: Uint8Array;
-  readonly options =
+  readonly capabilities =
     InterfaceOption.rxcsum |
     InterfaceOption.txcsum |
     InterfaceOption.vlanMtu |
@@ -69,6 +69,11 @@ export class TestDevice implements NetworkDevice {
     InterfaceOption.tso4 |
     InterfaceOption.lro |
     InterfaceOption.linkstate;
+  options = this.capabilities;
+  /** A driver may offer to fill checksums in. */
+  checksumOffloads = 0;
+  /** What was asked to be filled in, of each frame. */
+  readonly asked: number[] = [];
   readonly media = "Ethernet autoselect (10Gbase-T <full-duplex>)";
   readonly counters = {
     receivedPackets: 0,
@@ -79,6 +84,8 @@ export class TestDevice implements NetworkDevice {
     sentBytes: 0,
     sendErrors: 0,
   };
+  /** What it says of the checksums of received frames. */
+  verified = 0;
   mtu = 1500;
   /** A driver may refuse an MTU. */
   mtuMax = 9000;
@@ -100,7 +107,16 @@ export class TestDevice implements NetworkDevice {
     this.#input = input;
   }
 
-  send(frame: Uint8Array): boolean {
+  readCounters(): Promise<DeviceCounters> {
+    return Promise.resolve(this.counters);
+  }
+
+  setOptions(options: number): void {
+    this.options = options & this.capabilities;
+  }
+
+  send(frame: Uint8Array, checksums = 0): boolean {
+    this.asked.push(checksums);
     if (!this.#isUp || !this.hasLink || this.isFull) {
       this.counters.sendErrors++;
       return false;
@@ -119,7 +135,7 @@ export class TestDevice implements NetworkDevice {
     if (!isForUs && !this.isPromiscuous) return;
     this.counters.receivedPackets++;
     this.counters.receivedBytes += frame.byteLength;
-    this.#input?.input(frame);
+    this.#input?.input(frame, this.verified);
   }
 
   setLink(hasLink: boolean): void {

@@ -60,6 +60,7 @@ const usageCodes: ReadonlySet<unknown> = new Set([
   "ERR_CPUS",
   "ERR_TOO_MANY_DISKS",
   "ERR_CONTROL_ADDRESS",
+  "ERR_NETWORK",
 ]);
 
 const argv = process.argv.slice(2);

@@ -32,6 +32,19 @@ export interface GuestDisk {
   readonly partitionTypes: readonly string[];
 }
 
+/** A network adapter of the guest. */
+export interface GuestNic {
+  /** `hn0`. */
+  readonly name: string;
+  readonly instanceId: string;
+  /** With colons. */
+  readonly mac: string;
+  /** Largest packet behind the Ethernet header, in bytes. */
+  readonly mtu: number;
+  /** Open channels, each on a CPU. */
+  readonly channels: number;
+}
+
 /** What the guest says. */
 export type ConsoleReply =
   /** A line of dmesg. */
@@ -39,6 +52,7 @@ export type ConsoleReply =
   | {
       readonly kind: "booted";
       readonly disks: readonly GuestDisk[];
+      readonly nics: readonly GuestNic[];
       readonly nbd: readonly NbdServed[];
     }
   /** The next list of a line begins. */

@@ -11,12 +11,17 @@ import {
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
+import type { NetvscInterface } from "@hyperv-is/hv-netvsc";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
 import { GuestNetwork } from "../net/guest-network.js";
+import { HnInterfaces, type HnInterface } from "../net/hn/hn-interfaces.js";
+import type { NicStack } from "../net/hn/nic-stack.js";
+import type { RelayedFrames } from "../net/hn/port-use.js";
 import type { CpuSet } from "../smp/cpu-set.js";
 import { Kthreads } from "../smp/kthreads.js";
 import type { DiskPlace } from "../smp/procedures.js";
+import type { AttachedDevice } from "./attached-device.js";
 import type { GuestBuffer } from "./block-device.js";
 import { Device } from "./device-tree.js";
 import type {
@@ -30,6 +35,7 @@ import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
 import { LinkerFiles } from "./linker-files.js";
 import { lowestFree } from "./lowest-free.js";
 import type { MessageBuffer } from "./message-buffer.js";
+import { addNetworkSysctls } from "./network-sysctls.js";
 import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
 import { parseTunable, tunableKeys, tunables, type TunableValues } from "./tunables.js";
@@ -56,16 +62,14 @@ export interface KernelOptions {
   readonly dmesg: MessageBuffer;
   /** Size of the kernel's own file, for `kldstat`. */
   readonly kernelBytes: number;
+  /** Whose the frames of each network adapter are, by instance id. */
+  readonly nicStacks: ReadonlyMap<string, NicStack>;
   /** What the bus is told besides. */
   readonly bus?: Partial<VmbusOptions>;
 }
 
-/** A device that a driver has attached. */
-interface Attached {
-  readonly device: Device;
-  readonly vmbusDevice: VmbusDevice;
-  readonly controller: StorvscController;
-}
+/** What network drivers call their devices. */
+const NETWORK_DEVICE = "hn";
 
 /** The guest's kernel: runs on the boot processor, brings the bus and its devices up, and takes them down. */
 export class Kernel implements GuestSystem {
@@ -78,9 +82,10 @@ export class Kernel implements GuestSystem {
   readonly network: GuestNetwork;
   readonly #options: KernelOptions;
   readonly #cam: Cam;
+  readonly #hn: HnInterfaces;
   readonly #vmbus: Vmbus;
   readonly #vmbusDevice: Device;
-  readonly #attached: Attached[] = [];
+  readonly #attached = new Map<Device, AttachedDevice>();
   #shuttingDown: Promise<void> | undefined;
 
   constructor(options: KernelOptions) {
@@ -97,6 +102,14 @@ export class Kernel implements GuestSystem {
       log: (line) => this.dmesg.print(line),
     });
     this.#cam = new Cam(this.dmesg, cpu.memory);
+    this.#hn = new HnInterfaces({
+      network: this.network,
+      memory: cpu.memory,
+      allocator: cpu.allocator,
+      stacks: options.nicStacks,
+      usePort: (other, use) => options.cpus.usePort(other, use),
+      print: (line) => this.dmesg.print(line),
+    });
     this.devices = new Device({ driver: "nexus", unit: 0 });
     const acpi = new Device({ driver: "acpi", unit: 0 }, this.devices);
     const container = new Device(
@@ -138,6 +151,11 @@ export class Kernel implements GuestSystem {
 
   get disks(): readonly CamDisk[] {
     return this.#cam.disks;
+  }
+
+  /** The network adapters that are attached. */
+  get nics(): readonly HnInterface[] {
+    return this.#hn.list;
   }
 
   /**
@@ -189,6 +207,11 @@ export class Kernel implements GuestSystem {
     return { relid: channels[lun % channels.length]!.relid, target, lun };
   }
 
+  /** Takes frames of a network adapter that came on another CPU. */
+  deliverFrames(frames: RelayedFrames): void {
+    this.#hn.deliver(frames);
+  }
+
   allocateBuffer(lengthBytes: number): GuestBuffer {
     const { programs, cpu } = this.#options;
     const address = programs.allocate(Math.max(1, Math.ceil(lengthBytes / PAGE_SIZE)));
@@ -208,14 +231,17 @@ export class Kernel implements GuestSystem {
 
   /** State and counters of bus and drivers, as plain JSON. */
   async inspect(): Promise<Record<string, unknown>> {
-    const controllers = this.#attached.map(async ({ device, controller }) => ({
-      device: device.name,
-      ...(await controller.inspect()),
-    }));
+    const inspect = (kind: AttachedDevice["kind"]): Promise<Record<string, unknown>[]> =>
+      Promise.all(
+        [...this.#attached]
+          .filter(([, attached]) => attached.kind === kind)
+          .map(async ([{ name }, attached]) => ({ device: name, ...(await attached.inspect()) })),
+      );
     return {
       vmbus: this.#vmbus.inspect(),
       cpu: { ...this.#options.cpu.counters },
-      controllers: await Promise.all(controllers),
+      controllers: await inspect("controller"),
+      interfaces: await inspect("interface"),
     };
   }
 
@@ -233,7 +259,12 @@ export class Kernel implements GuestSystem {
     );
     const failed = flushed.filter(({ status }) => status === "rejected").length;
     this.dmesg.print(failed === 0 ? "All buffers synced." : `Giving up on ${failed} disks`);
-    for (const { controller } of [...this.#attached].reverse()) await controller.detach();
+    const attached = [...this.#attached.values()].reverse();
+    // An interface takes its time, in which it does nothing.
+    await Promise.all(
+      attached.filter(({ kind }) => kind === "interface").map((one) => one.detach()),
+    );
+    for (const one of attached) if (one.kind === "controller") await one.detach();
     await this.#options.cpus.halt();
     await this.#vmbus.unload();
     this.#options.cpu.stop();
@@ -269,7 +300,7 @@ export class Kernel implements GuestSystem {
   }
 
   async #attachDriver(module: DriverModule, device: VmbusDevice, node: Device): Promise<void> {
-    const controller = (await module.control({
+    const face = await module.control({
       device,
       timers: this.#options.timers,
       cpus: this.#options.cpus.online,
@@ -277,18 +308,44 @@ export class Kernel implements GuestSystem {
       log: (line) => this.dmesg.print(`${node.name}: ${line}`),
       startQueue: (cpu, description, told) =>
         this.#options.cpus.startQueue(cpu, module.name, description, told),
-    })) as StorvscController;
-    this.#attached.push({ device: node, vmbusDevice: device, controller });
-    addStorageSysctls(this.sysctl, `dev.${String(node.driver)}.${node.unit}`, controller);
+    });
+    const attached =
+      module.deviceName === NETWORK_DEVICE
+        ? this.#adoptInterface(face as NetvscInterface, device, node)
+        : this.#adoptController(face as StorvscController, node);
+    this.#attached.set(node, attached);
     void device.rescinded.then(() => {
       if (this.#shuttingDown !== undefined) return;
       this.dmesg.print(`${node.name}: chan${device.relid} revoked`, `${node.name}: detached`);
-      this.#cam.detach(controller);
+      attached.forget();
       this.#forget(node);
-      const at = this.#attached.findIndex((one) => one.device === node);
-      if (at >= 0) this.#attached.splice(at, 1);
+      this.#attached.delete(node);
     });
-    await this.#cam.attach(controller, node.unit);
+    await attached.begin();
+  }
+
+  #adoptController(controller: StorvscController, node: Device): AttachedDevice {
+    addStorageSysctls(this.sysctl, sysctlPrefix(node), controller);
+    return {
+      kind: "controller",
+      begin: () => this.#cam.attach(controller, node.unit),
+      forget: () => this.#cam.detach(controller),
+      detach: () => controller.detach(),
+      inspect: () => controller.inspect(),
+    };
+  }
+
+  #adoptInterface(netvsc: NetvscInterface, device: VmbusDevice, node: Device): AttachedDevice {
+    return {
+      kind: "interface",
+      begin: async () => {
+        const attached = await this.#hn.attach(netvsc, node.name, device.instanceId);
+        addNetworkSysctls(this.sysctl, sysctlPrefix(node), attached);
+      },
+      forget: () => this.#hn.detach(netvsc),
+      detach: () => netvsc.detach(),
+      inspect: () => netvsc.inspect(),
+    };
   }
 
   /** The value of a tunable by its name; undefined if there is none. */
@@ -300,7 +357,7 @@ export class Kernel implements GuestSystem {
   /** Takes a device that is gone out of the tree and of sysctl. */
   #forget(node: Device): void {
     node.detach();
-    this.sysctl.remove(`dev.${String(node.driver)}.${node.unit}`);
+    this.sysctl.remove(sysctlPrefix(node));
   }
 
   #addSystemSysctls(): void {
@@ -338,7 +395,7 @@ export class Kernel implements GuestSystem {
   }
 
   #addDeviceSysctls(device: Device): void {
-    const prefix = `dev.${String(device.driver)}.${device.unit}`;
+    const prefix = sysctlPrefix(device);
     const show = (name: string, description: string, value: string): void =>
       this.sysctl.show(`${prefix}.${name}`, description, () => value);
     show("%desc", "device description", device.description);
@@ -347,4 +404,9 @@ export class Kernel implements GuestSystem {
     show("%pnpinfo", "device identification", device.pnpInfo);
     show("%parent", "parent device", device.parent?.name ?? "");
   }
+}
+
+/** `dev.storvsc.0`. */
+function sysctlPrefix({ driver, unit }: Device): string {
+  return `dev.${String(driver)}.${unit}`;
 }

@@ -1,21 +1,6 @@
-import type { StorvscChannel, StorvscController } from "@hyperv-is/hv-storvsc";
-import type { SysctlLeaf, SysctlTree } from "./sysctl.js";
-
-/** What of a channel's inspection is shown. */
-interface ChannelState {
-  readonly cpu: number;
-  readonly counters: Readonly<Record<string, number>>;
-  readonly channel: Readonly<Record<string, number>>;
-  readonly rings: Readonly<Record<"rx" | "tx", RingState>>;
-}
-
-interface RingState {
-  readonly readIndex: number;
-  readonly writeIndex: number;
-  readonly interruptMask: number;
-  readonly readAvailable: number;
-  readonly writeAvailable: number;
-}
+import type { StorvscController } from "@hyperv-is/hv-storvsc";
+import { channelCounters, channelLeaves, channelState, type ChannelState } from "./channel-sysctls.js";
+import type { SysctlTree } from "./sysctl.js";
 
 /** Counters of FreeBSD's driver, over all channels. */
 const totals = [
@@ -31,7 +16,7 @@ export function addStorageSysctls(
   prefix: string,
   controller: StorvscController,
 ): void {
-  const states = (): Promise<ChannelState[]> => Promise.all(controller.channels.map(stateOf));
+  const states = (): Promise<ChannelState[]> => Promise.all(controller.channels.map(channelState));
   const sum = async (count: (state: ChannelState) => number): Promise<number> =>
     (await states()).reduce((total, state) => total + count(state), 0);
   for (const [name, description] of totals)
@@ -48,60 +33,12 @@ export function addStorageSysctls(
       ({ channel }) => (channel["signalsSent"] ?? 0) + (channel["spaceSignalsSent"] ?? 0),
     ),
   );
-  sysctl.mount(`${prefix}.channel`, () => {
-    const [primary] = controller.channels;
-    if (primary === undefined) return [];
-    const root = `${prefix}.channel.${primary.relid}`;
-    return controller.channels.flatMap((channel) => channelLeaves(root, channel));
-  });
-}
-
-/** The leaves of one channel: a sub-channel is below the primary's id, by its index. */
-function channelLeaves(root: string, channel: StorvscChannel): SysctlLeaf[] {
-  const { subChannelIndex, signal } = channel.description.channel;
-  const at = subChannelIndex === 0 ? root : `${root}.sub.${subChannelIndex}`;
-  let asked: Promise<ChannelState> | undefined;
-  // One question for all leaves of one look.
-  const state = (): Promise<ChannelState> => (asked ??= stateOf(channel));
-  const leaf = (
-    name: string,
-    description: string,
-    read: () => string | number | Promise<string | number>,
-  ): SysctlLeaf => [`${at}.${name}`, { description, read }];
-  const ring = (direction: "rx" | "tx") => async (): Promise<string> =>
-    ringText((await state()).rings[direction]);
-  const counter =
-    (kind: "counters" | "channel", ...names: readonly string[]) =>
-    async (): Promise<number> => {
-      const counts = (await state())[kind];
-      return names.reduce((total, name) => total + (counts[name] ?? 0), 0);
-    };
-  return [
-    ...(subChannelIndex === 0 ? [] : [leaf("chanid", "channel id", () => channel.relid)]),
-    leaf("cpu", "owner CPU id", () => channel.cpu),
-    leaf("mnf", "has monitor notification facilities", () =>
-      signal.monitor === undefined ? 0 : 1,
-    ),
-    leaf("br.rx.state", "bufring state", ring("rx")),
-    leaf("br.tx.state", "bufring state", ring("tx")),
-    leaf("send_req", "# of request sending from this channel", counter("counters", "send_req")),
-    leaf("interrupts", "# of interrupts", counter("channel", "interrupts")),
-    leaf(
-      "signals",
-      "# of signals to the host",
-      counter("channel", "signalsSent", "spaceSignalsSent"),
-    ),
-    leaf("ring_full", "# of requests that waited for the ring", counter("counters", "ring_full")),
-    leaf("bounced", "# of transfers that were copied", counter("counters", "bounced")),
-  ];
-}
-
-async function stateOf(channel: StorvscChannel): Promise<ChannelState> {
-  return (await channel.inspect()) as unknown as ChannelState;
-}
-
-/** As FreeBSD prints it. */
-function ringText(ring: RingState): string {
-  const { readIndex, writeIndex, interruptMask, readAvailable, writeAvailable } = ring;
-  return `rindex:${readIndex} windex:${writeIndex} imask:${interruptMask} ravail:${readAvailable} wavail:${writeAvailable}`;
+  sysctl.mount(`${prefix}.channel`, () =>
+    channelLeaves(prefix, controller.channels, [
+      ["send_req", "# of request sending from this channel", "counters", "send_req"],
+      ...channelCounters,
+      ["ring_full", "# of requests that waited for the ring", "counters", "ring_full"],
+      ["bounced", "# of transfers that were copied", "counters", "bounced"],
+    ]),
+  );
 }

@@ -49,6 +49,83 @@ export const tunables = {
     least: 0,
     most: 1,
   },
+  nicChannelCount: {
+    name: "hw.hn.chan_cnt",
+    description: "# of channels to use; each channel has one RX ring and one TX ring",
+    value: 0,
+    least: 0,
+    most: 65,
+  },
+  nicChimneySize: {
+    name: "hw.hn.tx_chimney_size",
+    description: "Chimney send packet size limit; 0: what a section holds",
+    value: 0,
+    least: 0,
+    most: 65_536,
+  },
+  nicAggregationSize: {
+    name: "hw.hn.tx_agg_size",
+    description: "Packet transmission aggregation size limit; -1: automatic, 0: off",
+    value: -1,
+    least: -1,
+    most: 65_536,
+  },
+  nicAggregationPackets: {
+    name: "hw.hn.tx_agg_pkts",
+    description: "Packet transmission aggregation packets limit; -1: automatic, 0: off",
+    value: -1,
+    least: -1,
+    most: 1024,
+  },
+  nicTsoMaxlen: {
+    name: "hw.hn.tso_maxlen",
+    description: "TSO burst limit",
+    value: 65_535,
+    least: 0,
+    most: 65_535,
+  },
+  nicUdpFixupMtu: {
+    name: "hw.hn.udpcs_fixup_mtu",
+    description: "UDP checksum fixup MTU threshold",
+    value: 1420,
+    least: 0,
+    most: 65_536,
+  },
+  nicUdp4Checksum: {
+    name: "hw.hn.enable_udp4cs",
+    description: "Offload UDP/IPv4 checksum",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
+  nicUdp6Checksum: {
+    name: "hw.hn.enable_udp6cs",
+    description: "Offload UDP/IPv6 checksum",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
+  nicTrustTcp: {
+    name: "hw.hn.trust_hosttcp",
+    description: "Trust tcp segment verification on host side, when csum info is missing",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
+  nicTrustUdp: {
+    name: "hw.hn.trust_hostudp",
+    description: "Trust udp datagram verification on host side, when csum info is missing",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
+  nicTrustIp: {
+    name: "hw.hn.trust_hostip",
+    description: "Trust ip packet verification on host side, when csum info is missing",
+    value: 1,
+    least: 0,
+    most: 1,
+  },
   cpuTimeoutMs: {
     name: "kern.smp.timeout_ms",
     description: "How long a CPU may be silent before it is stopped",
@@ -87,7 +164,7 @@ export function tune(settings: Readonly<Record<string, string | number>>): Tunab
 
 /** The value that a text gives a tunable. Throws `ERR_TUNABLE`. */
 export function parseTunable({ name, least, most }: Tunable, text: string): number {
-  const value = /^\d{1,15}$/.test(text) ? Number(text) : NaN;
+  const value = /^-?\d{1,15}$/.test(text) ? Number(text) : NaN;
   if (value >= least && value <= most) return value;
   throw new BootError("ERR_TUNABLE", `${name}=${text}: a whole number from ${least} to ${most}`);
 }

@@ -24,8 +24,8 @@ export interface ArpLink {
   /** The interface's name, for messages. */
   readonly name: string;
   readonly macAddress: Uint8Array;
-  /** Sends a frame; what becomes of it is the link's to count. */
-  transmit(frame: Uint8Array): boolean;
+  /** Sends a frame, as `NetworkInterface.transmit` does; what becomes of it is the link's to count. */
+  transmit(frame: Uint8Array, checksums: number): boolean;
   /** True for an address that the interface answers for. */
   hasAddress(address: number): boolean;
   /** The source address for a request about `target`; undefined while the interface has none. */
@@ -64,8 +64,8 @@ const ENTRIES_MAX = 1024;
 class Entry {
   readonly address: number;
   readonly machine: Machine<ArpEntryState, ArpEntryInput, ArpEntryEffect>;
-  /** Frames without their destination. */
-  readonly held: Uint8Array[] = [];
+  /** Frames without their destination, and the checksums that the device is to fill in. */
+  readonly held: { readonly frame: Uint8Array; readonly checksums: number }[] = [];
   /** The bytes of the address, while it is known. */
   readonly mac = new Uint8Array(MAC_BYTES);
 
@@ -110,14 +110,18 @@ export class ArpCache {
 
   /**
    * Sends a frame that has everything but its destination to a neighbour, or keeps a copy until that is known.
-   * @param frame - Bytes of an Ethernet frame; its destination is overwritten.
+   * @param frame - Bytes of an Ethernet frame; its destination is overwritten. @param checksums - As for `NetworkDevice.send`.
    */
-  send(address: number, frame: Uint8Array): "sent" | "held" | "EHOSTDOWN" | "ENOBUFS" {
+  send(
+    address: number,
+    frame: Uint8Array,
+    checksums: number,
+  ): "sent" | "held" | "EHOSTDOWN" | "ENOBUFS" {
     const entry = this.#entries.get(address) ?? this.#add(address);
     const { machine, held, mac } = entry;
     if (machine.state.name === "reachable") {
       frame.set(mac, Ethernet.destination);
-      return this.#link.transmit(frame) ? "sent" : "ENOBUFS";
+      return this.#link.transmit(frame, checksums) ? "sent" : "ENOBUFS";
     }
     machine.input({ kind: "wanted" });
     if (machine.state.name === "down") return "EHOSTDOWN";
@@ -125,7 +129,7 @@ export class ArpCache {
       held.shift();
       this.counters.dropped++;
     }
-    held.push(frame.slice());
+    held.push({ frame: frame.slice(), checksums });
     return "held";
   }
 
@@ -242,9 +246,9 @@ export class ArpCache {
         return;
       }
       case "deliver":
-        for (const frame of held.splice(0)) {
+        for (const { frame, checksums } of held.splice(0)) {
           frame.set(mac, Ethernet.destination);
-          this.#link.transmit(frame);
+          this.#link.transmit(frame, checksums);
         }
         return;
       case "drop":
@@ -285,6 +289,6 @@ export class ArpCache {
     if (peerMac === undefined) frame.fill(0, at + Arp.targetMac, at + Arp.targetMac + MAC_BYTES);
     else frame.set(peerMac, at + Arp.targetMac);
     putU32(frame, at + Arp.targetAddress, target);
-    this.#link.transmit(frame);
+    this.#link.transmit(frame, 0);
   }
 }

@@ -277,5 +277,6 @@ function parseQuoted(into: Ipv4Packet, bytes: Uint8Array, at: number, end: numbe
   into.source = getU32(bytes, at + Ipv4.source);
   into.destination = getU32(bytes, at + Ipv4.destination);
   into.isFragment = false;
+  into.verified = 0;
   return true;
 }

@@ -50,16 +50,31 @@ const optionNames: readonly (readonly [number, string])[] = [
   [InterfaceOption.txcsumIpv6, "TXCSUM_IPV6"],
 ];
 
-/** `8843<UP,BROADCAST,...>`: a number in hexadecimal and the names of its bits. */
-function bits(value: number, names: readonly (readonly [number, string])[]): string {
+/** Options by the words of `ifconfig` that switch them on; with a hyphen in front they are switched off. */
+export const optionWords: Readonly<Record<string, number>> = {
+  rxcsum: InterfaceOption.rxcsum,
+  txcsum: InterfaceOption.txcsum,
+  rxcsum6: InterfaceOption.rxcsumIpv6,
+  txcsum6: InterfaceOption.txcsumIpv6,
+  tso: InterfaceOption.tso4 | InterfaceOption.tso6,
+  tso4: InterfaceOption.tso4,
+  tso6: InterfaceOption.tso6,
+  lro: InterfaceOption.lro,
+  vlanmtu: InterfaceOption.vlanMtu,
+  vlanhwtag: InterfaceOption.vlanHwtagging,
+  vlanhwcsum: InterfaceOption.vlanHwcsum,
+};
+
+/** `8843<UP,BROADCAST,...>`: a number in hexadecimal and the names of its bits; FreeBSD's `%b`. */
+export function formatBits(value: number, names: readonly (readonly [number, string])[]): string {
   const set = names.filter(([bit]) => (value & bit) !== 0).map(([, name]) => name);
   return `${value.toString(16)}<${set.join(",")}>`;
 }
 
 export function formatFlags(flags: number): string {
-  return bits(flags, flagNames);
+  return formatBits(flags, flagNames);
 }
 
 export function formatOptions(options: number): string {
-  return bits(options, optionNames);
+  return formatBits(options, optionNames);
 }

@@ -114,11 +114,16 @@ export class InternetStack implements InterfaceOwner {
     this.#log(line);
   }
 
-  ipv4Input(from: NetworkInterface, frame: Uint8Array, isBroadcast: boolean): void {
+  ipv4Input(
+    from: NetworkInterface,
+    frame: Uint8Array,
+    isBroadcast: boolean,
+    verified: number,
+  ): void {
     const { counters } = this;
     const packet = this.#packet;
     counters.received++;
-    const fault = packet.parse(frame, Ethernet.HEADER_BYTES);
+    const fault = packet.parse(frame, Ethernet.HEADER_BYTES, verified);
     if (fault !== undefined) {
       counters[fault]++;
       return;

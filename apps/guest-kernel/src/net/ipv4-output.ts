@@ -1,5 +1,6 @@
 import { BROADCAST_ADDRESS, BROADCAST_MAC, MAC_BYTES, isMulticast } from "./addresses.js";
 import { putIpv4Header } from "./ipv4.js";
+import { FrameChecksum } from "./network-device.js";
 import type { SendOutcome } from "./network-error.js";
 import type { InterfaceAddress, NetworkInterface } from "./network-interface.js";
 import { putU16 } from "./network-order.js";
@@ -76,17 +77,24 @@ export class Ipv4Output {
     return { interface: found.interface, nextHop: found.nextHop, source, sourceAddress };
   }
 
-  /** Sends the packet whose payload was written, where `prepare` said. */
+  /**
+   * Sends the packet whose payload was written, where `prepare` said.
+   *
+   * @param dataChecksum - `FrameChecksum.data` if the device is to fill it in, as it offers.
+   */
   send(
     way: PacketWay,
     protocol: number,
     destination: number,
     payloadBytes: number,
     timeToLive = DEFAULT_TTL,
+    dataChecksum = 0,
   ): SendOutcome {
     const { frame, counters } = this;
     const { device, arp } = way.interface;
     const totalBytes = Ipv4.HEADER_BYTES + payloadBytes;
+    const headerChecksum = device.checksumOffloads & FrameChecksum.ip;
+    const checksums = headerChecksum | dataChecksum;
     this.#identification = (this.#identification + 1) & 0xffff;
     putIpv4Header(frame, Ethernet.HEADER_BYTES, {
       totalBytes,
@@ -95,6 +103,7 @@ export class Ipv4Output {
       protocol,
       source: way.source,
       destination,
+      isChecksumOffloaded: headerChecksum !== 0,
     });
     frame.set(device.macAddress, Ethernet.source);
     putU16(frame, Ethernet.type, EtherType.ipv4);
@@ -105,14 +114,14 @@ export class Ipv4Output {
     }
     const whole = frame.subarray(0, Ethernet.HEADER_BYTES + totalBytes);
     if (way.nextHop !== undefined && !way.interface.isLoopback) {
-      const outcome = arp.send(way.nextHop, whole);
+      const outcome = arp.send(way.nextHop, whole, checksums);
       if (outcome !== "sent" && outcome !== "held") counters.dropped++;
       return outcome;
     }
     if (way.interface.isLoopback) frame.set(device.macAddress, Ethernet.destination);
     else if (isMulticast(destination)) putGroupMac(frame, destination);
     else frame.set(BROADCAST_MAC, Ethernet.destination);
-    if (way.interface.transmit(whole)) return "sent";
+    if (way.interface.transmit(whole, checksums)) return "sent";
     counters.dropped++;
     return "ENOBUFS";
   }

@@ -1,4 +1,5 @@
 import { checksum } from "./checksum.js";
+import { FrameChecksum } from "./network-device.js";
 import { getU16, getU32, getU8, putU16, putU32 } from "./network-order.js";
 import { FRAGMENT_OFFSET_MASK, FragmentFlag, Ipv4 } from "./protocol.js";
 
@@ -20,9 +21,15 @@ export class Ipv4Packet {
   source = 0;
   destination = 0;
   isFragment = false;
+  /** `FrameChecksum` bits of those that need not be looked at. */
+  verified = 0;
 
-  /** Looks at a packet that begins at `start`. @returns What is wrong with it; the other fields mean nothing then. */
-  parse(bytes: Uint8Array, start: number): Ipv4Fault | undefined {
+  /**
+   * Looks at a packet that begins at `start`.
+   *
+   * @param verified - As for `DeviceInput.input`. @returns What is wrong with it; the other fields mean nothing then.
+   */
+  parse(bytes: Uint8Array, start: number, verified: number): Ipv4Fault | undefined {
     const room = bytes.byteLength - start;
     if (room < Ipv4.HEADER_BYTES) return "tooShort";
     const first = getU8(bytes, start + Ipv4.versionAndLength);
@@ -33,8 +40,10 @@ export class Ipv4Packet {
     const totalBytes = getU16(bytes, start + Ipv4.totalLength);
     if (totalBytes < headerBytes) return "badLength";
     if (totalBytes > room) return "tooSmall";
-    if (checksum(bytes, start, start + headerBytes) !== 0) return "badChecksum";
+    const isVerified = (verified & FrameChecksum.ip) !== 0;
+    if (!isVerified && checksum(bytes, start, start + headerBytes) !== 0) return "badChecksum";
     this.bytes = bytes;
+    this.verified = verified;
     this.start = start;
     this.payload = start + headerBytes;
     this.end = start + totalBytes;
@@ -48,7 +57,7 @@ export class Ipv4Packet {
   }
 }
 
-/** Writes a header without options at `start`, with its checksum. */
+/** Writes a header without options at `start`, with its checksum unless somebody else fills that in. */
 export function putIpv4Header(
   bytes: Uint8Array,
   start: number,
@@ -59,6 +68,7 @@ export function putIpv4Header(
     readonly protocol: number;
     readonly source: number;
     readonly destination: number;
+    readonly isChecksumOffloaded: boolean;
   },
 ): void {
   bytes[start + Ipv4.versionAndLength] = 0x45;
@@ -71,5 +81,6 @@ export function putIpv4Header(
   putU16(bytes, start + Ipv4.checksum, 0);
   putU32(bytes, start + Ipv4.source, packet.source);
   putU32(bytes, start + Ipv4.destination, packet.destination);
-  putU16(bytes, start + Ipv4.checksum, checksum(bytes, start, start + Ipv4.HEADER_BYTES));
+  if (!packet.isChecksumOffloaded)
+    putU16(bytes, start + Ipv4.checksum, checksum(bytes, start, start + Ipv4.HEADER_BYTES));
 }

@@ -1,6 +1,6 @@
 import type { Timers } from "@hyperv-is/vmbus-core";
 import { InterfaceOption } from "./interface-flags.js";
-import type { DeviceInput, NetworkDevice } from "./network-device.js";
+import type { DeviceCounters, DeviceInput, NetworkDevice } from "./network-device.js";
 import { MAC_BYTES } from "./addresses.js";
 
 /** Frames on their way; more are dropped, as FreeBSD's queue does. */
@@ -13,10 +13,12 @@ export class LoopbackDevice implements NetworkDevice {
   readonly name = "lo0";
   readonly kind = "loopback";
   readonly macAddress: Uint8Array = new Uint8Array(MAC_BYTES);
-  readonly options = InterfaceOption.rxcsum | InterfaceOption.txcsum | InterfaceOption.linkstate;
+  readonly capabilities =
+    InterfaceOption.rxcsum | InterfaceOption.txcsum | InterfaceOption.linkstate;
+  readonly checksumOffloads = 0;
   readonly media = "";
   readonly hasLink = true;
-  readonly counters = {
+  readonly #counters = {
     receivedPackets: 0,
     receivedBytes: 0,
     receiveErrors: 0,
@@ -28,6 +30,7 @@ export class LoopbackDevice implements NetworkDevice {
   readonly #timers: Timers;
   readonly #queue: Uint8Array[] = [];
   #mtu = LOOPBACK_MTU;
+  #options: number = this.capabilities;
   #input: DeviceInput | undefined;
 
   constructor(timers: Timers) {
@@ -38,12 +41,20 @@ export class LoopbackDevice implements NetworkDevice {
     return this.#mtu;
   }
 
+  get options(): number {
+    return this.#options;
+  }
+
+  readCounters(): Promise<DeviceCounters> {
+    return Promise.resolve({ ...this.#counters });
+  }
+
   connect(input: DeviceInput): void {
     this.#input = input;
   }
 
   send(frame: Uint8Array): boolean {
-    const { counters } = this;
+    const counters = this.#counters;
     if (this.#queue.length >= QUEUE_MAX) {
       counters.receiveDrops++;
       return false;
@@ -68,10 +79,14 @@ export class LoopbackDevice implements NetworkDevice {
     // Everything comes back anyway.
   }
 
+  setOptions(options: number): void {
+    this.#options = options & this.capabilities;
+  }
+
   #deliver(): void {
     for (const frame of this.#queue.splice(0)) {
-      this.counters.receivedPackets++;
-      this.counters.receivedBytes += frame.byteLength;
+      this.#counters.receivedPackets++;
+      this.#counters.receivedBytes += frame.byteLength;
       this.#input?.input(frame);
     }
   }

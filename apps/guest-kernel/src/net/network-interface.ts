@@ -43,8 +43,17 @@ export type FrameTap = (frame: Uint8Array, direction: "in" | "out") => void;
 export interface InterfaceOwner {
   readonly timers: Timers;
   readonly random: Random;
-  /** An IPv4 packet, from `Ethernet.HEADER_BYTES` on. @param isBroadcast - It came to more stations than this one. */
-  ipv4Input(from: NetworkInterface, frame: Uint8Array, isBroadcast: boolean): void;
+  /**
+   * An IPv4 packet, from `Ethernet.HEADER_BYTES` on.
+   *
+   * @param isBroadcast - It came to more stations than this one. @param verified - As for `DeviceInput.input`.
+   */
+  ipv4Input(
+    from: NetworkInterface,
+    frame: Uint8Array,
+    isBroadcast: boolean,
+    verified: number,
+  ): void;
   log(line: string): void;
 }
 
@@ -78,7 +87,7 @@ export class NetworkInterface implements DeviceInput {
     const link: ArpLink = {
       name: device.name,
       macAddress: device.macAddress,
-      transmit: (frame) => this.transmit(frame),
+      transmit: (frame, checksums) => this.transmit(frame, checksums),
       hasAddress: (address) => this.hasAddress(address),
       sourceFor: (target) => this.sourceFor(target)?.address,
       claimed: (address, mac, isProbe) =>
@@ -194,14 +203,14 @@ export class NetworkInterface implements DeviceInput {
     claim.input({ kind: "probe" });
   }
 
-  /** Sends a frame. @returns False if the interface is down or cannot take it. */
-  transmit(frame: Uint8Array): boolean {
+  /** Sends a frame, as `NetworkDevice.send` does. @returns False if the interface is down or cannot take it. */
+  transmit(frame: Uint8Array, checksums = 0): boolean {
     if (!this.#isUp) return false;
     for (const tap of this.#taps) tap(frame, "out");
-    return this.device.send(frame);
+    return this.device.send(frame, checksums);
   }
 
-  input(frame: Uint8Array): void {
+  input(frame: Uint8Array, verified = 0): void {
     if (!this.#isUp) return;
     for (const tap of this.#taps) tap(frame, "in");
     if (frame.byteLength < Ethernet.HEADER_BYTES) {
@@ -214,7 +223,7 @@ export class NetworkInterface implements DeviceInput {
       return;
     }
     const type = getU16(frame, Ethernet.type);
-    if (type === EtherType.ipv4) this.#owner.ipv4Input(this, frame, isGroup);
+    if (type === EtherType.ipv4) this.#owner.ipv4Input(this, frame, isGroup, verified);
     else if (type === EtherType.arp && !this.isLoopback) this.arp.input(frame);
     else this.counters.unknownProtocol++;
   }

@@ -2,6 +2,7 @@ import { ANY_ADDRESS } from "./addresses.js";
 import { addToSum, finishSum, pseudoHeaderSum } from "./checksum.js";
 import type { Ipv4Output } from "./ipv4-output.js";
 import type { Ipv4Packet } from "./ipv4.js";
+import { FrameChecksum } from "./network-device.js";
 import { NetworkError, type SendOutcome } from "./network-error.js";
 import type { NetworkInterface } from "./network-interface.js";
 import { getU16, putU16 } from "./network-order.js";
@@ -127,13 +128,9 @@ export class UdpLayer {
       this.counters.badLength++;
       return true;
     }
-    if (getU16(bytes, at + Udp.checksum) === 0) this.counters.noChecksum++;
-    else {
-      const sum = pseudoHeaderSum(source, destination, IpProtocol.udp, lengthBytes);
-      if (finishSum(addToSum(sum, bytes, at, at + lengthBytes)) !== 0) {
-        this.counters.badChecksum++;
-        return true;
-      }
+    if (!this.#isRight(packet, lengthBytes)) {
+      this.counters.badChecksum++;
+      return true;
     }
     const port = getU16(bytes, at + Udp.destinationPort);
     const socket = this.#find(port, from, isForUs);
@@ -180,14 +177,28 @@ export class UdpLayer {
     putU16(frame, at + Udp.checksum, 0);
     frame.set(payload, at + Udp.HEADER_BYTES);
     const sum = pseudoHeaderSum(way.source, destination, IpProtocol.udp, lengthBytes);
-    // A sum of 0 would say that there is none.
+    const offloaded = way.interface.device.checksumOffloads & FrameChecksum.data;
     putU16(
       frame,
       at + Udp.checksum,
-      finishSum(addToSum(sum, frame, at, at + lengthBytes)) || 0xffff,
+      offloaded !== 0
+        ? ~finishSum(sum)
+        : // A sum of 0 would say that there is none.
+          finishSum(addToSum(sum, frame, at, at + lengthBytes)) || 0xffff,
     );
     this.counters.sent++;
-    return ip.send(way, IpProtocol.udp, destination, lengthBytes);
+    return ip.send(way, IpProtocol.udp, destination, lengthBytes, undefined, offloaded);
+  }
+
+  /** True if the checksum of a datagram is right, as far as that can be known. */
+  #isRight({ bytes, payload: at, source, destination, verified }: Ipv4Packet, lengthBytes: number): boolean {
+    if ((verified & FrameChecksum.data) !== 0) return true;
+    if (getU16(bytes, at + Udp.checksum) === 0) {
+      this.counters.noChecksum++;
+      return true;
+    }
+    const sum = pseudoHeaderSum(source, destination, IpProtocol.udp, lengthBytes);
+    return finishSum(addToSum(sum, bytes, at, at + lengthBytes)) === 0;
   }
 
   /** The socket of an interface before the one of all; on others, one that is only for its interface is not there. */

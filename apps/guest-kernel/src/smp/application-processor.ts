@@ -1,6 +1,14 @@
+import type { NetvscQueueHalf } from "@hyperv-is/hv-netvsc";
 import type { ScsiDisk, StorvscQueueHalf } from "@hyperv-is/hv-storvsc";
-import { CallLink, QueueTable, type MessageLink } from "@hyperv-is/vmbus-core";
+import {
+  CallLink,
+  QueueTable,
+  type ChannelDescription,
+  type MessageLink,
+  type QueueHalf,
+} from "@hyperv-is/vmbus-core";
 import type { Vcpu } from "@hyperv-is/platform-node";
+import { usePort, type PortUse } from "../net/hn/port-use.js";
 import { KthreadTable } from "./kthread-table.js";
 import type { ApplicationProcedures, BootProcedures } from "./procedures.js";
 import type { VcpuProgramData } from "./vcpu.js";
@@ -8,8 +16,9 @@ import type { VcpuProgramData } from "./vcpu.js";
 /** Number of the boot processor. */
 export const BOOT_CPU = 0;
 
-/** The half of the only driver that there is; a module brings a class of its own. */
-type DiskQueueHalf = Pick<StorvscQueueHalf, "queue" | "disks">;
+/** What the halves of drivers are on each CPU; a module brings classes of its own. */
+type DriverQueueHalf = QueueHalf &
+  Partial<Pick<StorvscQueueHalf, "disks"> & Pick<NetvscQueueHalf, "port">>;
 
 /**
  * A CPU besides the boot processor: the data plane of the channels that are bound to it. It does what the boot
@@ -19,7 +28,7 @@ export class ApplicationProcessor {
   readonly #vcpu: Vcpu<VcpuProgramData>;
   readonly #calls: CallLink<ApplicationProcedures, BootProcedures>;
   /** By relid of their channels. One whose channel has closed has no disks. */
-  readonly #queueHalves = new Map<number, DiskQueueHalf>();
+  readonly #queueHalves = new Map<number, DriverQueueHalf>();
   #halt: () => void = () => undefined;
   readonly #halted = new Promise<void>((resolve) => (this.#halt = resolve));
 
@@ -28,8 +37,9 @@ export class ApplicationProcessor {
     const queues = new QueueTable(
       ({ driver, description }, tell) => {
         const half = vcpu.startQueue(driver, description, tell);
-        const disks = half as unknown as DiskQueueHalf;
-        this.#queueHalves.set(disks.queue.description.channel.relid, disks);
+        // Every driver describes a queue by its channel, among others.
+        const { channel } = description as { readonly channel: ChannelDescription };
+        this.#queueHalves.set(channel.relid, half);
         return half;
       },
       (queue, message) => this.#quietly(this.#calls.call("tellControl", { queue, message })),
@@ -50,6 +60,7 @@ export class ApplicationProcessor {
       loadKthread: (request) => kthreads.loadKthread(request),
       runKthread: (request) => kthreads.runKthread(request),
       stopKthread: (request) => kthreads.stopKthread(request),
+      usePort: (use) => this.#usePort(use),
       ping: () => undefined,
       optimizeSignals: (wanted) => {
         vcpu.cpu.signalOptimization = wanted;
@@ -82,6 +93,16 @@ export class ApplicationProcessor {
     if (disk === undefined)
       throw new Error(`cpu${this.#vcpu.index} has lost its channel to ${name}`);
     return disk;
+  }
+
+  #usePort(use: PortUse): void {
+    const { memory, index } = this.#vcpu;
+    const port = this.#queueHalves.get(use.relid)?.port;
+    if (port === undefined) throw new Error(`cpu${index} has no port of channel ${use.relid}`);
+    port.user = usePort(port, use, {
+      memory,
+      deliver: (frames) => this.#calls.call("deliverFrames", frames),
+    });
   }
 
   /** The boot processor may be gone by the time it would answer. */

@@ -10,6 +10,7 @@ import {
   type Timers,
 } from "@hyperv-is/vmbus-core";
 import { BOOT_CPU } from "./application-processor.js";
+import type { PortUse, RelayedFrames } from "../net/hn/port-use.js";
 import type { KthreadProcedures } from "./kthread.js";
 import type { ApplicationProcedures, BootProcedures, DiskPlace } from "./procedures.js";
 
@@ -28,6 +29,8 @@ export interface CpuSetOptions {
   readonly localKthreads: KthreadProcedures;
   /** Where a CPU finds a disk; throws if it does not. */
   findDisk(cpu: number, name: string): DiskPlace;
+  /** Takes frames that came on another CPU. */
+  deliverFrames(frames: RelayedFrames): void;
   /** Has the machine end a CPU that does not answer; `lost` follows. */
   readonly stopCpu: (cpu: number) => void;
   /** One line for dmesg. */
@@ -58,6 +61,7 @@ class OtherCpu {
       online: () => this.online(),
       tellControl: (message) => this.queues.tellControl(message),
       findDisk: (name) => options.findDisk(number, name),
+      deliverFrames: (frames) => options.deliverFrames(frames),
       print: (line) => options.print(line),
     });
     this.queues = new RemoteQueues(number, this.calls, this.lost);
@@ -143,6 +147,11 @@ export class CpuSet {
     const other = this.#others[cpu - 1];
     if (other === undefined) throw new RangeError(`there is no CPU ${cpu}`);
     return other.queues.start(driver, description, told);
+  }
+
+  /** Has another CPU use a port of its own. Rejects if it has none of that channel, or is gone. */
+  usePort(cpu: number, use: PortUse): Promise<void> {
+    return this.#others[cpu - 1]!.calls.call("usePort", use);
   }
 
   /** What a CPU does about kernel threads; all of it rejects when the CPU is gone. */

@@ -1,4 +1,5 @@
 import type { ControlProcedures, QueueProcedures } from "@hyperv-is/vmbus-core";
+import type { PortUse, RelayedFrames } from "../net/hn/port-use.js";
 import type { KthreadProcedures } from "./kthread.js";
 
 // What the CPUs of a guest let each other do, over the lines between the boot processor and the others.
@@ -9,6 +10,8 @@ export interface ApplicationProcedures extends QueueProcedures, KthreadProcedure
   ping(nothing: undefined): void;
   /** Sets `GuestCpu.signalOptimization`. */
   optimizeSignals(wanted: boolean): void;
+  /** Uses the port of a network channel that is bound to the CPU. Throws if there is none. */
+  usePort(use: PortUse): void;
   /** Ends the CPU: its channels are closed by now. */
   halt(nothing: undefined): void;
 }
@@ -19,6 +22,8 @@ export interface BootProcedures extends ControlProcedures {
   online(nothing: undefined): void;
   /** Where the calling CPU finds a disk. Throws if there is none of that name, or that CPU has no channel to it. */
   findDisk(name: string): DiskPlace;
+  /** Frames for the guest's own stack; answered when it has taken them. */
+  deliverFrames(frames: RelayedFrames): void;
   /** A line for dmesg. */
   print(line: string): void;
 }

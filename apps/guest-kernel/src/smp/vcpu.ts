@@ -1,13 +1,14 @@
 // Entry of a virtual processor: the drivers in tree, and the kernel on the boot processor.
 import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
 import { CallLink, PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";
-import type { ConsoleReply, ConsoleRequest, GuestDisk } from "../console/console-link.js";
+import type { ConsoleReply, ConsoleRequest, GuestDisk, GuestNic } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
 import { Kernel, type KernelDriver } from "../kernel/kernel.js";
 import { MessageBuffer } from "../kernel/message-buffer.js";
@@ -16,6 +17,8 @@ import type { NbdExportOptions } from "../nbd/export-address.js";
 import { NbdServer } from "../nbd/nbd-server.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
 import type { TunableValues } from "../kernel/tunables.js";
+import { formatMac } from "../net/addresses.js";
+import type { NicStack } from "../net/hn/nic-stack.js";
 import { ApplicationProcessor, BOOT_CPU } from "./application-processor.js";
 import { CpuSet } from "./cpu-set.js";
 import { KthreadTable } from "./kthread-table.js";
@@ -41,6 +44,8 @@ export interface VcpuProgramData {
   readonly programsBytes: number;
   /** Highest protocol version of the bus that is tried. */
   readonly busCeiling?: number;
+  /** Whose the frames of each network adapter are, by instance id. */
+  readonly nicStacks: ReadonlyMap<string, NicStack>;
   /** Disks to serve to NBD clients. */
   readonly nbd: readonly NbdExportOptions[];
 }
@@ -52,7 +57,7 @@ export interface KernelProcedures {
   stopKthread(id: number): Promise<void>;
 }
 
-const inTree: readonly DriverModule[] = [hvStorvsc];
+const inTree: readonly DriverModule[] = [hvStorvsc, hvNetvsc];
 
 /** The guest on its boot processor: the kernel and its console. */
 class Guest {
@@ -89,6 +94,7 @@ class Guest {
       tunables: program.tunables,
       cpus,
       dmesg,
+      nicStacks: program.nicStacks,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
@@ -118,7 +124,8 @@ class Guest {
       timers,
       wake: () => doorbell.ring(),
     });
-    this.#send({ kind: "booted", disks: await this.#disks(), nbd: this.#nbd.served });
+    const disks = await this.#disks();
+    this.#send({ kind: "booted", disks, nics: this.#nics(), nbd: this.#nbd.served });
   }
 
   receive(request: ConsoleRequest): void {
@@ -140,6 +147,16 @@ class Guest {
 
   #send(reply: ConsoleReply): void {
     this.#vcpu.starter.send(reply);
+  }
+
+  #nics(): GuestNic[] {
+    return this.#kernel.nics.map(({ name, instanceId, netvsc: { address, mtu, channels } }) => ({
+      name,
+      instanceId,
+      mac: formatMac(address),
+      mtu,
+      channels: channels.length,
+    }));
   }
 
   async #disks(): Promise<GuestDisk[]> {
@@ -187,6 +204,7 @@ class BootProcessor {
         log: (line) => this.#dmesg.print(line),
       }),
       findDisk: (cpu, name) => this.#kernel().findDiskOn(cpu, name),
+      deliverFrames: (frames) => this.#kernel().deliverFrames(frames),
       stopCpu: (cpu) => send({ kind: "stop-cpu", cpu }),
       print: (line) => this.#dmesg.print(line),
     });

@@ -7,7 +7,7 @@ import {
   parseAddress,
   prefixMask,
 } from "../../net/addresses.js";
-import { formatFlags, formatOptions } from "../../net/interface-flags.js";
+import { formatFlags, formatOptions, optionWords } from "../../net/interface-flags.js";
 import { NetworkError } from "../../net/network-error.js";
 import type { NetworkInterface } from "../../net/network-interface.js";
 import type { GuestSystem } from "../../kernel/guest-system.js";
@@ -20,10 +20,12 @@ export function findInterface(system: GuestSystem, name: string): NetworkInterfa
   return found;
 }
 
-function describe(shown: NetworkInterface): string[] {
+/** @param withCapabilities - Shows what could be switched on, too. */
+function describe(shown: NetworkInterface, withCapabilities: boolean): string[] {
   const { device, addresses, flags, isLoopback } = shown;
   const lines = [`${shown.name}: flags=${formatFlags(flags)} metric 0 mtu ${device.mtu}`];
   if (device.options !== 0) lines.push(`\toptions=${formatOptions(device.options)}`);
+  if (withCapabilities) lines.push(`\tcapabilities=${formatOptions(device.capabilities)}`);
   if (!isLoopback) lines.push(`\tether ${formatMac(device.macAddress)}`);
   for (const { address, mask } of addresses) {
     const broadcast = isLoopback
@@ -37,6 +39,8 @@ function describe(shown: NetworkInterface): string[] {
       `\tmedia: ${device.media}`,
       `\tstatus: ${device.hasLink && shown.isUp ? "active" : "no carrier"}`,
     );
+  if (withCapabilities && device.media !== "")
+    lines.push("\tsupported media:", "\t\tmedia autoselect");
   // There is no IPv6.
   lines.push("\tnd6 options=29<PERFORMNUD,IFDISABLED,AUTO_LINKLOCAL>");
   return lines;
@@ -143,10 +147,19 @@ async function change(
         });
         break;
       }
-      default:
+      default: {
+        const option = optionWords[word.replace(/^-/, "")];
+        if (option !== undefined) {
+          const { device } = target;
+          device.setOptions(
+            word.startsWith("-") ? device.options & ~option : device.options | option,
+          );
+          break;
+        }
         if (parseAddress(word.split("/")[0]!) === undefined)
           throw new CommandError(`${word}: bad value`);
         parsePrefix(word, wanted);
+      }
     }
   }
   await changeAddress(target, wanted, warn);
@@ -156,20 +169,25 @@ export const ifconfig: Command = {
   name: "ifconfig",
   summary: "show and configure network interfaces",
   usage:
-    "ifconfig [-alu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n]",
+    "ifconfig [-almu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n]\nifconfig interface [-]txcsum | [-]rxcsum | [-]tso4 | [-]tso6 | [-]txcsum6",
   async run({ args, system, print, warn }: CommandContext) {
     const { stack } = system.network;
-    const [first = "-a", ...words] = args;
-    if (first.startsWith("-")) {
-      if (!/^-[alu]+$/.test(first) || words.length > 0) throw new UsageError();
-      const shown = stack.interfaces.filter(({ isUp }) => isUp || !first.includes("u"));
-      if (first.includes("l")) await print(shown.map(({ name }) => name).join(" "));
-      else for (const each of shown) for (const line of describe(each)) await print(line);
+    const flags = args[0]?.startsWith("-") === true ? args[0] : "";
+    const [name, ...words] = flags === "" ? args : args.slice(1);
+    if (!/^(-[almu]+)?$/.test(flags)) throw new UsageError();
+    const withCapabilities = flags.includes("m");
+    if (name === undefined) {
+      const shown = stack.interfaces.filter(({ isUp }) => isUp || !flags.includes("u"));
+      if (flags.includes("l")) await print(shown.map((each) => each.name).join(" "));
+      else
+        for (const each of shown)
+          for (const line of describe(each, withCapabilities)) await print(line);
       return 0;
     }
-    const target = findInterface(system, first);
-    if (words.length === 0) for (const line of describe(target)) await print(line);
-    else await change(target, words, warn);
+    if (flags !== "" && (flags !== "-m" || words.length > 0)) throw new UsageError();
+    const target = findInterface(system, name);
+    if (words.length > 0) await change(target, words, warn);
+    else for (const line of describe(target, withCapabilities)) await print(line);
     return 0;
   },
 };

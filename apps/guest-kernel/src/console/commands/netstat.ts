@@ -19,9 +19,10 @@ interface Row {
   readonly collisions: number | undefined;
 }
 
-function rowsOf(shown: NetworkInterface): Row[] {
+async function rowsOf(shown: NetworkInterface): Promise<Row[]> {
   const { device, index, addresses, isUp, isLoopback } = shown;
-  const { counters, macAddress } = device;
+  const { macAddress } = device;
+  const counters = await device.readCounters();
   const name = isUp ? shown.name : `${shown.name}*`;
   return [
     {
@@ -162,7 +163,7 @@ export const netstat: Command = {
       throw new CommandError(`interface ${only} not found`);
     const shown = interfaces.filter(({ name }) => only === undefined || name === only);
     const lines = isInterfaces
-      ? interfaceTable(shown.flatMap(rowsOf), flags.has("b"))
+      ? interfaceTable((await Promise.all(shown.map(rowsOf))).flat(), flags.has("b"))
       : routeTable(system);
     for (const line of lines) await print(line);
     return 0;

@@ -1,0 +1,166 @@
+import { ReceiveTrust, type NetvscChannel, type NetvscQueueCounters } from "@hyperv-is/hv-netvsc";
+import {
+  agreedCapabilities,
+  assistNames,
+  capabilityNames,
+  filterNames,
+  hashNames,
+} from "../net/hn/hn-bits.js";
+import type { HnInterface } from "../net/hn/hn-interfaces.js";
+import { formatBits } from "../net/interface-flags.js";
+import { channelCounters, channelLeaves } from "./channel-sysctls.js";
+import type { SysctlLeaf, SysctlTree } from "./sysctl.js";
+
+/** Counters of FreeBSD's driver, over all channels. */
+const totals: readonly (readonly [name: keyof NetvscQueueCounters, description: string])[] = [
+  ["csum_ip", "RXCSUM IP"],
+  ["csum_tcp", "RXCSUM TCP"],
+  ["csum_udp", "RXCSUM UDP"],
+  ["csum_trusted", "# of packets that we trust host's csum verification"],
+  ["small_pkts", "# of small packets received"],
+  ["rx_ack_failed", "# of RXBUF ack failures"],
+  ["no_txdescs", "# of times short of TX descs"],
+  ["send_failed", "# of hyper-v sending failure"],
+  ["txdma_failed", "# of TX DMA failure"],
+  ["agg_flush_failed", "# of packet transmission aggregation flush failure"],
+  ["tx_collapsed", "# of TX mbuf collapsed"],
+  ["tx_chimney", "# of chimney send"],
+  ["tx_chimney_tried", "# of chimney send tries"],
+];
+
+/** Counters of each ring, and of our own names. */
+const rings: readonly (readonly [
+  direction: "rx" | "tx",
+  name: string,
+  description: string,
+  counter: keyof NetvscQueueCounters,
+])[] = [
+  ["rx", "packets", "# of packets received", "rxPackets"],
+  ["rx", "rss_pkts", "# of packets w/ RSS info received", "rss_pkts"],
+  ["rx", "rsc_pkts", "# of RSC packets received", "rsc_pkts"],
+  ["rx", "rsc_drop", "# of RSC fragments dropped", "rsc_drop"],
+  ["tx", "packets", "# of packets transmitted", "txPackets"],
+  ["tx", "sends", "# of sends", "sends"],
+  ["tx", "oactive", "over active", "oactive"],
+];
+
+/** Most pages of a frame that is sent from where it lies, and the bytes of each. */
+const TSO_SEGMENTS_MAX = 31;
+const TSO_SEGMENT_BYTES = 4096;
+/** Bytes of an Ethernet header with a tag, which a host's limit for segmentation includes. */
+const VLAN_HEADER_BYTES = 18;
+
+/** Adds what there is to know about an attached interface, below `prefix`, under FreeBSD's names. */
+export function addNetworkSysctls(
+  sysctl: SysctlTree,
+  prefix: string,
+  { netvsc, device }: HnInterface,
+): void {
+  const show = (
+    name: string,
+    description: string,
+    read: () => string | number | Promise<string | number>,
+  ): void => sysctl.show(`${prefix}.${name}`, description, read);
+  const tuning = (): NetvscChannel["description"]["tuning"] =>
+    netvsc.channels[0]!.description.tuning;
+  const trust = (bit: number) => (): number => ((tuning().trust & bit) === 0 ? 0 : 1);
+  const hash = (): string => formatBits(netvsc.parameters.scaling?.hashInfo ?? 0, hashNames);
+  const sectionBytes = (): number => netvsc.parameters.sendBuffer?.sectionBytes ?? 0;
+  const isOpen = (): number => netvsc.channels.length;
+
+  show("nvs_version", "NVS version", () => netvsc.parameters.version);
+  show("ndis_version", "NDIS version", () => {
+    const { ndisMajor, ndisMinor } = netvsc.parameters;
+    return `${ndisMajor}.${ndisMinor}`;
+  });
+  show("caps", "capabilities", () =>
+    formatBits(agreedCapabilities(netvsc.parameters), capabilityNames),
+  );
+  show("hwassist", "hwassist", () => formatBits(device.hardwareAssist, assistNames));
+  show("tso_max", "max TSO size", () => {
+    const { largeSend4BytesMax, largeSend6BytesMax } = netvsc.parameters.offloads;
+    return Math.max(0, Math.max(largeSend4BytesMax, largeSend6BytesMax) - VLAN_HEADER_BYTES);
+  });
+  show("tso_maxsegcnt", "max # of TSO segments", () => TSO_SEGMENTS_MAX);
+  show("tso_maxsegsz", "max size of TSO segment", () => TSO_SEGMENT_BYTES);
+  show("rxfilter", "rxfilter", () => formatBits(device.filter, filterNames));
+  show("rss_hash", "RSS hash", hash);
+  show("rss_hashcap", "RSS hash capabilities", hash);
+  show(
+    "rss_ind_size",
+    "RSS indirect entry count",
+    () => netvsc.parameters.scaling?.indirectionEntries ?? 0,
+  );
+  show(
+    "rndis_agg_size",
+    "RNDIS offered packet transmission aggregation size limit",
+    () => netvsc.parameters.maxBytes,
+  );
+  show(
+    "rndis_agg_pkts",
+    "RNDIS offered packet transmission aggregation count limit",
+    () => netvsc.parameters.maxPackets,
+  );
+  show(
+    "rndis_agg_align",
+    "RNDIS packet transmission aggregation alignment",
+    () => netvsc.parameters.alignmentBytes,
+  );
+  show(
+    "agg_size",
+    "Packet transmission aggregation size, 0 -- disable, -1 -- auto",
+    () => tuning().aggregationBytes,
+  );
+  show(
+    "agg_pkts",
+    "Packet transmission aggregation packets, 0 -- disable, -1 -- auto",
+    () => tuning().aggregationPackets,
+  );
+  show("rx_ring_cnt", "# created RX rings", isOpen);
+  show("rx_ring_inuse", "# used RX rings", isOpen);
+  show("tx_ring_cnt", "# created TX rings", isOpen);
+  show("tx_ring_inuse", "# used TX rings", isOpen);
+  show("txdesc_cnt", "# of total TX descs", () => tuning().descriptors);
+  show("tx_chimney_max", "Chimney send packet size upper boundary", sectionBytes);
+  show("tx_chimney_size", "Chimney send packet size limit", () =>
+    Math.min(tuning().copyBytesMax || Infinity, sectionBytes()),
+  );
+  show(
+    "trust_hosttcp",
+    "Trust tcp segment verification on host side, when csum info is missing",
+    trust(ReceiveTrust.tcp),
+  );
+  show(
+    "trust_hostudp",
+    "Trust udp datagram verification on host side, when csum info is missing",
+    trust(ReceiveTrust.udp),
+  );
+  show(
+    "trust_hostip",
+    "Trust ip packet verification on host side, when csum info is missing",
+    trust(ReceiveTrust.ip),
+  );
+  for (const [name, description] of totals)
+    show(name, description, async () => (await netvsc.counters())[name]);
+  for (const direction of ["rx", "tx"] as const)
+    sysctl.mount(`${prefix}.${direction}`, () =>
+      netvsc.channels.flatMap((channel, ring) =>
+        ringLeaves(`${prefix}.${direction}.${ring}`, direction, channel),
+      ),
+    );
+  sysctl.mount(`${prefix}.channel`, () =>
+    channelLeaves(prefix, netvsc.channels, channelCounters),
+  );
+}
+
+function ringLeaves(at: string, wanted: "rx" | "tx", channel: NetvscChannel): SysctlLeaf[] {
+  let asked: Promise<NetvscQueueCounters> | undefined;
+  // One question for all leaves of one look.
+  const counters = (): Promise<NetvscQueueCounters> => (asked ??= channel.counters());
+  return rings
+    .filter(([direction]) => direction === wanted)
+    .map(([, name, description, counter]) => [
+      `${at}.${name}`,
+      { description, read: async () => (await counters())[counter] },
+    ]);
+}

@@ -1,0 +1,122 @@
+import type { NetvscChannel, NetvscInterface } from "@hyperv-is/hv-netvsc";
+import type { GuestMemory, PageAllocator } from "@hyperv-is/vmbus-core";
+import { formatMac } from "../addresses.js";
+import type { GuestNetwork } from "../guest-network.js";
+import type { NetworkInterface } from "../network-interface.js";
+import { HnDevice } from "./hn-device.js";
+import type { NicStack } from "./nic-stack.js";
+import { usePort, type PortUse, type RelayedFrames } from "./port-use.js";
+
+export interface HnInterfacesOptions {
+  readonly network: GuestNetwork;
+  readonly memory: GuestMemory;
+  /** Of the boot processor. */
+  readonly allocator: PageAllocator;
+  /** Whose the frames of each adapter are, by instance id; the guest's own stack's unless told. */
+  readonly stacks: ReadonlyMap<string, NicStack>;
+  /** Has another CPU use a port of its own. */
+  usePort(cpu: number, use: PortUse): Promise<void>;
+  /** One line for dmesg. */
+  readonly print: (line: string) => void;
+}
+
+/** An attached interface. */
+export interface HnInterface {
+  /** `hn0`. */
+  readonly name: string;
+  readonly instanceId: string;
+  readonly netvsc: NetvscInterface;
+  readonly stack: NicStack;
+  readonly device: HnDevice;
+  /** As the guest's own stack has it. */
+  readonly interface: NetworkInterface;
+}
+
+/** The network adapters of the kernel: gives their frames to whom they belong on each CPU, and tells of their links. */
+export class HnInterfaces {
+  readonly #options: HnInterfacesOptions;
+  readonly #interfaces = new Map<NetvscInterface, HnInterface>();
+
+  constructor(options: HnInterfacesOptions) {
+    this.#options = options;
+  }
+
+  /** In the order in which they were attached. */
+  get list(): readonly HnInterface[] {
+    return [...this.#interfaces.values()];
+  }
+
+  /** Takes an interface in. @param name - Of the device. */
+  async attach(netvsc: NetvscInterface, name: string, instanceId: string): Promise<HnInterface> {
+    const { network, memory, allocator, stacks, print } = this.#options;
+    const stack = stacks.get(instanceId) ?? { kind: "builtin" };
+    const device = new HnDevice({
+      name,
+      netvsc,
+      memory,
+      allocator,
+      portsChanged: () => this.#usePorts(attached),
+      log: (line) => print(`${name}: ${line}`),
+    });
+    const attached: HnInterface = {
+      name,
+      instanceId,
+      netvsc,
+      stack,
+      device,
+      interface: network.stack.attach(device),
+    };
+    device.connect(attached.interface);
+    this.#interfaces.set(netvsc, attached);
+    print(`${name}: Ethernet address: ${formatMac(netvsc.address)}`);
+    netvsc.on({
+      linkChanged: (link) => device.linkChanged(link),
+      gone: () => device.linkChanged(netvsc.link),
+    });
+    await this.#usePorts(attached);
+    // Until now it was not known.
+    attached.interface.linkChanged();
+    return attached;
+  }
+
+  /** Forgets an interface that is gone. */
+  detach(netvsc: NetvscInterface): void {
+    const attached = this.#interfaces.get(netvsc);
+    if (attached === undefined) return;
+    this.#interfaces.delete(netvsc);
+    this.#options.network.detach(attached.interface);
+    attached.device.close();
+  }
+
+  /** Frames that came on another CPU. */
+  deliver(frames: RelayedFrames): void {
+    this.list.find(({ name }) => name === frames.interface)?.device.take(frames);
+  }
+
+  /** Gives every port of an interface a user. */
+  async #usePorts(attached: HnInterface): Promise<void> {
+    const { netvsc, device, stack } = attached;
+    if (stack.kind === "builtin") device.usePort(netvsc.port);
+    const others = netvsc.channels.filter(
+      ({ index }) => index !== 0 || stack.kind !== "builtin",
+    );
+    await Promise.all(others.map((channel) => this.#useChannel(attached, channel)));
+  }
+
+  /** A channel whose CPU goes away goes too. */
+  async #useChannel({ name, stack }: HnInterface, channel: NetvscChannel): Promise<void> {
+    const { memory, print } = this.#options;
+    const use: PortUse = { relid: channel.relid, interface: name, stack };
+    const { local } = channel.handle;
+    try {
+      if (local === undefined) await this.#options.usePort(channel.cpu, use);
+      else
+        local.port.user = usePort(local.port, use, {
+          memory,
+          deliver: (frames) => Promise.resolve(this.deliver(frames)),
+        });
+    } catch (error) {
+      print(`${name}: chan${channel.relid} on cpu${channel.cpu}: ${(error as Error).message}`);
+    }
+  }
+}

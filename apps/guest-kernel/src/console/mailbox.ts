@@ -36,11 +36,12 @@ export class Mailbox<Item> {
     const waitMs = untilMs - this.#timers.now();
     if (signal.aborted || waitMs <= 0) return undefined;
     await new Promise<void>((resolve) => {
-      const timer = waitMs === Infinity ? undefined : this.#timers.after(waitMs, resolve);
       const wake = (): void => {
         timer?.cancel();
+        signal.removeEventListener("abort", wake);
         resolve();
       };
+      const timer = waitMs === Infinity ? undefined : this.#timers.after(waitMs, wake);
       this.#wake = wake;
       signal.addEventListener("abort", wake, { once: true });
     });

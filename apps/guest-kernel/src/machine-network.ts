@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { resolve } from "node:path";
 import {
   formatMac,
   networkAdapterId,
@@ -168,7 +169,7 @@ function switchConfig({ name, uplinks = [] }: SwitchOptions): SwitchConfig {
     name,
     uplinks: uplinks.map((uplink) => {
       if (uplink.kind === "tap") throw mistake("uplink=tap: is not supported yet");
-      return uplink;
+      return { ...uplink, path: resolve(uplink.path) };
     }),
   };
 }

@@ -73,7 +73,10 @@ export class TestDhcpServer {
   isSilent = false;
   refuses = false;
 
-  constructor({ stack, hn0 }: TestHost, client: Pick<TestHost, "device">) {
+  constructor(
+    { stack, hn0 }: TestHost,
+    client: { readonly device: { readonly macAddress: Uint8Array } },
+  ) {
     hn0.addAddress(parseAddress(SERVER)!, prefixMask(24));
     const socket = stack.openUdp({
       port: 67,

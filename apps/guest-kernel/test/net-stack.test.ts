@@ -4,6 +4,7 @@ import { parseAddress, prefixMask } from "../src/net/addresses.js";
 import { addToSum, checksum, finishSum } from "../src/net/checksum.js";
 import type { EchoAnswer } from "../src/net/icmp.js";
 import { LoopbackDevice } from "../src/net/loopback-device.js";
+import { FrameChecksum } from "../src/net/network-device.js";
 import type { SendOutcome } from "../src/net/network-error.js";
 import type { UdpDatagram } from "../src/net/udp.js";
 import { Segment, TestDevice, bytes, hex, testHost, type TestHost } from "./network-link.js";
@@ -175,6 +176,46 @@ describe("UDP", () => {
       noChecksum: 1,
       badLength: 2,
     });
+  });
+
+  test("leaves checksums to a device that offers to fill them in", async () => {
+    const segment = new Segment(new VirtualTimers());
+    const [a, b] = [await testHost(segment, 1), await testHost(segment, 2)];
+    a.device.checksumOffloads = FrameChecksum.ip | FrameChecksum.data;
+    a.hn0.addAddress(A, MASK);
+    b.hn0.addAddress(B, MASK);
+    segment.timers.advance(10_000);
+    const heard: string[] = [];
+    b.stack.openUdp({ port: 9, onDatagram: ({ payload }) => void heard.push(hex(payload)) });
+    const client = a.stack.openUdp({ onDatagram: () => undefined });
+    a.device.asked.length = 0;
+    // The first one waits for the address of its neighbour.
+    expect([client.send(bytes("01"), B, 9), client.send(bytes("02"), B, 9)]).toEqual([
+      "held",
+      "held",
+    ]);
+    segment.timers.advance(10);
+    expect(client.send(bytes("03"), B, 9)).toBe("sent");
+    a.stack.openEcho(() => undefined).send(B, 0, new Uint8Array(4));
+    // ARP has none, and that of ICMP is nobody's.
+    const both = FrameChecksum.ip | FrameChecksum.data;
+    expect(a.device.asked).toEqual([0, both, both, both, FrameChecksum.ip]);
+    const frame = segment.frames.findLast(({ byteLength }) => byteLength === 43)!;
+    expect(hex(frame.subarray(24, 26))).toBe("0000");
+    // Addresses, protocol 17 and the length.
+    const pseudo = checksum(bytes("c0000201 c0000202 0011 0009"), 0, 12);
+    expect(hex(frame.subarray(40, 42))).toBe((~pseudo & 0xffff).toString(16).padStart(4, "0"));
+    segment.timers.advance(10);
+    // To a host that has to look at them they are wrong, to one that need not they are not.
+    expect([heard, b.stack.counters.badChecksum]).toEqual([[], 4]);
+    b.device.verified = FrameChecksum.ip;
+    client.send(bytes("04"), B, 9);
+    segment.timers.advance(10);
+    expect([heard, b.stack.udp.counters.badChecksum]).toEqual([[], 1]);
+    b.device.verified = both;
+    client.send(bytes("05"), B, 9);
+    segment.timers.advance(10);
+    expect(heard).toEqual(["05"]);
   });
 
   test("tells who has sent to a port that nobody listens on", async () => {

@@ -5,6 +5,7 @@ import {
   type QueueContext,
   type TellControl,
 } from "@hyperv-is/vmbus-core";
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { attachNetvsc } from "./netvsc-control.js";
 import type { NetvscInterface } from "./netvsc-interface.js";
@@ -31,7 +32,15 @@ export function probe(classId: string): string | undefined {
   return classId === NETWORK_CLASS_ID ? "Hyper-V Network Interface" : undefined;
 }
 
-/** Attaches an interface as the kernel's tunables want it: FreeBSD's `hw.hn.*`. */
+/** A size of which less than a page is nothing. */
+function wholePages(bytes: number | undefined): number | undefined {
+  return bytes === undefined ? undefined : Math.floor(bytes / PAGE_SIZE) * PAGE_SIZE;
+}
+
+/**
+ * Attaches an interface as the kernel's tunables want it: FreeBSD's `hw.hn.*`, and the sizes of the buffers, which are
+ * fixed there (`rxbuf_size`, `chim_size`).
+ */
 export function control(context: ControlContext<NetvscQueueHalf>): Promise<NetvscInterface> {
   const tunable = (tunableName: string): number | undefined =>
     context.tunable(`hw.hn.${tunableName}`);
@@ -41,12 +50,16 @@ export function control(context: ControlContext<NetvscQueueHalf>): Promise<Netvs
   const aggregationPackets = tunable("tx_agg_pkts");
   const udpChecksumBytesMax = tunable("udpcs_fixup_mtu");
   const largeSendBytesMax = tunable("tso_maxlen");
+  const receiveBufferBytes = wholePages(tunable("rxbuf_size"));
+  const sendBufferBytes = wholePages(tunable("chim_size"));
   return attachNetvsc(context, {
     ...(channelLimit !== undefined && { channelLimit }),
     ...(copyBytesMax !== undefined && { copyBytesMax }),
     ...(aggregationBytes !== undefined && { aggregationBytes }),
     ...(aggregationPackets !== undefined && { aggregationPackets }),
     ...(udpChecksumBytesMax !== undefined && { udpChecksumBytesMax }),
+    ...(receiveBufferBytes !== undefined && { receiveBufferBytes }),
+    ...(sendBufferBytes !== undefined && { sendBufferBytes }),
     trustTcp: tunable("trust_hosttcp") !== 0,
     trustUdp: tunable("trust_hostudp") !== 0,
     trustIp: tunable("trust_hostip") !== 0,

@@ -10,7 +10,7 @@ import {
   type VmbusDevice,
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
 import type { NetvscInterface } from "@hyperv-is/hv-netvsc";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
@@ -36,6 +36,7 @@ import { LinkerFiles } from "./linker-files.js";
 import { lowestFree } from "./lowest-free.js";
 import type { MessageBuffer } from "./message-buffer.js";
 import { addNetworkSysctls } from "./network-sysctls.js";
+import { nicBufferBytes } from "./nic-buffers.js";
 import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
 import { parseTunable, tunableKeys, tunables, type TunableValues } from "./tunables.js";
@@ -71,6 +72,9 @@ export interface KernelOptions {
 /** What network drivers call their devices. */
 const NETWORK_DEVICE = "hn";
 
+/** Codes of devices for which there is no memory. */
+const memoryCodes: ReadonlySet<unknown> = new Set(["ERR_NO_MEMORY", "ERR_NETVSC_MEMORY"]);
+
 /** The guest's kernel: runs on the boot processor, brings the bus and its devices up, and takes them down. */
 export class Kernel implements GuestSystem {
   readonly identity: SystemIdentity;
@@ -86,6 +90,8 @@ export class Kernel implements GuestSystem {
   readonly #vmbus: Vmbus;
   readonly #vmbusDevice: Device;
   readonly #attached = new Map<Device, AttachedDevice>();
+  /** Bytes of each buffer of a network adapter; undefined for the driver's own sizes. */
+  #nicBufferBytes: number | undefined;
   #shuttingDown: Promise<void> | undefined;
 
   constructor(options: KernelOptions) {
@@ -185,6 +191,12 @@ export class Kernel implements GuestSystem {
     await this.#vmbus.requestOffers();
     // One after another, so that devices, buses and disks have the same names at every boot.
     const known = new Set(this.#vmbus.devices);
+    const nics = [...known].filter(({ classId }) => classId === DeviceClass.network.classId);
+    this.#nicBufferBytes = nicBufferBytes(
+      cpu.allocator.freePages * PAGE_SIZE,
+      nics.length,
+      cpus.online.length,
+    );
     for (const device of known) await this.#attach(device);
     // A device that comes later, or has come meanwhile, is attached when it comes.
     this.#vmbus.onDevice((device) => {
@@ -288,8 +300,12 @@ export class Kernel implements GuestSystem {
       try {
         await this.#attachDriver(module, device, node);
       } catch (error) {
+        const { code, message } = error as NodeJS.ErrnoException;
         this.dmesg.print(
-          `${node.name}: ${error instanceof Error ? error.message : String(error)}`,
+          `${node.name}: ${message}`,
+          ...(memoryCodes.has(code)
+            ? [`${node.name}: the machine has not enough memory for it: boot with more (--memory)`]
+            : []),
           `device_attach: ${node.name} attach returned 6`,
         );
         this.#forget(node);
@@ -348,10 +364,13 @@ export class Kernel implements GuestSystem {
     };
   }
 
-  /** The value of a tunable by its name; undefined if there is none. */
+  /** The value of a tunable by its name; undefined if there is none, or if the driver is to choose. */
   #tunable(name: string): number | undefined {
     const key = tunableKeys.find((candidate) => tunables[candidate].name === name);
-    return key && this.#options.tunables[key];
+    if (key === undefined) return undefined;
+    const value = this.#options.tunables[key];
+    const isBuffer = key === "nicReceiveBuffer" || key === "nicSendBuffer";
+    return isBuffer && value === 0 ? this.#nicBufferBytes : value;
   }
 
   /** Takes a device that is gone out of the tree and of sysctl. */

@@ -7,7 +7,7 @@ import {
   hashNames,
 } from "../net/hn/hn-bits.js";
 import type { HnInterface } from "../net/hn/hn-interfaces.js";
-import { formatBits } from "../net/interface-flags.js";
+import { formatBits, type BitNames } from "../net/interface-flags.js";
 import { channelCounters, channelLeaves } from "./channel-sysctls.js";
 import type { SysctlLeaf, SysctlTree } from "./sysctl.js";
 
@@ -64,7 +64,7 @@ export function addNetworkSysctls(
   const tuning = (): NetvscChannel["description"]["tuning"] =>
     netvsc.channels[0]!.description.tuning;
   const trust = (bit: number) => (): number => ((tuning().trust & bit) === 0 ? 0 : 1);
-  const hash = (): string => formatBits(netvsc.parameters.scaling?.hashInfo ?? 0, hashNames);
+  const hash = (): string => kernelBits(netvsc.parameters.scaling?.hashInfo ?? 0, hashNames);
   const sectionBytes = (): number => netvsc.parameters.sendBuffer?.sectionBytes ?? 0;
   const isOpen = (): number => netvsc.channels.length;
 
@@ -74,16 +74,16 @@ export function addNetworkSysctls(
     return `${ndisMajor}.${ndisMinor}`;
   });
   show("caps", "capabilities", () =>
-    formatBits(agreedCapabilities(netvsc.parameters), capabilityNames),
+    kernelBits(agreedCapabilities(netvsc.parameters), capabilityNames),
   );
-  show("hwassist", "hwassist", () => formatBits(device.hardwareAssist, assistNames));
+  show("hwassist", "hwassist", () => kernelBits(device.hardwareAssist, assistNames));
   show("tso_max", "max TSO size", () => {
     const { largeSend4BytesMax, largeSend6BytesMax } = netvsc.parameters.offloads;
     return Math.max(0, Math.max(largeSend4BytesMax, largeSend6BytesMax) - VLAN_HEADER_BYTES);
   });
   show("tso_maxsegcnt", "max # of TSO segments", () => TSO_SEGMENTS_MAX);
   show("tso_maxsegsz", "max size of TSO segment", () => TSO_SEGMENT_BYTES);
-  show("rxfilter", "rxfilter", () => formatBits(device.filter, filterNames));
+  show("rxfilter", "rxfilter", () => kernelBits(device.filter, filterNames));
   show("rss_hash", "RSS hash", hash);
   show("rss_hashcap", "RSS hash capabilities", hash);
   show(
@@ -148,9 +148,12 @@ export function addNetworkSysctls(
         ringLeaves(`${prefix}.${direction}.${ring}`, direction, channel),
       ),
     );
-  sysctl.mount(`${prefix}.channel`, () =>
-    channelLeaves(prefix, netvsc.channels, channelCounters),
-  );
+  sysctl.mount(`${prefix}.channel`, () => channelLeaves(prefix, netvsc.channels, channelCounters));
+}
+
+/** The kernel's `%b`: other than `ifconfig`, it prints nothing behind a 0. */
+function kernelBits(value: number, names: BitNames): string {
+  return value === 0 ? "0" : formatBits(value, names);
 }
 
 function ringLeaves(at: string, wanted: "rx" | "tx", channel: NetvscChannel): SysctlLeaf[] {

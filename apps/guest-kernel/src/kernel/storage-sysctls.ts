@@ -1,5 +1,10 @@
 import type { StorvscController } from "@hyperv-is/hv-storvsc";
-import { channelCounters, channelLeaves, channelState, type ChannelState } from "./channel-sysctls.js";
+import {
+  channelCounters,
+  channelLeaves,
+  channelState,
+  type ChannelState,
+} from "./channel-sysctls.js";
 import type { SysctlTree } from "./sysctl.js";
 
 /** Counters of FreeBSD's driver, over all channels. */

@@ -77,6 +77,21 @@ export const tunables = {
     least: -1,
     most: 1024,
   },
+  nicReceiveBuffer: {
+    name: "hw.hn.rxbuf_size",
+    description:
+      "Bytes of the receive buffer of each interface; 0: 16 MiB, or what there is room for",
+    value: 0,
+    least: 0,
+    most: 31 * 2 ** 20,
+  },
+  nicSendBuffer: {
+    name: "hw.hn.chim_size",
+    description: "Bytes of the send buffer of each interface; 0: 15 MiB, or what there is room for",
+    value: 0,
+    least: 0,
+    most: 15 * 2 ** 20,
+  },
   nicTsoMaxlen: {
     name: "hw.hn.tso_maxlen",
     description: "TSO burst limit",

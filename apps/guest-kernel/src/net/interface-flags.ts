@@ -10,7 +10,10 @@ export const InterfaceFlag = {
   multicast: 0x8000,
 } as const;
 
-const flagNames: readonly (readonly [number, string])[] = [
+/** Bits with their names, in the order in which they are shown. */
+export type BitNames = readonly (readonly [bit: number, name: string])[];
+
+const flagNames: BitNames = [
   [InterfaceFlag.up, "UP"],
   [InterfaceFlag.broadcast, "BROADCAST"],
   [InterfaceFlag.loopback, "LOOPBACK"],
@@ -35,7 +38,7 @@ export const InterfaceOption = {
   txcsumIpv6: 0x40_0000,
 } as const;
 
-const optionNames: readonly (readonly [number, string])[] = [
+const optionNames: BitNames = [
   [InterfaceOption.rxcsum, "RXCSUM"],
   [InterfaceOption.txcsum, "TXCSUM"],
   [InterfaceOption.vlanMtu, "VLAN_MTU"],
@@ -65,8 +68,8 @@ export const optionWords: Readonly<Record<string, number>> = {
   vlanhwcsum: InterfaceOption.vlanHwcsum,
 };
 
-/** `8843<UP,BROADCAST,...>`: a number in hexadecimal and the names of its bits; FreeBSD's `%b`. */
-export function formatBits(value: number, names: readonly (readonly [number, string])[]): string {
+/** `8843<UP,BROADCAST,...>`: a number in hexadecimal and the names of its bits. */
+export function formatBits(value: number, names: BitNames): string {
   const set = names.filter(([bit]) => (value & bit) !== 0).map(([, name]) => name);
   return `${value.toString(16)}<${set.join(",")}>`;
 }

@@ -191,7 +191,10 @@ export class UdpLayer {
   }
 
   /** True if the checksum of a datagram is right, as far as that can be known. */
-  #isRight({ bytes, payload: at, source, destination, verified }: Ipv4Packet, lengthBytes: number): boolean {
+  #isRight(
+    { bytes, payload: at, source, destination, verified }: Ipv4Packet,
+    lengthBytes: number,
+  ): boolean {
     if ((verified & FrameChecksum.data) !== 0) return true;
     if (getU16(bytes, at + Udp.checksum) === 0) {
       this.counters.noChecksum++;

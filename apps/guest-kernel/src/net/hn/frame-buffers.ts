@@ -1,4 +1,9 @@
-import { GpaRanges, type GpaRuns, type GuestMemory, type PageAllocator } from "@hyperv-is/vmbus-core";
+import {
+  GpaRanges,
+  type GpaRuns,
+  type GuestMemory,
+  type PageAllocator,
+} from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 
 interface FrameBuffer {
@@ -16,12 +21,7 @@ export class FrameBuffers {
   readonly #buffers: FrameBuffer[] = [];
 
   /** @param frameBytes - Longest frame. @param countMax - Buffers at most. */
-  constructor(
-    memory: GuestMemory,
-    allocator: PageAllocator,
-    frameBytes: number,
-    countMax: number,
-  ) {
+  constructor(memory: GuestMemory, allocator: PageAllocator, frameBytes: number, countMax: number) {
     this.#memory = memory;
     this.#allocator = allocator;
     this.#pages = Math.ceil(frameBytes / PAGE_SIZE);

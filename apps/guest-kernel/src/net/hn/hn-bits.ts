@@ -1,5 +1,5 @@
 import { Offload, type NetvscParameters } from "@hyperv-is/hv-netvsc";
-import { InterfaceOption } from "../interface-flags.js";
+import { InterfaceOption, type BitNames } from "../interface-flags.js";
 
 // Bits of FreeBSD's driver and of its stack, with the names under which sysctl shows them. Sources: `if_hnvar.h`,
 // `sys/mbuf.h`, `net/rndis.h`, `ndis.h`.
@@ -17,8 +17,6 @@ export const HnCapability = {
   tso6: 0x100,
   hashValue: 0x200,
 } as const;
-
-type BitNames = readonly (readonly [bit: number, name: string])[];
 
 export const capabilityNames: BitNames = [
   [HnCapability.vlan, "VLAN"],

@@ -35,10 +35,19 @@ import {
   verifiedChecksums,
 } from "./received-frame.js";
 
+/** What the device uses of the driver. */
+export interface HnDriver extends Pick<
+  NetvscInterface,
+  "address" | "mtu" | "link" | "parameters" | "setFilter" | "setMtu" | "counters"
+> {
+  /** The primary channel's; another one after a change of the MTU. */
+  readonly port: EthernetPort;
+}
+
 export interface HnDeviceOptions {
   /** `hn0`. */
   readonly name: string;
-  readonly netvsc: NetvscInterface;
+  readonly netvsc: HnDriver;
   readonly memory: GuestMemory;
   /** For frames to send: that of the boot processor. */
   readonly allocator: PageAllocator;

@@ -97,9 +97,7 @@ export class HnInterfaces {
   async #usePorts(attached: HnInterface): Promise<void> {
     const { netvsc, device, stack } = attached;
     if (stack.kind === "builtin") device.usePort(netvsc.port);
-    const others = netvsc.channels.filter(
-      ({ index }) => index !== 0 || stack.kind !== "builtin",
-    );
+    const others = netvsc.channels.filter(({ index }) => index !== 0 || stack.kind !== "builtin");
     await Promise.all(others.map((channel) => this.#useChannel(attached, channel)));
   }
 

@@ -166,6 +166,7 @@ export {
   type CaptureConfig,
   type NetworkConfig,
   type SocketUplink,
+  type TapUplink,
   type SwitchConfig,
   type Uplink,
 } from "./network-config.js";

@@ -15,8 +15,24 @@ export interface SocketUplink {
   readonly vlan?: VlanMode;
 }
 
+/**
+ * A TAP of Linux by which a switch reaches the network of the host's kernel; TCP super-frames and checksums that are
+ * still to be computed cross it as they are. Needs root or CAP_NET_ADMIN, and the package koffi.
+ */
+export interface TapUplink {
+  readonly kind: "tap";
+  /** At most 15 bytes. An interface of this name is used if it is a TAP that nobody uses, and made if there is none. */
+  readonly name: string;
+  /** Network namespace that it is in, as `ip netns` names it. */
+  readonly netns?: string;
+  /** 1500, or what it has, unless told. */
+  readonly mtu?: number;
+  /** A trunk of all VLANs unless told. */
+  readonly vlan?: VlanMode;
+}
+
 /** What connects a switch with other networks. */
-export type Uplink = SocketUplink;
+export type Uplink = SocketUplink | TapUplink;
 
 /** A virtual switch: plain data. */
 export interface SwitchConfig {

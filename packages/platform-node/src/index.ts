@@ -28,7 +28,7 @@ export {
   type TapOptions,
   type TapQueueDescription,
 } from "./tap.js";
-export { TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
+export { FixedMemory, TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 export {
@@ -37,6 +37,7 @@ export {
   type WorkerExit,
   type WorkerHandle,
 } from "./worker-handle.js";
+export { FileAlarm } from "./file-alarm.js";
 export { importDriver } from "./driver-file.js";
 export { runHostWorker, type HostWorkerContext, type HostWorkerData } from "./host-worker.js";
 export {

@@ -19,6 +19,8 @@ export interface LibC {
   /** @param entries - Of 8 bytes: fd i32, events u16, returned events u16. */
   poll(entries: Uint8Array, count: number, timeoutMs: number): number;
   eventfd(initial: number, flags: number): number;
+  /** Of files that were opened here: Node warns of those that it does not know. */
+  close(fd: number): number;
   /** Where an array begins in memory. */
   addressOf(bytes: Uint8Array): number;
   errno(): number;
@@ -73,6 +75,7 @@ function bind(koffi: Koffi): LibC {
     readv: library.func("int64_t readv(int fd, void *vectors, int count)"),
     writev: library.func("int64_t writev(int fd, void *vectors, int count)"),
     poll: library.func("int poll(void *entries, unsigned long count, int timeout)"),
+    close: library.func("int close(int fd)"),
     eventfd: library.func("int eventfd(unsigned int initial, int flags)"),
     // It returns its first argument.
     addressOf: (bytes) => memset(bytes, 0, 0),

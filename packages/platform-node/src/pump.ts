@@ -8,6 +8,8 @@ import { NodeTimers } from "./timers.js";
 export interface Pumped {
   /** Does what there is to do, within a budget of its own. @returns True if there was work or there is more. */
   drain(): boolean;
+  /** The thread is about to sleep, unless one more drain finds something: what else is to wake it has to know now. */
+  sleeping?(): void;
 }
 
 /**
@@ -129,6 +131,7 @@ export class Pump {
     const doorbell = this.doorbell;
     const sequence = doorbell.arm();
     try {
+      pumped.sleeping?.();
       const before = this.#clock.now();
       if (doorbell.stopRequested || this.#look(pumped, before)) return;
       this.#sleeps++;
@@ -144,6 +147,7 @@ export class Pump {
     const sequence = doorbell.arm();
     let alarm: NodeJS.Timeout | undefined;
     try {
+      pumped.sleeping?.();
       const before = this.#clock.now();
       if (doorbell.stopRequested || this.#look(pumped, before)) return;
       this.#sleeps++;

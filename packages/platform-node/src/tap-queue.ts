@@ -20,11 +20,38 @@ const EAGAIN = 11;
 const POLLIN = 1;
 const FOREVER_MS = -1;
 
+/** Memory that does not move, and where it is: what pieces of frames are counted from. */
+export class FixedMemory {
+  readonly bytes: Uint8Array;
+  /** In the process. */
+  readonly address: number;
+
+  /**
+   * @param bytes - Its buffer must not be detached or grow while this is in use.
+   * @throws PlatformError `ERR_KOFFI_MISSING`.
+   */
+  constructor(bytes: Uint8Array) {
+    // The view is kept for its memory to stay, and made from the buffer: small arrays without one move.
+    this.bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.address = libc().addressOf(this.bytes);
+  }
+
+  /** The address of a position, which is checked: the kernel would read and write anywhere. */
+  addressOf(at: number, lengthBytes: number): number {
+    if (!(at >= 0 && lengthBytes >= 0 && at + lengthBytes <= this.bytes.byteLength))
+      throw new RangeError(`${lengthBytes} bytes at ${at} are outside the memory`);
+    return this.address + at;
+  }
+}
+
 /**
- * One queue of a TAP, on the thread that uses it: frames go between the kernel and a memory of the caller, shared or not,
- * in one system call each and with no copy in between. Nothing here allocates per frame.
+ * One queue of a TAP, on the thread that uses it: frames go between the kernel and memories of the caller, shared or
+ * not, in one system call each and with no copy in between. Nothing here allocates per frame.
  */
 export class TapQueue {
+  /** Pieces that a frame may have. */
+  static readonly PIECES_MAX = 255;
+
   /** Header of the frame that was received last: see `VnetHeader`. */
   readonly receivedHeader: DataView;
   /** Header of the frames that are sent; all zeros for a plain one. */
@@ -39,8 +66,7 @@ export class TapQueue {
   readonly #libc: LibC;
   readonly #fd: number;
   readonly #headerBytes: number;
-  readonly #memory: Uint8Array;
-  readonly #memoryAddress: number;
+  readonly #memory: FixedMemory;
   readonly #receiveVectors: Vectors;
   readonly #sendVectors: Vectors;
   /** Two entries of poll: the queue and the stop. */
@@ -48,22 +74,20 @@ export class TapQueue {
   readonly #pollEvents = new Int16Array(this.#polled.buffer);
 
   /**
-   * @param memory - What positions of frames are counted from. Its buffer must not be detached or grow while this is in use.
+   * @param memory - What positions of `receive` and `send` are counted from; see `FixedMemory`.
    * @throws PlatformError `ERR_KOFFI_MISSING`.
    */
-  constructor(queue: TapQueueDescription, memory: Uint8Array) {
+  constructor(queue: TapQueueDescription, memory: Uint8Array | FixedMemory) {
     this.#libc = libc();
     this.#fd = queue.fd;
     this.#headerBytes = queue.vnetHeaderBytes;
-    // The view is kept for its memory to stay, and made from the buffer: small arrays without one move.
-    this.#memory = new Uint8Array(memory.buffer, memory.byteOffset, memory.byteLength);
-    this.#memoryAddress = this.#libc.addressOf(this.#memory);
-    const received = new Uint8Array(VnetHeader.SIZE_MAX);
-    const sent = new Uint8Array(VnetHeader.SIZE_MAX);
-    this.receivedHeader = new DataView(received.buffer);
-    this.sendHeader = new DataView(sent.buffer);
-    this.#receiveVectors = new Vectors(this.#libc.addressOf(received), this.#headerBytes, received);
-    this.#sendVectors = new Vectors(this.#libc.addressOf(sent), this.#headerBytes, sent);
+    this.#memory = memory instanceof FixedMemory ? memory : new FixedMemory(memory);
+    const received = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
+    const sent = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
+    this.receivedHeader = new DataView(received.bytes.buffer);
+    this.sendHeader = new DataView(sent.bytes.buffer);
+    this.#receiveVectors = new Vectors(received, this.#headerBytes, 1);
+    this.#sendVectors = new Vectors(sent, this.#headerBytes, TapQueue.PIECES_MAX);
     const descriptors = new Int32Array(this.#polled.buffer);
     descriptors[0] = queue.fd;
     descriptors[2] = queue.stopFd;
@@ -78,8 +102,10 @@ export class TapQueue {
    * @returns Its length; `TAP_EMPTY`, or `TAP_GONE`.
    */
   receive(at: number, roomBytes: number): number {
-    const { bytes } = this.#receiveVectors.point(this.#addressOf(at, roomBytes), roomBytes);
-    const taken = this.#libc.readv(this.#fd, bytes, 2);
+    const vectors = this.#receiveVectors;
+    vectors.clear();
+    vectors.add(this.#memory.addressOf(at, roomBytes), roomBytes);
+    const taken = this.#libc.readv(this.#fd, vectors.bytes, vectors.count);
     if (taken < 0) {
       const errno = this.#libc.errno();
       return errno === EAGAIN || errno === EINTR ? TAP_EMPTY : TAP_GONE;
@@ -92,13 +118,31 @@ export class TapQueue {
 
   /** Sends a frame, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
   send(at: number, lengthBytes: number): boolean {
-    const { bytes } = this.#sendVectors.point(this.#addressOf(at, lengthBytes), lengthBytes);
-    if (this.#libc.writev(this.#fd, bytes, 2) < 0) {
+    this.beginFrame();
+    this.addPiece(this.#memory, at, lengthBytes);
+    return this.sendFrame();
+  }
+
+  /** Begins with a frame that lies in pieces. */
+  beginFrame(): void {
+    this.#sendVectors.clear();
+  }
+
+  /** Appends a piece to the frame that was begun. @returns False if it has too many. */
+  addPiece(memory: FixedMemory, at: number, lengthBytes: number): boolean {
+    return this.#sendVectors.add(memory.addressOf(at, lengthBytes), lengthBytes);
+  }
+
+  /** Sends the frame that was begun, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
+  sendFrame(): boolean {
+    const vectors = this.#sendVectors;
+    const written = this.#libc.writev(this.#fd, vectors.bytes, vectors.count);
+    if (written < 0) {
       this.counters.dropped++;
       return false;
     }
     this.counters.sent++;
-    this.counters.sentBytes += lengthBytes;
+    this.counters.sentBytes += written - this.#headerBytes;
     return true;
   }
 
@@ -114,37 +158,57 @@ export class TapQueue {
     if (events[7] !== 0) return "stopped";
     return events[3] !== 0 ? "ready" : "timeout";
   }
-
-  /** The address of a position, which is checked: the kernel would read and write anywhere. */
-  #addressOf(at: number, lengthBytes: number): number {
-    if (!(at >= 0 && lengthBytes >= 0 && at + lengthBytes <= this.#memory.byteLength))
-      throw new RangeError(`${lengthBytes} bytes at ${at} are outside the memory`);
-    return this.#memoryAddress + at;
-  }
 }
 
-/** Two entries of readv and writev: a header that stays where it is, and a frame. */
-class Vectors {
-  readonly bytes = new Uint8Array(32);
-  /** Keeps the header's memory from being collected. */
-  readonly header: Uint8Array;
-  readonly #view = new DataView(this.bytes.buffer);
+/** Words of an entry of readv and writev: an address and a length, 64 bits each. */
+const VECTOR_WORDS = 4;
 
-  constructor(headerAddress: number, headerBytes: number, header: Uint8Array) {
+/** What readv and writev are given: a header that stays where it is, and a frame in pieces. */
+class Vectors {
+  readonly bytes: Uint8Array;
+  count = 1;
+  /** Keeps the header's memory from being collected. */
+  readonly header: FixedMemory;
+  readonly #words: Uint32Array;
+  readonly #countMax: number;
+  /** Behind the last piece. */
+  #end = NaN;
+
+  constructor(header: FixedMemory, headerBytes: number, piecesMax: number) {
     this.header = header;
-    this.#put(0, headerAddress);
-    this.#put(8, headerBytes);
+    this.#countMax = 1 + piecesMax;
+    this.#words = new Uint32Array(this.#countMax * VECTOR_WORDS);
+    this.bytes = new Uint8Array(this.#words.buffer);
+    this.#put(0, header.address);
+    this.#put(2, headerBytes);
   }
 
-  point(address: number, lengthBytes: number): this {
-    this.#put(16, address);
-    this.#put(24, lengthBytes);
-    return this;
+  clear(): void {
+    this.count = 1;
+    this.#end = NaN;
+  }
+
+  /** @returns False if there is no room. */
+  add(address: number, lengthBytes: number): boolean {
+    const words = this.#words;
+    if (address === this.#end) {
+      const at = (this.count - 1) * VECTOR_WORDS + 2;
+      // Pieces are parts of one memory, which has less than 4 GiB.
+      words[at] = words[at]! + lengthBytes;
+    } else {
+      if (this.count === this.#countMax) return false;
+      const at = this.count++ * VECTOR_WORDS;
+      this.#put(at, address);
+      words[at + 2] = lengthBytes;
+      words[at + 3] = 0;
+    }
+    this.#end = address + lengthBytes;
+    return true;
   }
 
   /** A number below 2^53 as 64 bits. */
   #put(at: number, value: number): void {
-    this.#view.setUint32(at, value % 0x1_0000_0000, true);
-    this.#view.setUint32(at + 4, Math.floor(value / 0x1_0000_0000), true);
+    this.#words[at] = value % 0x1_0000_0000;
+    this.#words[at + 1] = Math.floor(value / 0x1_0000_0000);
   }
 }

@@ -185,8 +185,8 @@ export class Tap {
     if (this.#closed) return;
     this.#closed = true;
     for (const { fd } of this.queues) closeSync(fd);
-    closeSync(this.#control);
-    closeSync(this.#stopFd);
+    this.#libc.close(this.#control);
+    this.#libc.close(this.#stopFd);
   }
 
   #configure({ mtu, macAddress, gsoMaxBytes }: TapOptions): void {
@@ -257,7 +257,8 @@ class TapFiles {
   }
 
   close(): void {
-    for (const fd of [...this.queues, this.control, this.stopFd]) if (fd >= 0) closeSync(fd);
+    for (const fd of this.queues) closeSync(fd);
+    for (const fd of [this.control, this.stopFd]) if (fd >= 0) this.#libc.close(fd);
   }
 }
 

@@ -86,6 +86,7 @@ export async function runWorker<Data>(
         if (causes !== 0) answer(causes);
         return body.drain() || causes !== 0;
       },
+      sleeping: () => body.sleeping?.(),
     });
   } finally {
     await body.stopped?.();

@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import {
+  FixedMemory,
   TAP_EMPTY,
   TAP_GONE,
   Tap,
@@ -207,6 +208,30 @@ describe.skipIf(reason !== undefined)("a TAP", () => {
       return total;
     };
     expect([sum(whole), sum(partial) !== 0xffff]).toEqual([0xffff, true]);
+  });
+
+  test("sends a frame that lies in pieces of several memories", () => {
+    const [tap] = openUp();
+    const [first, second] = [new Uint8Array(64), new Uint8Array(new SharedArrayBuffer(8192))];
+    const queue = new TapQueue(tap.queues[0]!, first);
+    const [head, body] = [new FixedMemory(first), new FixedMemory(second)];
+    queue.beginFrame();
+    for (const [memory, at, lengthBytes] of [
+      [head, 3, 14],
+      [body, 100, 30],
+      [body, 130, 10],
+      [body, 5000, 400],
+    ] as const)
+      expect(queue.addPiece(memory, at, lengthBytes)).toBe(true);
+    expect(queue.sendFrame()).toBe(true);
+    expect(queue.counters).toMatchObject({ sent: 1, sentBytes: 454, dropped: 0 });
+    expect(() => queue.addPiece(body, 8000, 193)).toThrow("outside the memory");
+    queue.beginFrame();
+    for (let piece = 0; piece < TapQueue.PIECES_MAX; piece++)
+      expect(queue.addPiece(body, piece * 2, 1)).toBe(true);
+    // One that follows the last is a part of it.
+    expect(queue.addPiece(body, TapQueue.PIECES_MAX * 2 - 1, 1)).toBe(true);
+    expect(queue.addPiece(body, 4096, 1)).toBe(false);
   });
 
   test("refuses frames while it is down, and tells when it is gone", () => {

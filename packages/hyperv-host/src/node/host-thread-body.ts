@@ -1,4 +1,9 @@
-import { runHostWorker, type HostWorkerContext, type WorkerBody } from "@hyperv-is/platform-node";
+import {
+  runHostWorker,
+  type Doorbell,
+  type HostWorkerContext,
+  type WorkerBody,
+} from "@hyperv-is/platform-node";
 import type { Timers } from "@hyperv-is/vmbus-core";
 import { FaultPlan } from "../faults.js";
 import { HostWorker } from "../host-worker.js";
@@ -21,6 +26,10 @@ export interface HostDevices<Stats extends HostThreadStats> {
   stats(): Omit<Stats, keyof HostThreadStats>;
   /** True while the thread must not sleep. */
   readonly keepsAwake?: boolean;
+  /** Does what has come from elsewhere than a guest, within a budget. @returns True if there was any. */
+  drain?(): boolean;
+  /** See `Pumped.sleeping`. */
+  sleeping?(): void;
   /** Carries out a request that only these devices know. Throws what becomes the answer. */
   request?(request: { readonly kind: string }): void;
   close(): void | Promise<void>;
@@ -31,6 +40,8 @@ export interface HostDevicesContext<Data extends HostThreadData> {
   readonly data: Data;
   readonly timers: Timers;
   readonly faults: FaultPlan;
+  /** Wakes the thread. */
+  readonly doorbell: Doorbell;
 }
 
 /**
@@ -46,7 +57,7 @@ export function runHostThread<Data extends HostThreadData, Stats extends HostThr
 }
 
 async function begin<Data extends HostThreadData, Stats extends HostThreadStats>(
-  { data, memory, timers, starter }: HostWorkerContext<Data>,
+  { data, memory, timers, starter, doorbell }: HostWorkerContext<Data>,
   open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
   failureOf: (error: unknown) => HostThreadFailure | undefined,
 ): Promise<WorkerBody> {
@@ -68,7 +79,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
   });
   let devices: HostDevices<Stats> | undefined;
   try {
-    devices = await open({ data, timers, faults });
+    devices = await open({ data, timers, faults, doorbell });
     devices.serve(worker);
     reply({ kind: "ready" });
   } catch (error) {
@@ -90,7 +101,11 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
   };
 
   return {
-    drain: () => worker.run() || devices?.keepsAwake === true,
+    drain() {
+      const hasWorked = worker.run();
+      return devices?.drain?.() === true || hasWorked || devices?.keepsAwake === true;
+    },
+    sleeping: () => devices?.sleeping?.(),
     rung(causes) {
       if ((causes & HostCause.eventFlags) !== 0) worker.interrupt();
     },

@@ -9,6 +9,7 @@ import type { VlanMode } from "../switch/switch-port.js";
 import { VirtualSwitch } from "../switch/virtual-switch.js";
 import { CaptureFile } from "./capture-file.js";
 import { SocketPort } from "./socket-port.js";
+import { TapPort } from "./tap-port.js";
 
 /** A network that could not be made, or a request to it that could not be carried out. */
 export class NetworkError extends VmbusError {}
@@ -22,7 +23,7 @@ export interface AdapterChange {
 
 /** True if the network has calls in flight on Node's event loop: the thread of its `NetworkSet` must serve it. */
 export function networkNeedsEventLoop({ switches }: NetworkConfig): boolean {
-  return switches.some(({ uplinks = [] }) => uplinks.length > 0);
+  return switches.some(({ uplinks = [] }) => uplinks.some(({ kind }) => kind === "socket"));
 }
 
 /** The switches of a machine with their adapters, uplinks and captures, as one host worker has them. */
@@ -30,24 +31,23 @@ export class NetworkSet {
   readonly adapters: ReadonlyMap<Guid, NetworkAdapter>;
   readonly switches: ReadonlyMap<string, VirtualSwitch>;
   readonly #timers: Timers;
-  readonly #sockets: SocketPort[];
+  readonly #sockets: SocketPort[] = [];
+  readonly #taps: TapPort[] = [];
   readonly #captures = new Map<Guid, CaptureFile>();
 
   private constructor(
     switches: ReadonlyMap<string, VirtualSwitch>,
     adapters: ReadonlyMap<Guid, NetworkAdapter>,
-    sockets: SocketPort[],
     timers: Timers,
   ) {
     this.switches = switches;
     this.adapters = adapters;
-    this.#sockets = sockets;
     this.#timers = timers;
   }
 
   /**
    * Makes the switches, connects them and their adapters, and begins the captures. Rejects with `NetworkError`
-   * (`ERR_NETWORK`, or the code of the socket's or the file's error); nothing is left open then.
+   * (`ERR_NETWORK`, or the code of the socket's, the TAP's or the file's error); nothing is left open then.
    */
   static async open(
     config: NetworkConfig,
@@ -56,14 +56,15 @@ export class NetworkSet {
   ): Promise<NetworkSet> {
     const switches = new Map<string, VirtualSwitch>();
     const adapters = new Map<Guid, NetworkAdapter>();
-    const sockets: SocketPort[] = [];
-    const set = new NetworkSet(switches, adapters, sockets, timers);
+    const set = new NetworkSet(switches, adapters, timers);
     try {
       for (const { name, uplinks = [] } of config.switches) {
         if (switches.has(name)) throw new RangeError(`there are two switches ${name}`);
         const owner = new VirtualSwitch({ timers, ...(faults && { faults }) });
         switches.set(name, owner);
-        for (const uplink of uplinks) sockets.push(await SocketPort.open(owner, uplink));
+        for (const uplink of uplinks)
+          if (uplink.kind === "tap") set.#taps.push(new TapPort(owner, uplink));
+          else set.#sockets.push(await SocketPort.open(owner, uplink));
       }
       for (const adapter of config.adapters) {
         const owner = switches.get(adapter.switch);
@@ -76,6 +77,18 @@ export class NetworkSet {
       set.close();
       throw networkError(error);
     }
+  }
+
+  /** Files that can be read when there is something to `poll`. */
+  get files(): readonly number[] {
+    return this.#taps.map(({ fd }) => fd);
+  }
+
+  /** Takes frames that have come from the host's network, within a budget. @returns True if there were any. */
+  poll(): boolean {
+    let hasWorked = false;
+    for (const tap of this.#taps) hasWorked = tap.poll() || hasWorked;
+    return hasWorked;
   }
 
   /** Registers the adapters with the worker that has them. */
@@ -135,7 +148,7 @@ export class NetworkSet {
         errors.push(error);
       }
     }
-    for (const socket of this.#sockets.splice(0)) socket.close();
+    for (const uplink of [...this.#sockets.splice(0), ...this.#taps.splice(0)]) uplink.close();
     for (const adapter of this.adapters.values()) adapter.close();
     if (errors.length > 0) throw errors[0] as Error;
   }

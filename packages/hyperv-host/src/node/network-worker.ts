@@ -1,4 +1,5 @@
 // Entry of a host worker that owns the switches of a machine and the network adapters at them.
+import { FileAlarm } from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { NicStats } from "../netvsp/nic-config.js";
 import type { CaptureConfig, NetworkConfig } from "../network-config.js";
@@ -23,10 +24,14 @@ export interface NetworkWorkerStats extends HostThreadStats {
 }
 
 await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
-  async ({ data, timers, faults }) => {
+  async ({ data, timers, faults, doorbell }) => {
     const network = await NetworkSet.open(data.network, timers, faults);
+    const { files } = network;
+    const alarm = files.length > 0 ? new FileAlarm(doorbell, files) : undefined;
     return {
       serve: (worker) => network.serve(worker),
+      drain: () => network.poll(),
+      sleeping: () => alarm?.arm(),
       stats: () => ({ adapters: network.stats() }),
       request(message) {
         const request = message as NetworkRequest;
@@ -41,7 +46,10 @@ await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
             network.stopCapture(request.instanceId);
         }
       },
-      close: () => network.close(),
+      async close() {
+        await alarm?.close();
+        network.close();
+      },
     };
   },
   (error) => {

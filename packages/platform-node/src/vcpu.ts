@@ -12,7 +12,7 @@ import {
 import { CpuLink } from "./cpu-link.js";
 import { Doorbell, DoorbellCause } from "./doorbell.js";
 import { importDriver } from "./driver-file.js";
-import type { PumpKind } from "./pump.js";
+import type { Pumped, PumpKind } from "./pump.js";
 import {
   attachGuestMemory,
   type SharedGuestMemory,
@@ -74,6 +74,8 @@ export interface Vcpu<Program = unknown> extends WorkerContext<VcpuData<Program>
   loadDriver(file: string, shownAs?: string): Promise<DriverModule>;
   /** Makes the queue half of a driver on this processor from the description that its control half published. */
   startQueue(driver: string, description: unknown, tell: TellControl): QueueHalf;
+  /** Has the pump drive something besides the bus, as if it were a part of this processor. @returns What ends that. */
+  drive(pumped: Pumped): () => void;
   /** The line to another processor; undefined if there is none. */
   peer(cpu: number): MessageLink | undefined;
 }
@@ -129,6 +131,7 @@ export async function runVcpu<Program = unknown>(
       const cpu = new PumpedCpu(doorbell, { memory, allocator, hypervisor, timers });
       const loaded = new Map(drivers.map((driver) => [driver.name, driver]));
       const peers = new Map<number, MessageLink>();
+      const driven: Pumped[] = [];
       const vcpu: Vcpu<Program> = {
         ...context,
         index: data.index,
@@ -146,6 +149,14 @@ export async function runVcpu<Program = unknown>(
           if (found === undefined) throw new Error(`${driver} is not loaded on CPU ${data.index}`);
           return found.queue(cpu, description, tell);
         },
+        drive(pumped) {
+          driven.push(pumped);
+          doorbell.ring();
+          return () => {
+            const at = driven.indexOf(pumped);
+            if (at >= 0) driven.splice(at, 1);
+          };
+        },
         peer: (other) => peers.get(other),
       };
       for (const { cpu: other, port, words, index } of data.peers ?? []) {
@@ -155,7 +166,14 @@ export async function runVcpu<Program = unknown>(
       }
       for (const file of data.driverFiles ?? []) await vcpu.loadDriver(file);
       return {
-        drain: () => cpu.run(),
+        drain() {
+          let hasWorked = cpu.run();
+          for (const pumped of driven) hasWorked = pumped.drain() || hasWorked;
+          return hasWorked;
+        },
+        sleeping() {
+          for (const pumped of driven) pumped.sleeping?.();
+        },
         rung(causes) {
           if ((causes & DoorbellCause.interrupt) !== 0) cpu.interrupt();
           if ((causes & ~DoorbellCause.interrupt) !== 0)

@@ -42,7 +42,7 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --nic switch=NAME[,mac=..][,vlan=N][,spoof=on][,stack=builtin|tap:NAME[@NETNS]]
                            a network adapter, hn0 and so on, at a switch; may be repeated. With spoof=on frames may
                            come from other addresses than its own; stack says whose its frames are
-  --switch NAME[,uplink=socket:PATH[,listen]|tap:NAME]
+  --switch NAME[,uplink=socket:PATH[,listen]|tap:NAME[@NETNS]]
                            a virtual switch; an uplink leads to another network: over a unix socket, in the framing
                            of QEMU's stream netdev, or to a TAP; may be repeated
   --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback

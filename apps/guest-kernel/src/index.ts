@@ -22,7 +22,6 @@ export {
   parseSwitch,
   type NicOptions,
   type SwitchOptions,
-  type UplinkOptions,
 } from "./machine-network.js";
 export type { NicStack } from "./net/hn/nic-stack.js";
 export type { KthreadContext, KthreadDisk, KthreadModule } from "./smp/kthread.js";

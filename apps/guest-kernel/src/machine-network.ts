@@ -7,8 +7,8 @@ import {
   type BandwidthOptions,
   type NetworkConfig,
   type NicConfig,
-  type SocketUplink,
   type SwitchConfig,
+  type Uplink,
   type VlanMode,
 } from "@hyperv-is/hyperv-host";
 import { BootError } from "./boot-error.js";
@@ -30,13 +30,10 @@ export interface NicOptions {
   readonly stack?: NicStack;
 }
 
-/** What connects a switch with the world: a socket that speaks QEMU's stream netdev framing, or a TAP of the host. */
-export type UplinkOptions = SocketUplink | { readonly kind: "tap"; readonly name: string };
-
 /** A virtual switch of a machine. */
 export interface SwitchOptions {
   readonly name: string;
-  readonly uplinks?: readonly UplinkOptions[];
+  readonly uplinks?: readonly Uplink[];
 }
 
 /** The network of a machine, for its host and for its guest. */
@@ -53,7 +50,7 @@ const VLAN_MAX = 4094;
 const DYNAMIC_MAC_PREFIX = [0x00, 0x15, 0x5d];
 
 const nicSyntax = "switch=NAME[,mac=..][,vlan=N][,spoof=on][,stack=builtin|tap:NAME[@NETNS]]";
-const switchSyntax = "NAME[,uplink=socket:PATH[,listen]|tap:NAME]";
+const switchSyntax = "NAME[,uplink=socket:PATH[,listen]|tap:NAME[@NETNS]]";
 
 function mistake(message: string): BootError {
   return new BootError("ERR_NETWORK", message);
@@ -88,9 +85,9 @@ export function parseNic(text: string): NicOptions {
 
 function parseStack(text: string, wrong: (why: string) => BootError): NicStack {
   if (text === "builtin") return { kind: "builtin" };
-  const [, name, namespace] = /^tap:([^@]+)(?:@(.+))?$/s.exec(text) ?? [];
-  if (name === undefined) throw wrong(`there is no stack '${text}'`);
-  return { kind: "tap", name, ...(namespace !== undefined && { namespace }) };
+  const tap = text.startsWith("tap:") ? parseTap(text.slice(4)) : undefined;
+  if (tap === undefined) throw wrong(`there is no stack '${text}'`);
+  return { kind: "tap", ...tap };
 }
 
 /** Understands `--switch`. Throws `ERR_NETWORK`. */
@@ -99,7 +96,7 @@ export function parseSwitch(text: string): SwitchOptions {
     mistake(`--switch ${text}: ${why}; write it as ${switchSyntax}`);
   const [name = "", ...words] = text.split(",");
   if (name === "" || name.includes("=")) throw wrong("the name is missing");
-  const uplinks: UplinkOptions[] = [];
+  const uplinks: Uplink[] = [];
   for (const word of words) {
     const last = uplinks.at(-1);
     if (word === "listen" && last?.kind === "socket") {
@@ -108,9 +105,21 @@ export function parseSwitch(text: string): SwitchOptions {
     }
     const [, kind, value] = /^uplink=(socket|tap):(.+)$/s.exec(word) ?? [];
     if (kind === undefined || value === undefined) throw wrong(`'${word}' is not known`);
-    uplinks.push(kind === "tap" ? { kind, name: value } : { kind: "socket", path: value });
+    uplinks.push(kind === "tap" ? parseTapUplink(value, wrong) : { kind: "socket", path: value });
   }
   return { name, ...(uplinks.length > 0 && { uplinks }) };
+}
+
+function parseTapUplink(text: string, wrong: (why: string) => BootError): Uplink {
+  const { name, namespace } = parseTap(text) ?? {};
+  if (name === undefined) throw wrong(`'${text}' is the name of no TAP`);
+  return { kind: "tap", name, ...(namespace !== undefined && { netns: namespace }) };
+}
+
+/** A TAP and its network namespace: `NAME[@NETNS]`. */
+function parseTap(text: string): { name: string; namespace?: string } | undefined {
+  const [, name, namespace] = /^([^@]+)(?:@(.+))?$/s.exec(text) ?? [];
+  return name === undefined ? undefined : { name, ...(namespace !== undefined && { namespace }) };
 }
 
 /**
@@ -154,23 +163,18 @@ export function networkOf(
       ...(bandwidth && { bandwidth }),
     };
   });
-  const stacks = nics.map(({ stack = { kind: "builtin" } }, index) => {
-    if (stack.kind === "tap") throw mistake("stack=tap: is not supported yet");
-    return [networkAdapterId(index), stack] as const;
-  });
-  return {
-    config: { switches: switches.map(switchConfig), adapters },
-    stacks: new Map(stacks),
-  };
+  const stacks = nics.map(
+    ({ stack = { kind: "builtin" } }, index) => [networkAdapterId(index), stack] as const,
+  );
+  return { config: { switches: switches.map(switchConfig), adapters }, stacks: new Map(stacks) };
 }
 
 function switchConfig({ name, uplinks = [] }: SwitchOptions): SwitchConfig {
   return {
     name,
-    uplinks: uplinks.map((uplink) => {
-      if (uplink.kind === "tap") throw mistake("uplink=tap: is not supported yet");
-      return { ...uplink, path: resolve(uplink.path) };
-    }),
+    uplinks: uplinks.map((uplink) =>
+      uplink.kind === "socket" ? { ...uplink, path: resolve(uplink.path) } : uplink,
+    ),
   };
 }
 

@@ -11,6 +11,7 @@ import {
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
 import { DeviceClass, PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
+import type { Vcpu } from "@hyperv-is/platform-node";
 import type { NetvscInterface } from "@hyperv-is/hv-netvsc";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
@@ -48,7 +49,7 @@ export interface KernelDriver {
   readonly file?: { readonly path: string; readonly sizeBytes: number };
 }
 
-export interface KernelOptions {
+export interface KernelOptions extends Pick<Vcpu, "drive" | "doorbell"> {
   /** The boot processor. */
   readonly cpu: GuestCpu;
   readonly hypervisor: HypervisorPort;
@@ -112,6 +113,8 @@ export class Kernel implements GuestSystem {
       network: this.network,
       memory: cpu.memory,
       allocator: cpu.allocator,
+      drive: options.drive,
+      doorbell: options.doorbell,
       stacks: options.nicStacks,
       usePort: (other, use) => options.cpus.usePort(other, use),
       print: (line) => this.dmesg.print(line),
@@ -359,7 +362,7 @@ export class Kernel implements GuestSystem {
         addNetworkSysctls(this.sysctl, sysctlPrefix(node), attached);
       },
       forget: () => this.#hn.detach(netvsc),
-      detach: () => netvsc.detach(),
+      detach: () => this.#hn.shutDown(netvsc),
       inspect: () => netvsc.inspect(),
     };
   }

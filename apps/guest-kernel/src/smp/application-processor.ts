@@ -96,11 +96,14 @@ export class ApplicationProcessor {
   }
 
   #usePort(use: PortUse): void {
-    const { memory, index } = this.#vcpu;
+    const { memory, cpu, doorbell, index } = this.#vcpu;
     const port = this.#queueHalves.get(use.relid)?.port;
     if (port === undefined) throw new Error(`cpu${index} has no port of channel ${use.relid}`);
     port.user = usePort(port, use, {
       memory,
+      allocator: cpu.allocator,
+      doorbell,
+      drive: (pumped) => this.#vcpu.drive(pumped),
       deliver: (frames) => this.#calls.call("deliverFrames", frames),
     });
   }

@@ -85,6 +85,8 @@ class Guest {
       cpu: vcpu.cpu,
       hypervisor: vcpu.hypervisor,
       timers: vcpu.timers,
+      drive: (pumped) => vcpu.drive(pumped),
+      doorbell: vcpu.doorbell,
       programs: new PageAllocator(vcpu.memory, program.programsAddress, program.programsBytes),
       drivers: [
         ...inTree.filter(({ name }) => !fromFiles.has(name)).map((module) => ({ module })),

@@ -1,4 +1,5 @@
 import type { NetvscChannel, NetvscInterface } from "@hyperv-is/hv-netvsc";
+import type { Vcpu } from "@hyperv-is/platform-node";
 import type { GuestMemory, PageAllocator } from "@hyperv-is/vmbus-core";
 import { formatMac } from "../addresses.js";
 import type { GuestNetwork } from "../guest-network.js";
@@ -6,8 +7,9 @@ import type { NetworkInterface } from "../network-interface.js";
 import { HnDevice } from "./hn-device.js";
 import type { NicStack } from "./nic-stack.js";
 import { usePort, type PortUse, type RelayedFrames } from "./port-use.js";
+import { TapStack } from "./tap-stack.js";
 
-export interface HnInterfacesOptions {
+export interface HnInterfacesOptions extends Pick<Vcpu, "drive" | "doorbell"> {
   readonly network: GuestNetwork;
   readonly memory: GuestMemory;
   /** Of the boot processor. */
@@ -30,6 +32,8 @@ export interface HnInterface {
   readonly device: HnDevice;
   /** As the guest's own stack has it. */
   readonly interface: NetworkInterface;
+  /** Linux, where that is the stack. */
+  readonly tap: TapStack | undefined;
 }
 
 /** The network adapters of the kernel: gives their frames to whom they belong on each CPU, and tells of their links. */
@@ -49,13 +53,17 @@ export class HnInterfaces {
   /** Takes an interface in. @param name - Of the device. */
   async attach(netvsc: NetvscInterface, name: string, instanceId: string): Promise<HnInterface> {
     const { network, memory, allocator, stacks, print } = this.#options;
-    const stack = stacks.get(instanceId) ?? { kind: "builtin" };
+    const stack: NicStack = stacks.get(instanceId) ?? { kind: "builtin" };
+    const tap = stack.kind === "tap" ? new TapStack(netvsc, stack) : undefined;
     const device = new HnDevice({
       name,
       netvsc,
       memory,
       allocator,
-      portsChanged: () => this.#usePorts(attached),
+      portsChanged() {
+        tap?.renew();
+        return usePorts();
+      },
       log: (line) => print(`${name}: ${line}`),
     });
     const attached: HnInterface = {
@@ -65,15 +73,22 @@ export class HnInterfaces {
       stack,
       device,
       interface: network.stack.attach(device),
+      tap,
     };
+    const usePorts = (): Promise<void> => this.#usePorts(attached);
     device.connect(attached.interface);
     this.#interfaces.set(netvsc, attached);
     print(`${name}: Ethernet address: ${formatMac(netvsc.address)}`);
     netvsc.on({
-      linkChanged: (link) => device.linkChanged(link),
+      linkChanged(link) {
+        device.linkChanged(link);
+        tap?.linkChanged(link);
+      },
       gone: () => device.linkChanged(netvsc.link),
     });
-    await this.#usePorts(attached);
+    await usePorts();
+    // Linux has it up; the own stack of the guest waits for its administrator.
+    if (tap !== undefined) await attached.interface.setUp(true);
     // Until now it was not known.
     attached.interface.linkChanged();
     return attached;
@@ -86,6 +101,13 @@ export class HnInterfaces {
     this.#interfaces.delete(netvsc);
     this.#options.network.detach(attached.interface);
     attached.device.close();
+    attached.tap?.close();
+  }
+
+  /** Takes an interface out of use, in good order. */
+  async shutDown(netvsc: NetvscInterface): Promise<void> {
+    await netvsc.detach();
+    this.#interfaces.get(netvsc)?.tap?.close();
   }
 
   /** Frames that came on another CPU. */
@@ -102,8 +124,9 @@ export class HnInterfaces {
   }
 
   /** A channel whose CPU goes away goes too. */
-  async #useChannel({ name, stack }: HnInterface, channel: NetvscChannel): Promise<void> {
-    const { memory, print } = this.#options;
+  async #useChannel({ name, netvsc, tap }: HnInterface, channel: NetvscChannel): Promise<void> {
+    const { memory, allocator, drive, doorbell, print } = this.#options;
+    const stack = tap?.portOf(netvsc.channels.indexOf(channel)) ?? { kind: "builtin" };
     const use: PortUse = { relid: channel.relid, interface: name, stack };
     const { local } = channel.handle;
     try {
@@ -111,6 +134,9 @@ export class HnInterfaces {
       else
         local.port.user = usePort(local.port, use, {
           memory,
+          allocator,
+          drive,
+          doorbell,
           deliver: (frames) => Promise.resolve(this.deliver(frames)),
         });
     } catch (error) {

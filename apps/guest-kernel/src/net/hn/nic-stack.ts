@@ -1,3 +1,5 @@
+import type { TapQueueDescription } from "@hyperv-is/platform-node";
+
 /** Whose the frames of an interface are: the guest's own stack's, or a TAP's, so that Linux is the guest's stack. Plain data. */
 export type NicStack =
   | { readonly kind: "builtin" }
@@ -7,4 +9,15 @@ export type NicStack =
       readonly name: string;
       /** Network namespace that it is in; that of the program unless told. */
       readonly namespace?: string;
+    };
+
+/** The same of one channel, on its CPU. Plain data. */
+export type PortStack =
+  | { readonly kind: "builtin" }
+  | {
+      readonly kind: "tap";
+      /** The channel's own queue of the TAP. */
+      readonly queue: TapQueueDescription;
+      /** Of the interface. */
+      readonly mtu: number;
     };

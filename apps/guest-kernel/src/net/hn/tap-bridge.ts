@@ -10,7 +10,6 @@ import {
   TAP_EMPTY,
   TAP_GONE,
   TapQueue,
-  type Pumped,
   type TapQueueDescription,
 } from "@hyperv-is/platform-node";
 import { GpaRanges, type GuestMemory, type PageAllocator } from "@hyperv-is/vmbus-core";
@@ -46,6 +45,8 @@ export interface TapBridgeOptions {
   readonly mtu: number;
   /** Something can be sent again: the pump must look. */
   readonly wake: () => void;
+  /** The channel is closed: no frame comes or goes any more. */
+  readonly closed: () => void;
 }
 
 /**
@@ -53,7 +54,7 @@ export interface TapBridgeOptions {
  * Frames are read into guest memory, where the host finds them, and written from where the host has put them: there is no
  * copy here. Super-frames and partial checksums go on as they are.
  */
-export class TapBridge implements EthernetUser, Pumped {
+export class TapBridge implements EthernetUser {
   readonly counters: TapBridgeCounters = { refused: 0, dropped: 0 };
   readonly #port: EthernetPort;
   readonly #allocator: PageAllocator;
@@ -61,6 +62,7 @@ export class TapBridge implements EthernetUser, Pumped {
   readonly #bytes: Uint8Array;
   readonly #guest: FixedMemory;
   readonly #wake: () => void;
+  readonly #onClosed: () => void;
   readonly #header: ReceivedHeader;
   readonly #offload = new TransmitOffload();
   readonly #tag = new FixedMemory(new Uint8Array(VLAN_TAG_BYTES));
@@ -76,12 +78,13 @@ export class TapBridge implements EthernetUser, Pumped {
   #isOver = false;
 
   /** Throws if there is no memory for a single buffer. */
-  constructor({ port, queue, memory, allocator, mtu, wake }: TapBridgeOptions) {
+  constructor({ port, queue, memory, allocator, mtu, wake, closed }: TapBridgeOptions) {
     this.#port = port;
     this.#allocator = allocator;
     this.#bytes = memory.bytes;
     this.#guest = new FixedMemory(memory.bytes);
     this.#wake = wake;
+    this.#onClosed = closed;
     this.#queue = new TapQueue(queue, this.#guest);
     this.#header = new ReceivedHeader(this.#queue.sendHeader, memory.bytes, mtu);
     while (this.#addresses.length < BUFFERS_MAX) {
@@ -91,11 +94,6 @@ export class TapBridge implements EthernetUser, Pumped {
       this.#frames.push(new GpaRanges(memory));
     }
     if (this.#freeCount === 0) throw new Error("no guest memory for frames");
-  }
-
-  /** True when no frame comes or goes any more. */
-  get isOver(): boolean {
-    return this.#isOver;
   }
 
   /** Sends frames of the kernel, a batch at most. @returns True if there was any. */
@@ -181,6 +179,7 @@ export class TapBridge implements EthernetUser, Pumped {
       this.#allocator.free(this.#addresses[this.#free[this.#freeCount - 1]!]!);
     if (this.#waiting !== NONE) this.#allocator.free(this.#addresses[this.#waiting]!);
     this.#waiting = NONE;
+    this.#onClosed();
   }
 
   /** Sends the frame in a buffer as `offload` says. */

@@ -47,7 +47,7 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
                            of QEMU's stream netdev, or to a TAP; may be repeated
   --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated. Without a terminal and --exec the guest then runs
-                           until it is interrupted
+                           until it is interrupted, and so it does with stack=tap
 ${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
   --report junit=FILE      write a JUnit report of the commands
   --json                   print one JSON object instead of the commands' output
@@ -290,7 +290,8 @@ async function runMachine(
       if (result.poweredOff) break;
     }
     if (interactive && !signal.aborted) return runTerminal(machine, signal);
-    if (parsed.nbd.length > 0 && parsed.lines.length === 0) {
+    const isServing = parsed.nbd.length > 0 || parsed.nics.some(({ stack }) => stack?.kind === "tap");
+    if (isServing && parsed.lines.length === 0) {
       if (!showMessages && !parsed.json)
         for (const { uri } of machine.nbd) process.stdout.write(`${uri}\n`);
       await Promise.race([machine.ended, aborted(signal)]);

@@ -1,4 +1,3 @@
-import { closeSync } from "node:fs";
 import type { LibC } from "./libc.js";
 
 const AF_NETLINK = 16;
@@ -41,6 +40,6 @@ export function setGsoMaxSize(system: LibC, interfaceIndex: number, maxBytes: nu
     if (answerBytes < ERROR_AT + 4 || answered.getUint16(4, true) !== NLMSG_ERROR) return EPROTO;
     return -answered.getInt32(ERROR_AT, true);
   } finally {
-    closeSync(socket);
+    system.close(socket);
   }
 }

@@ -12,6 +12,7 @@ import { parseReport, report, type BenchmarkReport } from "./report.js";
 import { formatChanges, formatChart, formatTable } from "./report-text.js";
 import { idle } from "./idle/idle-benchmark.js";
 import { nbd } from "./nbd/nbd-benchmark.js";
+import { net } from "./net/net-benchmark.js";
 import { realGuest } from "./real-guest/real-guest-benchmark.js";
 import { ring } from "./ring/ring-benchmark.js";
 import { storage } from "./storage/storage-benchmark.js";
@@ -20,6 +21,7 @@ const benchmarks: ReadonlyMap<string, Benchmark> = new Map([
   ["ring", ring],
   ["storage", storage],
   ["nbd", nbd],
+  ["net", net],
   ["real-guest", realGuest],
   ["idle", idle],
 ]);

@@ -5,7 +5,7 @@ import { availableParallelism, tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import type { BenchmarkReport } from "../src/report.js";
-import { GCC_ADVICE } from "../src/ring/c-ring.js";
+import { GCC_ADVICE } from "../src/native-program.js";
 
 const root = dirname(createRequire(import.meta.url).resolve("@hyperv-is/bench/package.json"));
 const directory = mkdtempSync(join(tmpdir(), "bench-cli-"));

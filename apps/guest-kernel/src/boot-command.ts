@@ -290,7 +290,8 @@ async function runMachine(
       if (result.poweredOff) break;
     }
     if (interactive && !signal.aborted) return runTerminal(machine, signal);
-    const isServing = parsed.nbd.length > 0 || parsed.nics.some(({ stack }) => stack?.kind === "tap");
+    const isServing =
+      parsed.nbd.length > 0 || parsed.nics.some(({ stack }) => stack?.kind === "tap");
     if (isServing && parsed.lines.length === 0) {
       if (!showMessages && !parsed.json)
         for (const { uri } of machine.nbd) process.stdout.write(`${uri}\n`);

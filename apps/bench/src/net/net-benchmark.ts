@@ -1,0 +1,146 @@
+import type { Machine } from "@hyperv-is/guest-kernel";
+import { BenchmarkError, type Benchmark, type OptionValues } from "../benchmark.js";
+import { compare, cost, median, significant, type MeasuringOptions } from "../comparison.js";
+import { versionOf } from "../peer-program.js";
+import type { BenchmarkResult } from "../report.js";
+import { NetworkPath } from "./network-path.js";
+
+const UNIT = "Mbit/s";
+const FORWARDER = "native/forward.c: two TAPs, two threads, read and write";
+const PINGS = 20;
+const FLOWS = 4;
+
+async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
+  if (process.platform !== "linux" || process.getuid?.() !== 0)
+    throw new BenchmarkError("TAP devices and network namespaces need Linux, and root: sudo");
+  const iperf = `iperf3 ${await versionOf("iperf3", "iperf3")}`;
+  const vdeTitle = `vde_switch ${await versionOf("vde_switch", "vde2")} and vde_plug2tap`;
+  const [guest, machine] = await NetworkPath.ofGuest(1);
+  await using ours = guest;
+  const results: BenchmarkResult[] = [];
+  const tcp = (name: string, title: string, peer: NetworkPath): Promise<BenchmarkResult> =>
+    compare(
+      {
+        name,
+        unit: UNIT,
+        subject: (megabits) => ours.send(megabits),
+        peer: `${iperf} over ${title}`,
+        peerRound: (megabits) => peer.send(megabits),
+      },
+      measuring,
+    );
+  {
+    await using forwarder = await NetworkPath.ofForwarder(true);
+    results.push(await tcp("TCP, TSO on", FORWARDER, forwarder));
+    results.push(...(await costs(ours, machine, measuring)));
+    results.push(await latency(ours, forwarder, measuring));
+  }
+  {
+    await using vde = await NetworkPath.ofVde();
+    results.push(await tcp("TCP, TSO on", vdeTitle, vde));
+    ours.setSegmentation(false);
+    results.push(await tcp("TCP, TSO off", vdeTitle, vde));
+  }
+  {
+    await using forwarder = await NetworkPath.ofForwarder(false);
+    results.push(await tcp("TCP, TSO off", FORWARDER, forwarder));
+  }
+  checkViolations(machine);
+  results.push(...(await spread(measuring)));
+  return results;
+}
+
+/** Signals in both directions at load. */
+async function costs(
+  path: NetworkPath,
+  machine: Machine,
+  { roundSeconds, runs }: MeasuringOptions,
+): Promise<BenchmarkResult[]> {
+  const [sent, received]: [number[], number[]] = [[], []];
+  for (let round = 0; round < runs; round++) {
+    const before = await channelsOf(machine);
+    await path.send(Math.ceil(roundSeconds * 4000));
+    const after = await channelsOf(machine);
+    const grown = (count: (channel: ChannelState) => number): number =>
+      after.reduce((sum, state, index) => sum + count(state) - count(before[index]!), 0);
+    const packets = grown(({ counters }) => counters.txPackets + counters.rxPackets);
+    sent.push((grown(({ channel }) => channel.signalsSent) / packets) * 1000);
+    received.push((grown(({ channel }) => channel.interrupts) / packets) * 1000);
+  }
+  return [
+    cost("signals to the host, TSO on", median(sent), "per 1000 packets", runs),
+    cost("interrupts of the guest, TSO on", median(received), "per 1000 packets", runs),
+  ];
+}
+
+async function latency(
+  path: NetworkPath,
+  peer: NetworkPath,
+  { runs, progress, processorTime }: MeasuringOptions,
+): Promise<BenchmarkResult> {
+  const [own, others]: [number[], number[]] = [[], []];
+  for (let round = 0; round < runs; round++) {
+    progress(`ping: run ${round + 1} of ${runs}`);
+    await processorTime.untilIdle();
+    own.push(await path.ping(PINGS));
+    others.push(await peer.ping(PINGS));
+  }
+  return {
+    name: "ping over an idle path",
+    value: significant(median(own)),
+    unit: "us",
+    peer: FORWARDER,
+    peerValue: significant(median(others)),
+    ratio: significant(median(others) / median(own)),
+    runs,
+  };
+}
+
+/** Several flows over as many channels, and how evenly they are used. */
+async function spread({ roundSeconds, progress }: MeasuringOptions): Promise<BenchmarkResult[]> {
+  progress(`${FLOWS} flows over ${FLOWS} channels`);
+  const [path, machine] = await NetworkPath.ofGuest(FLOWS);
+  await using used = path;
+  const before = await channelsOf(machine);
+  const megabits = Math.ceil(roundSeconds * 8000);
+  const seconds = await used.send(megabits, FLOWS);
+  const after = await channelsOf(machine);
+  checkViolations(machine);
+  const shares = after.map(
+    ({ counters }, index) => counters.txPackets - before[index]!.counters.txPackets,
+  );
+  return [
+    cost(`TCP, TSO on, ${FLOWS} flows, ${after.length} channels`, megabits / seconds, UNIT),
+    cost("channels that have sent", shares.filter((packets) => packets > 0).length, "channels"),
+  ];
+}
+
+interface ChannelState {
+  readonly counters: { readonly txPackets: number; readonly rxPackets: number };
+  readonly channel: { readonly signalsSent: number; readonly interrupts: number };
+}
+
+async function channelsOf(machine: Machine): Promise<readonly ChannelState[]> {
+  const { interfaces } = (await machine.inspect()) as unknown as {
+    readonly interfaces: readonly { readonly channels: readonly ChannelState[] }[];
+  };
+  return interfaces[0]!.channels;
+}
+
+function checkViolations({ host }: Machine): void {
+  const [violation] = host.violations;
+  if (violation !== undefined)
+    throw new Error(`the guest broke the rule ${violation.rule}: ${violation.detail}`);
+}
+
+/** A guest whose network stack is Linux's, across netvsc and the virtual switch. */
+export const net: Benchmark = {
+  summary: "TCP and ping from a guest's TAP to the host's, beside a forwarder in C and vde_switch",
+  help: "",
+  options: {},
+  leftOut: [
+    "a network: both ends, iperf3, guest and host share the processors of this machine.",
+    "UDP, IPv6 and the way from the host to the guest.",
+  ],
+  run,
+};

@@ -26,6 +26,8 @@ export interface NicOptions {
   readonly allowMacSpoofing?: boolean;
   /** Most that the guest may send; no limit unless told. */
   readonly bandwidth?: BandwidthOptions;
+  /** Offers to coalesce received segments; yes unless told. */
+  readonly receiveCoalescing?: boolean;
   /** `builtin` unless told. */
   readonly stack?: NicStack;
 }
@@ -152,7 +154,7 @@ export function networkOf(
     const text = formatMac(mac);
     if (macs.has(text)) throw mistake(`two network adapters have the address ${text}`);
     macs.add(text);
-    const { vlan, allowMacSpoofing, bandwidth } = nic;
+    const { vlan, allowMacSpoofing, bandwidth, receiveCoalescing } = nic;
     return {
       instanceId: networkAdapterId(index),
       mac,
@@ -161,6 +163,7 @@ export function networkOf(
       ...(vlan && { vlan }),
       ...(allowMacSpoofing !== undefined && { allowMacSpoofing }),
       ...(bandwidth && { bandwidth }),
+      ...(receiveCoalescing !== undefined && { receiveCoalescing }),
     };
   });
   const stacks = nics.map(

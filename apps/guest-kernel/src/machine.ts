@@ -33,6 +33,7 @@ import { checkExport, type NbdExportOptions, type NbdServed } from "./nbd/export
 import { tune } from "./kernel/tunables.js";
 import { cacheModule } from "./module-cache.js";
 import { networkOf, type NicOptions, type SwitchOptions } from "./machine-network.js";
+import { checkTap } from "./net/hn/tap-stack.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
@@ -296,6 +297,8 @@ export class Machine implements AsyncDisposable {
     }));
     const { nics = [], switches = [] } = options;
     const network = networkOf(nics, switches, machineIdentity(options), subChannelsMax);
+    // Here and now, so that the boot fails and not only an interface of the guest.
+    for (const stack of network.stacks.values()) if (stack.kind === "tap") checkTap(stack);
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
     const memory = createGuestMemory(memoryBytes);
     let failed: (error: Error) => void = () => undefined;

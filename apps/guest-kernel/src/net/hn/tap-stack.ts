@@ -5,17 +5,24 @@ import type { NicStack, PortStack } from "./nic-stack.js";
 const LINK_HEADER_BYTES = 18;
 const EVERY_CHECKSUM = Offload.tcp4 | Offload.udp4 | Offload.tcp6 | Offload.udp6;
 
+type TapNicStack = NicStack & { readonly kind: "tap" };
+
+/** Throws `PlatformError`, as `Tap.open` does, if such a TAP cannot be had. */
+export function checkTap({ name, namespace }: TapNicStack): void {
+  Tap.open({ name, ...(namespace !== undefined && { netns: namespace }) }).close();
+}
+
 /**
  * Linux as the network stack of an interface: a TAP with a queue for each of its channels. It has the interface's address,
  * MTU and link, and leaves to it what was agreed with the host: checksums, and TCP super-frames as long as that takes them.
  */
 export class TapStack {
   readonly #netvsc: NetvscInterface;
-  readonly #stack: NicStack & { readonly kind: "tap" };
+  readonly #stack: TapNicStack;
   #tap: Tap;
 
   /** Makes the TAP. Throws `PlatformError` as `Tap.open` does. */
-  constructor(netvsc: NetvscInterface, stack: NicStack & { readonly kind: "tap" }) {
+  constructor(netvsc: NetvscInterface, stack: TapNicStack) {
     this.#netvsc = netvsc;
     this.#stack = stack;
     this.#tap = this.#open();

@@ -25,7 +25,9 @@ export type PlatformErrorCode =
   /** There is no such network namespace. */
   | "ERR_NETNS"
   /** The kernel refuses a TAP device, or a setting of one. */
-  | "ERR_TAP";
+  | "ERR_TAP"
+  /** A file cannot be waited for. */
+  | "ERR_FILE_ALARM";
 
 /** What the platform could not do; `code` is stable, the message is for people. */
 export class PlatformError extends Error {

@@ -1,18 +1,25 @@
 import { writeSync } from "node:fs";
 import type { Doorbell } from "./doorbell.js";
-import { libc } from "./libc.js";
+import { PlatformError } from "./errors.js";
+import { EpollEvent, libc, type LibC } from "./libc.js";
 import { startWorker, type WorkerHandle } from "./worker-handle.js";
 
 const EFD_CLOEXEC = 0o2_000_000;
 const EFD_NONBLOCK = 0o4_000;
+const EPOLL_CLOEXEC = 0o2_000_000;
+const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_MOD = 3;
+const EPOLLIN = 1;
+/** What has come is told once, until it is asked for again. */
+const EPOLLONESHOT = 1 << 30;
 /** What an eventfd is written with: it can be read then. */
 const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 /** What the thread that waits is given. */
 export interface FileAlarmData {
-  readonly fds: readonly number[];
-  /** Can be read when `armed` was set, or the alarm is to end. */
-  readonly wakeFd: number;
+  readonly epollFd: number;
+  /** Can be read when the alarm is to end. */
+  readonly stopFd: number;
   /** Shared; 1 while the doorbell is to be rung. */
   readonly armed: Int32Array;
   /** The doorbell. */
@@ -25,18 +32,33 @@ export interface FileAlarmData {
  * sleep in any way, and only before it sleeps is anything asked of the kernel.
  */
 export class FileAlarm {
-  readonly #wakeFd: number;
+  readonly #libc: LibC;
+  readonly #fds: readonly number[];
+  readonly #epollFd: number;
+  readonly #stopFd: number;
   readonly #armed = new Int32Array(new SharedArrayBuffer(4));
+  readonly #event = new Uint32Array(EpollEvent.WORDS);
+  readonly #eventBytes = new Uint8Array(this.#event.buffer);
   readonly #thread: WorkerHandle;
 
   /**
    * @param fds - Files that stay open until the alarm is closed.
-   * @throws PlatformError `ERR_KOFFI_MISSING`.
+   * @throws PlatformError `ERR_KOFFI_MISSING`; `ERR_FILE_ALARM` for a file that cannot be waited for.
    */
   constructor(doorbell: Doorbell, fds: readonly number[]) {
-    this.#wakeFd = libc().eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    const { words, index } = doorbell;
-    const data: FileAlarmData = { fds, wakeFd: this.#wakeFd, armed: this.#armed, words, index };
+    this.#libc = libc();
+    this.#fds = fds;
+    this.#epollFd = this.#libc.epollCreate(EPOLL_CLOEXEC);
+    this.#stopFd = this.#libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    this.#ask(EPOLL_CTL_ADD, this.#stopFd, EPOLLIN);
+    for (const fd of fds) this.#ask(EPOLL_CTL_ADD, fd, 0);
+    const data: FileAlarmData = {
+      epollFd: this.#epollFd,
+      stopFd: this.#stopFd,
+      armed: this.#armed,
+      words: doorbell.words,
+      index: doorbell.index,
+    };
     this.#thread = startWorker({
       entry: "@hyperv-is/platform-node/file-alarm-worker",
       from: import.meta.url,
@@ -48,14 +70,29 @@ export class FileAlarm {
 
   /** Has the doorbell rung as soon as a file can be read, once. To be called before the last look at the files. */
   arm(): void {
-    if (Atomics.exchange(this.#armed, 0, 1) === 0) writeSync(this.#wakeFd, ONE);
+    if (Atomics.exchange(this.#armed, 0, 1) !== 0) return;
+    this.#event[EpollEvent.events] = EPOLLIN | EPOLLONESHOT;
+    for (const fd of this.#fds) {
+      this.#event[EpollEvent.value] = fd;
+      // A file that is broken has been taken out, and is not asked about any more.
+      this.#libc.epollControl(this.#epollFd, EPOLL_CTL_MOD, fd, this.#eventBytes);
+    }
   }
 
   /** Ends the alarm. The files may be closed when this resolves. */
   async close(): Promise<void> {
     const stopped = this.#thread.stop();
-    writeSync(this.#wakeFd, ONE);
+    writeSync(this.#stopFd, ONE);
     await stopped;
-    libc().close(this.#wakeFd);
+    this.#libc.close(this.#stopFd);
+    this.#libc.close(this.#epollFd);
+  }
+
+  #ask(operation: number, fd: number, events: number): void {
+    this.#event[EpollEvent.events] = events;
+    this.#event[EpollEvent.value] = fd;
+    if (this.#libc.epollControl(this.#epollFd, operation, fd, this.#eventBytes) === 0) return;
+    const code = this.#libc.errorName(this.#libc.errno());
+    throw new PlatformError("ERR_FILE_ALARM", `file ${fd} cannot be waited for (${code})`);
   }
 }

@@ -18,6 +18,10 @@ export interface LibC {
   writev(fd: number, vectors: Uint8Array, count: number): number;
   /** @param entries - Of 8 bytes: fd i32, events u16, returned events u16. */
   poll(entries: Uint8Array, count: number, timeoutMs: number): number;
+  epollCreate(flags: number): number;
+  /** @param event - A `struct epoll_event`, see `EpollEvent`. */
+  epollControl(epollFd: number, operation: number, fd: number, event: Uint8Array): number;
+  epollWait(epollFd: number, events: Uint8Array, eventsMax: number, timeoutMs: number): number;
   eventfd(initial: number, flags: number): number;
   /** Of files that were opened here: Node warns of those that it does not know. */
   close(fd: number): number;
@@ -27,6 +31,12 @@ export interface LibC {
   /** `EPERM`. */
   errorName(errno: number): string;
 }
+
+/** A `struct epoll_event`, as 32-bit words: what is waited for, and a value of the caller. On x64 it is packed. */
+export const EpollEvent =
+  process.arch === "x64"
+    ? ({ events: 0, value: 1, WORDS: 3 } as const)
+    : ({ events: 0, value: 2, WORDS: 4 } as const);
 
 /** What is used of koffi. */
 interface Koffi {
@@ -76,6 +86,9 @@ function bind(koffi: Koffi): LibC {
     writev: library.func("int64_t writev(int fd, void *vectors, int count)"),
     poll: library.func("int poll(void *entries, unsigned long count, int timeout)"),
     close: library.func("int close(int fd)"),
+    epollCreate: library.func("int epoll_create1(int flags)"),
+    epollControl: library.func("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
+    epollWait: library.func("int epoll_wait(int epoll, void *events, int count, int timeout)"),
     eventfd: library.func("int eventfd(unsigned int initial, int flags)"),
     // It returns its first argument.
     addressOf: (bytes) => memset(bytes, 0, 0),

@@ -80,6 +80,8 @@ describe.runIf(hasPeers("fio"))("the storage benchmark", () => {
           ["4 KiB random reads, depth 8", "reads/s", "fio"],
           ["interrupts of the guest", "per 1000 reads", undefined],
           ["signals to the host", "per 1000 reads", undefined],
+          ["interrupts of the guest, signal optimization off", "per 1000 reads", undefined],
+          ["signals to the host, signal optimization off", "per 1000 reads", undefined],
           ["growth of the vCPU's heap", "bytes/read", undefined],
           ["4 KiB random reads, depth 8", "reads/s", "fs.readSync loop on the file"],
           ["64 KiB sequential reads, depth 8", "reads/s", "fs.readSync loop on the file"],

@@ -72,6 +72,7 @@ class Session {
   /** A guest's export beside nbdkit on the same file, both read by fio. */
   async measureExport(): Promise<BenchmarkResult[]> {
     await using nbdkit = await this.#nbdkit();
+    this.#measuring.processorTime.include(nbdkit.pid);
     await using machine = await boot({
       disks: [{ kind: "image", path: this.#path, readOnly: true }],
       nbd: [{ disk: "da0", unix: join(this.#directory, "da0.sock") }],
@@ -120,6 +121,7 @@ class Session {
       [() => this.#nbdkit(), this.#inFile(load)],
     ] as const) {
       await using server = await start();
+      this.#measuring.processorTime.include(server.pid);
       const result = await compare(
         {
           name: `whole stack: 4 KiB random reads, depth ${this.#depth}`,

@@ -13,12 +13,14 @@ export class PeerServer implements AsyncDisposable {
   readonly uri: string;
   /** What was run, with its version, for the report. */
   readonly title: string;
+  readonly pid: number;
   readonly #process: ChildProcess;
   readonly #ended: Promise<unknown>;
 
   private constructor(uri: string, title: string, child: ChildProcess, ended: Promise<unknown>) {
     this.uri = uri;
     this.title = title;
+    this.pid = child.pid!;
     this.#process = child;
     this.#ended = ended;
   }

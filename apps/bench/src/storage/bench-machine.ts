@@ -8,7 +8,13 @@ import {
 } from "@hyperv-is/platform-node";
 import { BenchmarkError } from "../benchmark.js";
 import type { ReadPlan } from "./read-load.js";
-import type { GuestReply, GuestRequest, ReadOutcome, VcpuProgramData } from "./vcpu.js";
+import type {
+  GuestReply,
+  GuestRequest,
+  ReadOptions,
+  ReadOutcome,
+  VcpuProgramData,
+} from "./vcpu.js";
 
 const MEMORY_BYTES = 64 * 2 ** 20;
 /** The first pages stay unused, so that an address of 0 is always a mistake. */
@@ -69,9 +75,9 @@ export class BenchMachine implements AsyncDisposable {
     }
   }
 
-  /** Has the guest read. @param sampleHeap - to find out what its thread allocates meanwhile. */
-  async read(plan: ReadPlan, sampleHeap = false): Promise<ReadOutcome> {
-    this.#guest.send({ kind: "read", plan, sampleHeap });
+  /** Has the guest read. */
+  async read(plan: ReadPlan, options: ReadOptions = {}): Promise<ReadOutcome> {
+    this.#guest.send({ kind: "read", plan, ...options });
     return this.#guest.answer("done");
   }
 

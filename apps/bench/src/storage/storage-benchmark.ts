@@ -212,16 +212,21 @@ class ReadComparison {
     );
   }
 
-  /** What a read costs besides time, from one more round. */
+  /** What a read costs besides time, from one more round each. */
   async costs(): Promise<BenchmarkResult[]> {
     const requests = this.#requests;
     const plan = this.#plan(requests, "first-words");
     const { interrupts, signals } = await this.#machine.read(plan);
-    const { heapGrowthBytes } = await this.#machine.read(plan, true);
+    const unoptimized = await this.#machine.read(plan, { signalOptimizationOff: true });
+    const { heapGrowthBytes } = await this.#machine.read(plan, { sampleHeap: true });
     const perThousand = 1_000 / requests;
+    const unit = "per 1000 reads";
+    const off = "signal optimization off";
     return [
-      cost("interrupts of the guest", interrupts * perThousand, "per 1000 reads"),
-      cost("signals to the host", signals * perThousand, "per 1000 reads"),
+      cost("interrupts of the guest", interrupts * perThousand, unit),
+      cost("signals to the host", signals * perThousand, unit),
+      cost(`interrupts of the guest, ${off}`, unoptimized.interrupts * perThousand, unit),
+      cost(`signals to the host, ${off}`, unoptimized.signals * perThousand, unit),
       cost("growth of the vCPU's heap", heapGrowthBytes / requests, "bytes/read"),
     ];
   }

@@ -23,9 +23,17 @@ export interface VcpuProgramData {
   readonly channels: number;
 }
 
+/** How a plan is carried out. */
+export interface ReadOptions {
+  /** Find out what the guest's thread allocates meanwhile. */
+  readonly sampleHeap?: boolean;
+  /** Signal for each request, and be interrupted for each completion. */
+  readonly signalOptimizationOff?: boolean;
+}
+
 /** What the machine asks of the guest. */
 export type GuestRequest =
-  | { readonly kind: "read"; readonly plan: ReadPlan; readonly sampleHeap: boolean }
+  | ({ readonly kind: "read"; readonly plan: ReadPlan } & ReadOptions)
   | { readonly kind: "power-off" };
 
 /** What the guest answers. */
@@ -169,15 +177,19 @@ class Guest {
       this.#powerOff();
       return;
     }
-    this.#read(request.plan, request.sampleHeap).then(
+    this.#read(request.plan, request).then(
       (outcome) => this.#vcpu.starter.send({ kind: "done", ...outcome } satisfies GuestReply),
       (error: unknown) =>
         this.#vcpu.starter.send({ kind: "failed", message: String(error) } satisfies GuestReply),
     );
   }
 
-  async #read(plan: ReadPlan, sampleHeap: boolean): Promise<ReadOutcome> {
+  async #read(
+    plan: ReadPlan,
+    { sampleHeap = false, signalOptimizationOff = false }: ReadOptions,
+  ): Promise<ReadOutcome> {
     const { cpu, memory, timers } = this.#vcpu;
+    cpu.signalOptimization = !signalOptimizationOff;
     const share = { ...plan, requests: Math.ceil(plan.requests / this.#disks.length) };
     const loads = this.#disks.map((disk) => new ReadLoad(disk, memory, cpu.allocator, share));
     const heap = sampleHeap ? new HeapGrowth(timers) : undefined;

@@ -163,6 +163,7 @@ export {
 export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switch.js";
 export {
   networkAdapterId,
+  networkAdapterMac,
   type CaptureConfig,
   type NetworkConfig,
   type SocketUplink,

@@ -23,5 +23,15 @@ export {
 } from "./trace-file.js";
 export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
 export { CaptureFile, type CaptureFileOptions } from "./capture-file.js";
+export {
+  networkOptions,
+  networkOptionsUsage,
+  parseNetworkOptions,
+  parseNic,
+  parseSwitch,
+  placeNics,
+  type NetworkOptionValues,
+  type NicOption,
+} from "./network-options.js";
 export { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
 export { SocketPort } from "./socket-port.js";

@@ -2,8 +2,8 @@ import { NO_VLAN_TAG, type Frame } from "./frame.js";
 import type { VlanMode } from "./switch-port.js";
 import { vlanIdOf } from "./vlan-tag.js";
 
-/** VLAN ids are below this; the highest is reserved. */
-const VLAN_IDS = 4096;
+/** The highest VLAN id; the one above it is reserved. */
+export const VLAN_ID_MAX = 4094;
 const PRIORITY_MASK = 0xf000;
 
 /** The VLANs of a port, and what its frames' tags mean there. */
@@ -11,14 +11,14 @@ export class VlanMembership {
   readonly #isTrunk: boolean;
   /** The VLAN whose frames are untagged at the port. */
   readonly #untaggedId: number;
-  readonly #members = new Uint8Array(VLAN_IDS);
+  readonly #members = new Uint8Array(VLAN_ID_MAX + 1);
 
   /** Throws a RangeError for an id that is none. */
   constructor(vlan: VlanMode) {
     const isTrunk = vlan.mode === "trunk";
     this.#isTrunk = isTrunk;
     this.#untaggedId = checkId(isTrunk ? vlan.nativeId : vlan.id);
-    if (isTrunk && vlan.allowedIds === undefined) this.#members.fill(1, 0, VLAN_IDS - 1);
+    if (isTrunk && vlan.allowedIds === undefined) this.#members.fill(1);
     else if (isTrunk) for (const id of vlan.allowedIds ?? []) this.#members[checkId(id)] = 1;
     this.#members[this.#untaggedId] = 1;
   }
@@ -48,7 +48,7 @@ export class VlanMembership {
 }
 
 function checkId(id: number): number {
-  if (!Number.isInteger(id) || id < 0 || id >= VLAN_IDS - 1)
-    throw new RangeError(`${id} is no VLAN id: they are 1 to ${VLAN_IDS - 2}, and 0 for none`);
+  if (!Number.isInteger(id) || id < 0 || id > VLAN_ID_MAX)
+    throw new RangeError(`${id} is no VLAN id: they are 1 to ${VLAN_ID_MAX}, and 0 for none`);
   return id;
 }

@@ -1,0 +1,107 @@
+import { parseArgs } from "node:util";
+import { describe, expect, test } from "vitest";
+import { networkAdapterId, type NetworkConfig } from "../src/index.js";
+import {
+  HostOptionError,
+  networkOptions,
+  networkOptionsUsage,
+  parseNetworkOptions,
+  parseNic,
+} from "../src/node/index.js";
+
+const parse = (...args: string[]): NetworkConfig | undefined =>
+  parseNetworkOptions(parseArgs({ args, options: networkOptions }).values);
+
+const mac = (...bytes: number[]): Uint8Array => Uint8Array.from(bytes);
+
+describe("what a user may say of the network", () => {
+  test("nothing", () => {
+    expect(parse()).toBeUndefined();
+  });
+
+  test("adapters at switches, each with its id and address", () => {
+    expect(
+      parse(
+        ...["--switch", "lan", "--switch", "dmz,uplink=socket:/run/p", "--nic", "switch=lan"],
+        ...["--nic", "spoof=on,vlan=7,switch=dmz,mac=00:15:5D:0a:01:02", "--nic", "switch=lan"],
+      ),
+    ).toEqual({
+      switches: [{ name: "lan" }, { name: "dmz", uplinks: [{ kind: "socket", path: "/run/p" }] }],
+      adapters: [
+        {
+          switch: "lan",
+          instanceId: networkAdapterId(0),
+          mac: mac(0x00, 0x15, 0x5d, 0, 0, 0),
+        },
+        {
+          switch: "dmz",
+          instanceId: networkAdapterId(1),
+          mac: mac(0x00, 0x15, 0x5d, 0x0a, 1, 2),
+          allowMacSpoofing: true,
+          vlan: { mode: "access", id: 7 },
+        },
+        {
+          switch: "lan",
+          instanceId: networkAdapterId(2),
+          mac: mac(0x00, 0x15, 0x5d, 0, 0, 2),
+        },
+      ],
+    });
+  });
+
+  test("a switch without adapters", () => {
+    expect(parse("--switch", "lan")).toEqual({ switches: [{ name: "lan" }], adapters: [] });
+  });
+
+  test.each([
+    ["lan,uplink=socket:a", { path: "a" }],
+    ["lan,uplink=socket:a,listen", { path: "a", listen: true }],
+    ["lan,uplink=socket:odd,name", { path: "odd,name" }],
+    ["lan,uplink=socket:odd,listen,listen", { path: "odd,listen", listen: true }],
+  ])("--switch %s", (text, uplink) => {
+    const [lan] = parse("--switch", text)!.switches;
+    expect(lan).toEqual({ name: "lan", uplinks: [{ kind: "socket", ...uplink }] });
+  });
+
+  test.each([
+    ["vlan=0", { vlan: { mode: "access", id: 0 } }],
+    ["vlan=4094", { vlan: { mode: "access", id: 4094 } }],
+    ["vlan=trunk", { vlan: { mode: "trunk", nativeId: 0 } }],
+    ["spoof=off", { allowMacSpoofing: false }],
+  ])("--nic switch=lan,%s", (words, expected) => {
+    expect(parseNic(`switch=lan,${words}`).nic).toEqual({ switch: "lan", ...expected });
+  });
+
+  test("words that a program has of its own", () => {
+    const { nic, own } = parseNic("stack=tap:a=b,switch=lan", ["stack"]);
+    expect([nic, [...own]]).toEqual([{ switch: "lan" }, [["stack", "tap:a=b"]]]);
+    expect(() => parseNic("stack=a,stack=b,switch=lan", ["stack"])).toThrow(/said twice/);
+  });
+
+  test.each([
+    ["the switch is missing", ["--nic", "mac=00:15:5d:00:00:01"]],
+    ["no such switch; --switch lan makes it", ["--nic", "switch=lan"]],
+    ["two of that name", ["--switch", "a", "--switch", "a,uplink=socket:b"]],
+    ["'stack' is none of switch, mac, vlan, spoof", ["--nic", "switch=a,stack=builtin"]],
+    ["no address of one station", ["--nic", "switch=a,mac=00:15:5d"]],
+    ["no address of one station", ["--nic", "switch=a,mac=01:00:5e:00:00:01"]],
+    ["vlan is 0 to 4094", ["--nic", "switch=a,vlan=4095"]],
+    ["vlan is 0 to 4094", ["--nic", "switch=a,vlan=-1"]],
+    ["spoof is on or off", ["--nic", "switch=a,spoof=yes"]],
+    ["mac has no value", ["--nic", "switch=a,mac"]],
+    ["switch is said twice", ["--nic", "switch=a,switch=b"]],
+    ["write it as NAME", ["--switch", ""]],
+    ["write it as NAME", ["--switch", ",uplink=socket:a"]],
+    ["write it as NAME", ["--switch", "lan,listen"]],
+    ["an uplink is socket:PATH", ["--switch", "lan,uplink=tap:a"]],
+    ["an uplink is socket:PATH", ["--switch", "lan,uplink=socket:"]],
+  ])("%s: %j is refused", (text, args) => {
+    expect(() => parse(...args)).toThrow(HostOptionError);
+    expect(() => parse(...args)).toThrow(text);
+  });
+
+  test("every option is explained", () => {
+    for (const name of Object.keys(networkOptions))
+      expect(networkOptionsUsage).toContain(`--${name} `);
+  });
+});

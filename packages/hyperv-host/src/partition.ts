@@ -81,6 +81,7 @@ export class Partition {
   readonly #links: readonly MessageLink<WorkerRequest, WorkerReply>[];
   readonly #workerLinks: readonly MessageLink<WorkerReply, WorkerRequest>[];
   readonly #wake: (part: HostPart) => void;
+  readonly #timers: Timers;
   #faults: FaultPlanData;
   /** The plan of each part. */
   readonly #plans: FaultPlan[] = [];
@@ -91,6 +92,7 @@ export class Partition {
   constructor(options: PartitionOptions) {
     const { memory, timers, vps = 1, workers = 1, queueEntries } = options;
     this.memory = memory;
+    this.#timers = timers;
     this.#wake = options.wake ?? (() => undefined);
     this.state = HypervisorState.create({
       vps,
@@ -112,11 +114,6 @@ export class Partition {
     this.#workerLinks = links.map((link) => link.right);
     const { state } = this;
     this.#faults = options.faults ?? { faults: [] };
-    const followPlan = (): FaultPlan => {
-      const plan = new FaultPlan(this.#faults, timers);
-      this.#plans.push(plan);
-      return plan;
-    };
     options.trace?.start(memory, vps);
     this.server = new VmbusServer({
       state,
@@ -124,7 +121,7 @@ export class Partition {
       bells,
       timers,
       workers: this.#links,
-      faults: followPlan(),
+      faults: this.faultPlan(),
       ...(options.bus && { bus: options.bus }),
       ...(options.trace && { trace: options.trace }),
       ...(options.makeEventFlags && { makeEventFlags: options.makeEventFlags }),
@@ -140,7 +137,7 @@ export class Partition {
           bells,
           timers,
           reply: (reply) => link.send(reply),
-          faults: followPlan(),
+          faults: this.faultPlan(),
           ...(options.trace && { trace: options.trace }),
           ...(budget !== undefined && { budget }),
           ...(dataWritten && { dataWritten }),
@@ -255,6 +252,13 @@ export class Partition {
   /** How the host misbehaves. */
   get faults(): FaultPlanData {
     return this.#faults;
+  }
+
+  /** A plan of these faults for one more part of the host, such as a virtual switch; it is replaced and counted with them. */
+  faultPlan(): FaultPlan {
+    const plan = new FaultPlan(this.#faults, this.#timers);
+    this.#plans.push(plan);
+    return plan;
   }
 
   /** Misbehaves in another way from now on. */

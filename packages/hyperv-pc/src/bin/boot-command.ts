@@ -4,8 +4,11 @@ import {
   HostOptionError,
   hostOptions,
   hostOptionsUsage,
+  networkOptions,
+  networkOptionsUsage,
   parseHostOptions,
   parseMemorySize,
+  parseNetworkOptions,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
 import { bootPc, type PcEnd, type PcMachine } from "../node/pc-machine.js";
@@ -35,7 +38,7 @@ on the terminal; Ctrl-] ends the machine.
   --boot-disk FILE         a disk image (raw, VHD, VHDX) to boot from: the PC's own IDE disk, not one of Hyper-V
   --memory SIZE            guest memory, 64M to 1G (256M)
   --bios DIRECTORY         SeaBIOS: bios.bin and vgabios-stdvga.bin (/usr/share/seabios)
-${hostOptionsUsage}  --snapshot FILE          go on from the machine in FILE if it fits; otherwise boot, and save it there ...
+${networkOptionsUsage}${hostOptionsUsage}  --snapshot FILE          go on from the machine in FILE if it fits; otherwise boot, and save it there ...
   --snapshot-at TEXT       ... when the guest writes this to its console (${SNAPSHOT_MARK})
   --json                   print one JSON object at the end, with the console in it
 `;
@@ -49,6 +52,7 @@ interface BootArguments {
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
     ...hostOptions,
+    ...networkOptions,
     kernel: { type: "string" },
     initrd: { type: "string" },
     append: { type: "string" },
@@ -70,10 +74,12 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     if (snapshot === undefined && mark !== undefined)
       throw new UsageMistake("--snapshot-at says when --snapshot FILE is made");
     const host = parseHostOptions(values);
+    const network = parseNetworkOptions(values);
     return {
       pc: {
         controllers: placeDisks(host.disks),
         memoryBytes: parseMemorySize("--memory", memory),
+        ...(network && { network }),
         ...(kernel !== undefined && { kernel }),
         ...(initrd !== undefined && { initrd }),
         ...(append !== undefined && { append }),
@@ -145,6 +151,16 @@ function summary({ end, resets, violations, stats }: Outcome): string {
           `  The host failed ${counted(errors, "command")}, the last with: ${String(lastError)}`,
         );
     }
+  for (const {
+    mac,
+    transmitFrames,
+    transmitBytes,
+    receiveFrames,
+    receiveBytes,
+  } of stats.adapters ?? [])
+    lines.push(
+      `Network adapter ${mac}: ${counted(transmitFrames, "frame")} sent (${transmitBytes} bytes), ${receiveFrames} received (${receiveBytes} bytes).`,
+    );
   if (violations.length > 0) {
     lines.push(`The guest broke ${counted(violations.length, "rule")} of the protocol:`);
     for (const { rule, detail } of violations) lines.push(`  ${rule}: ${detail}`);

@@ -1,13 +1,22 @@
 import {
+  adapterOffers,
   controllerOffers,
   standardDevices,
   type DeviceOffer,
   type Guid,
   type HostStats,
+  type CaptureConfig,
   type Partition,
   type Violation,
+  type VirtualSwitch,
 } from "@hyperv-is/hyperv-host";
-import { ControlServer, TraceFile } from "@hyperv-is/hyperv-host/node";
+import {
+  ControlServer,
+  NetworkError,
+  NetworkSet,
+  TraceFile,
+  type AdapterChange,
+} from "@hyperv-is/hyperv-host/node";
 import { NodeTimers } from "@hyperv-is/platform-node";
 import manifest from "../../package.json" with { type: "json" };
 import { V86, type V86Image, type V86Options } from "v86";
@@ -51,12 +60,20 @@ export type PcEnd =
 export interface PcHost {
   /** What the guest did against the protocol. */
   readonly violations: readonly Violation[];
-  /** Counters of bus, channels, controllers, disks and faults. */
+  /** Counters of bus, channels, controllers, disks, network adapters and faults. */
   stats(): HostStats;
   /** Takes a device away, and gives it back after a while if a number is given. @returns False if there is none. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
   /** Offers a device, such as one that was taken away. Throws if it is offered. */
   offer(device: DeviceOffer): void;
+  /** By their names. A program may connect ends of its own, which are called in the guest's thread. */
+  readonly switches: ReadonlyMap<string, VirtualSwitch>;
+  /** Changes a network adapter while its guest runs. Throws `NetworkError`. */
+  changeAdapter(instanceId: Guid, change: AdapterChange): void;
+  /** Captures what goes over an adapter's port into a file from now on. Throws `NetworkError`. */
+  startCapture(capture: CaptureConfig): void;
+  /** Ends the capture of an adapter, if there is one. Throws `NetworkError` if the file could not be written. */
+  stopCapture(instanceId: Guid): void;
 }
 
 /** How a PC is made, and who is told. */
@@ -75,8 +92,10 @@ export class PcMachine implements AsyncDisposable {
   readonly #emulator: V86;
   readonly #board: PcBoard;
   readonly #clock: MachineClock;
+  readonly #timers: NodeTimers;
   readonly #trace: TraceFile | undefined;
   #partition: Partition | undefined;
+  #network: NetworkSet | undefined;
   #control: ControlServer | undefined;
   #resolveEnded: (end: PcEnd) => void = () => undefined;
   #rejectEnded: (error: unknown) => void = () => undefined;
@@ -98,6 +117,7 @@ export class PcMachine implements AsyncDisposable {
     this.ended.catch(() => undefined);
     this.#clock = new MachineClock(timeMs);
     const timers = new NodeTimers(this.#clock, () => this.#board.wake());
+    this.#timers = timers;
     this.#trace = parts.options.trace && TraceFile.create(parts.options.trace, timers);
     this.#trace?.follow(timers);
     this.#board = this.#makeBoard(timers);
@@ -123,6 +143,7 @@ export class PcMachine implements AsyncDisposable {
           else reject(error);
         });
       });
+      await machine.#openNetwork();
       if (snapshot !== undefined && saved !== undefined)
         await machine.#restore(snapshot.path, saved);
       await machine.#listen();
@@ -226,6 +247,16 @@ export class PcMachine implements AsyncDisposable {
     };
   }
 
+  /** Makes the network of the partition that is there now, and offers its adapters. */
+  async #openNetwork(): Promise<void> {
+    const { network } = this.#parts.options;
+    if (network === undefined) return;
+    const partition = this.#running();
+    this.#network = await NetworkSet.open(network, this.#timers, partition.faultPlan());
+    this.#network.serve(partition.workers[WORKER]!);
+    for (const device of adapterOffers(network.adapters, WORKER)) partition.offer(device);
+  }
+
   async #listen(): Promise<void> {
     const { options, memoryBytes } = this.#parts;
     if (options.control === undefined) return;
@@ -289,6 +320,11 @@ export class PcMachine implements AsyncDisposable {
     for (let look = 0; look < SAVE_LOOKS; look++) {
       if (this.#ending !== undefined)
         throw new PcError("ERR_POWERED_OFF", "the machine has ended before it could be saved");
+      if (this.#network?.stats().some(({ channels }) => channels > 0) === true)
+        throw new PcError(
+          "ERR_BUSY",
+          "a machine is not saved while its guest's driver has a network adapter open: save it before, or without --nic",
+        );
       await this.#emulator.stop();
       try {
         const state = this.#board.save();
@@ -329,7 +365,7 @@ export class PcMachine implements AsyncDisposable {
     await this.#emulator.destroy();
     this.#flushSerial();
     try {
-      await closeAll([disks, cdrom, bootDisk, this.#trace]);
+      await closeAll([this.#network, disks, cdrom, bootDisk, this.#trace]);
     } catch (error) {
       errors.push(error);
     }
@@ -349,13 +385,28 @@ export class PcMachine implements AsyncDisposable {
 
   #hostFace(): PcHost {
     const partition = (): Partition => this.#running();
+    const network = (): NetworkSet => {
+      if (this.#network === undefined)
+        throw new NetworkError("ERR_NETWORK", "the machine has no network");
+      return this.#network;
+    };
     return {
       get violations() {
         return partition().violations.list;
       },
-      stats: () => ({ ...partition().stats(), controllers: this.#parts.disks.stats() }),
+      stats: () => ({
+        ...partition().stats(),
+        controllers: this.#parts.disks.stats(),
+        adapters: this.#network?.stats() ?? [],
+      }),
       rescind: (instanceId, reofferAfterMs) => partition().rescind(instanceId, reofferAfterMs),
       offer: (device) => partition().offer(device),
+      get switches() {
+        return network().switches;
+      },
+      changeAdapter: (instanceId, change) => network().change(instanceId, change),
+      startCapture: (capture) => network().startCapture(capture),
+      stopCapture: (instanceId) => network().stopCapture(instanceId),
     };
   }
 }
@@ -380,8 +431,8 @@ function arrayBuffer(bytes: Uint8Array): ArrayBuffer {
  * await pc.serial.waitFor("login: ");
  * ```
  *
- * Rejects with `PcError`, `EmulatorError`, `DiskError` when an image cannot be attached, or `ControlError` when
- * the control socket cannot be made.
+ * Rejects with `PcError`, `EmulatorError`, `DiskError` when an image cannot be attached, `NetworkError` when the
+ * network cannot be made, or `ControlError` when the control socket cannot be made.
  */
 export function bootPc(options: BootOptions): Promise<PcMachine> {
   return PcMachine.start(options);

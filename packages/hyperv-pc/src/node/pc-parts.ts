@@ -4,6 +4,7 @@ import {
   type BusOptions,
   type ControllerConfig,
   type FaultPlanData,
+  type NetworkConfig,
 } from "@hyperv-is/hyperv-host";
 import { DiskSet, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import type { EmulatorModule } from "../emulator/emulator-instance.js";
@@ -33,6 +34,8 @@ export interface PcOptions {
   readonly append?: string;
   /** SCSI controllers with their disks, as `placeDisks` makes them; one without disks unless given. */
   readonly controllers?: readonly ControllerConfig[];
+  /** Switches and network adapters, as `placeNics` makes them; none unless given. Sockets are served in the guest's thread. */
+  readonly network?: NetworkConfig;
   /** Guest memory, whole MiB from 64 to 1024; 256 MiB unless told. */
   readonly memoryBytes?: number;
   /** How the host is to misbehave; what happens after a time counts from when the machine starts or goes on. */

@@ -42,7 +42,7 @@ function fitOf(parts: PcParts): Required<Fit> {
   const hash = createHash("sha256");
   const versions = { package: manifest.version, patch: PATCH_VERSION };
   const drives = [cdrom && options.cdrom, bootDisk && options.bootDisk].map(fileState);
-  const { bus, vmbusTable } = options;
+  const { bus, network, vmbusTable } = options;
   hash.update(JSON.stringify({ versions, memoryBytes, drives, vmbusTable }));
   hash.update(linux?.commandLine ?? "");
   for (const bytes of [firmware.bios, firmware.vgaBios, linux?.kernel, linux?.initrd])
@@ -55,7 +55,8 @@ function fitOf(parts: PcParts): Required<Fit> {
       file: source.kind === "image" ? fileState(source.path) : undefined,
     })),
   }));
-  return { machine: hash.digest("hex"), host: JSON.stringify({ bus, disks }) };
+  const adapters = network?.adapters.map(({ mac, ...adapter }) => ({ ...adapter, mac: [...mac] }));
+  return { machine: hash.digest("hex"), host: JSON.stringify({ bus, disks, adapters }) };
 }
 
 /** Disks in memory start with zeros each time. */

@@ -16,6 +16,7 @@ export const guestFiles = {
   libc6: {
     "lib/ld-linux.so.2": "lib/ld-linux.so.2",
     "lib/i386-linux-gnu/libc.so.6": "lib/libc.so.6",
+    "lib/i386-linux-gnu/libm.so.6": "lib/libm.so.6",
   },
   "libsgutils2-1.46-2": {
     "usr/lib/i386-linux-gnu/libsgutils2-1.46.so.2": "lib/libsgutils2-1.46.so.2",
@@ -25,6 +26,8 @@ export const guestFiles = {
       (name) => [`usr/bin/sg_${name}`, `usr/bin/sg_${name}`],
     ),
   ),
+  libmnl0: { "usr/lib/i386-linux-gnu/libmnl.so.0.2.0": "lib/libmnl.so.0" },
+  ethtool: { "sbin/ethtool": "usr/sbin/ethtool" },
   "kexec-tools": { "sbin/kexec": "sbin/kexec" },
   "hyperv-daemons": Object.fromEntries(
     ["hv_kvp_daemon", "hv_vss_daemon", "hv_fcopy_daemon"].map((name) => [

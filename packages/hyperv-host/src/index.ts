@@ -148,7 +148,8 @@ export {
 } from "./netvsp/negotiation.js";
 export { NetworkAdapter } from "./netvsp/network-adapter.js";
 export type { NicConfig, NicCounters, NicOptions, NicStats } from "./netvsp/nic-config.js";
-export { Frame, NO_VLAN_TAG } from "./switch/frame.js";
+export { Frame, NO_VLAN_TAG, OneRun } from "./switch/frame.js";
+export { privateMemory, type FrameMemory } from "./switch/frame-memory.js";
 export { formatMac, parseMac } from "./switch/mac-address.js";
 export type { FrameObserver, Port } from "./switch/port.js";
 export {

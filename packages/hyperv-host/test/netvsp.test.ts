@@ -733,7 +733,8 @@ describe("objects", () => {
       frame.checksumStart = 34;
       frame.checksumOffset = 16;
     });
-    expect(rig.frames[0]!.info.parts & FrameInfoPart.checksum).toBe(0);
+    // Linux complains of a message without any information.
+    expect(rig.frames[0]!.info).toMatchObject({ parts: FrameInfoPart.checksum, checksum: 0 });
     expectBytes(rig.frames[0]!.bytes, swapped(build(tcp)));
   });
 });
@@ -802,7 +803,10 @@ describe("several channels", () => {
       expect(channel).toBe(table[(info.hashValue & 127) % 3]);
     }
     arrive(rig, plainFrame(own, peer));
-    expect(rig.frames.at(-1)).toMatchObject({ channel: 0, info: { parts: 0 } });
+    expect(rig.frames.at(-1)).toMatchObject({
+      channel: 0,
+      info: { parts: FrameInfoPart.checksum },
+    });
     expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
     expect(rig.violations).toEqual([]);
   });

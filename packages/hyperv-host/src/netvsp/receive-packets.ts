@@ -112,9 +112,9 @@ export class ReceivePackets {
   #describe(frame: Frame): void {
     const info = this.#info;
     const { offloads, scaling } = this.#session;
-    info.parts = 0;
+    // Never without: Linux complains of a message that has a place for information and none of it. So does OpenVMM.
+    info.parts = FrameInfoPart.checksum;
     info.checksum = receiveChecksum(frame, offloads.receive);
-    if (info.checksum !== 0) info.parts |= FrameInfoPart.checksum;
     if (frame.vlanTag !== NO_VLAN_TAG) {
       info.parts |= FrameInfoPart.vlan;
       info.vlan = vlanInfoOfTag(frame.vlanTag);

@@ -1,10 +1,16 @@
 import { expect } from "vitest";
-import { scsiControllerId, standardDevices } from "@hyperv-is/hyperv-host";
+import {
+  networkAdapterId,
+  parseMac,
+  scsiControllerId,
+  standardDevices,
+} from "@hyperv-is/hyperv-host";
+import { GUEST_ADDRESS, LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
 import { StockLinux, withGuest } from "./stock-linux.js";
 
 /** A share of the campaigns `stock-linux-*`: one boot, as those of users begin. */
 withGuest(
-  "a stock Linux guest finds what the host offers, and uses its disk",
+  "a stock Linux guest finds what the host offers, and uses its disk and its network adapter",
   { timeout: 240_000 },
   async () => {
     const instanceId = scsiControllerId(0);
@@ -12,11 +18,21 @@ withGuest(
       ...{ path: 0, target: 0, lun: 0 },
       source: { kind: "ram", sizeBytes: 2 << 20, identity: new Uint8Array(16).fill(0x5a) },
     } as const;
-    await using linux = await StockLinux.boot({ controllers: [{ instanceId, disks: [disk] }] });
+    const nic = networkAdapterId(0);
+    const mac = "00:15:5d:0a:01:02";
+    await using linux = await StockLinux.boot({
+      modules: ["bus", "storage", "network"],
+      controllers: [{ instanceId, disks: [disk] }],
+      network: {
+        switches: [{ name: "lan" }],
+        adapters: [{ instanceId: nic, switch: "lan", mac: parseMac(mac)! }],
+      },
+    });
     const devices = await linux.devices();
-    const offered = [instanceId, ...standardDevices(0).map((device) => device.instanceId)];
+    const offered = [instanceId, nic, ...standardDevices(0).map((device) => device.instanceId)];
     expect(devices.map((device) => device.instanceId)).toEqual(offered.sort());
     expect(devices.find((device) => device.instanceId === instanceId)?.driver).toBe("hv_storvsc");
+    expect(devices.find((device) => device.instanceId === nic)?.driver).toBe("hv_netvsc");
     expect(await linux.kernelLog()).toContain("hv_vmbus: Vmbus version:5.3");
 
     const hash = "dd if=/dev/sda bs=64k iflag=direct 2>/dev/null | sha256sum";
@@ -25,7 +41,29 @@ withGuest(
     const written = await linux.output(hash);
     expect(written).not.toBe(before);
     expect(await linux.output(hash)).toBe(written);
-    await linux.kernelLog();
+
+    const { host } = linux.pc;
+    const peer = new NetworkPeer(host.switches.get("lan")!);
+    const ping = `ping -q -c 2 -i 0.1 -s 1400 ${PEER_ADDRESS}`;
+    const answered = "2 packets transmitted, 2 packets received";
+    expect(await linux.output(LINUX_NETWORK_UP)).toContain(`lease of ${GUEST_ADDRESS} obtained`);
+    expect(await linux.output("cat /sys/class/net/eth0/address")).toBe(mac);
+    expect(await linux.output(ping)).toContain(answered);
+    await peer.ping(1);
+    // A driver that asks finds the link down; one that is told does not listen in its first five minutes.
+    host.changeAdapter(nic, { isLinkUp: false });
+    await linux.output("ip link set eth0 mtu 9000");
+    expect(await linux.output("cat /sys/class/net/eth0/carrier")).toBe("0");
+    host.changeAdapter(nic, { isLinkUp: true });
+    host.rescind(nic, 100);
+    await linux.output("while [ -e /sys/class/net/eth0 ]; do usleep 10000; done");
+    await linux.output(LINUX_NETWORK_UP);
+    expect(await linux.output(ping)).toContain(answered);
+    await peer.ping(2, 1400);
+    expect(host.stats().adapters).toMatchObject([{ version: "6.1", receiveSlotsBusy: 0 }]);
+
+    const log = await linux.kernelLog();
+    expect(log).not.toMatch(/hv_netvsc.*(invalid|error|fail)/i);
     expect(linux.unexplained).toEqual([]);
   },
 );

@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import {
+  networkAdapterId,
+  parseMac,
   standardDevices,
   type ControllerConfig,
   type DiskConfig,
@@ -20,6 +22,7 @@ import {
   freeBsdImages,
   freeBsdRemedy,
 } from "./freebsd-guest.js";
+import { GUEST_ADDRESS, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
 
 const BOOT_MS = 300_000;
 const MEGABYTE = 2 ** 20;
@@ -214,6 +217,58 @@ else
         await guest.boot();
         expect(await guest.ask("hash /mnt/data 0 8000000", "sha256")).toBe(written);
         expect(guest.pc.host.violations).toEqual([]);
+      },
+    );
+
+    test(
+      "has hn0 at a switch: link, MAC, ping both ways, MTU, taken away and back",
+      { timeout: 2 * BOOT_MS },
+      async () => {
+        const nic = networkAdapterId(0);
+        const mac = "00:15:5d:0a:01:02";
+        await using guest = new FreeBsdGuest(images);
+        const log = await guest.boot([], {
+          network: {
+            switches: [{ name: "lan" }],
+            adapters: [{ instanceId: nic, switch: "lan", mac: parseMac(mac)!, subChannelsMax: 3 }],
+          },
+        });
+        expect(log).toMatch(/^hn0: <Hyper-V Network Interface> on vmbus0\r*$/m);
+        expect(log).toMatch(new RegExp(`^hn0: Ethernet address: ${mac}\r*$`, "m"));
+        const { host } = guest.pc;
+        const peer = new NetworkPeer(host.switches.get("lan")!);
+        const link = (): Promise<string> => guest.ask("interface hn0", "status");
+        const pingPeer = (count: number, bytes: number): Promise<string> =>
+          guest.ask(`ping ${PEER_ADDRESS} ${count} ${bytes}`, "received");
+        const bringUp = (): Promise<unknown> =>
+          guest.must(`address hn0 ${GUEST_ADDRESS} 255.255.255.0`);
+        await bringUp();
+        expect(await guest.ask("interface hn0", "ether")).toBe(mac);
+        expect(await link()).toBe("active");
+        expect(await pingPeer(3, 56)).toBe("3");
+        expect(await pingPeer(1, 1400)).toBe("1");
+        await peer.ping(1);
+        await peer.ping(2, 1400);
+
+        for (const [isLinkUp, status] of [
+          [false, "no carrier"],
+          [true, "active"],
+        ] as const) {
+          host.changeAdapter(nic, { isLinkUp });
+          while ((await link()) !== status) await guest.must("sleep 100");
+        }
+        await guest.must("mtu hn0 9000");
+        expect(await guest.ask("interface hn0", "mtu")).toBe("9000");
+        expect(await pingPeer(2, 8000)).toBe("2");
+        await peer.ping(3, 8000);
+
+        host.rescind(nic, 500);
+        while ((await guest.run("interface hn0")).errno === 0) await guest.must("sleep 100");
+        while ((await guest.run("interface hn0")).errno !== 0) await guest.must("sleep 100");
+        await bringUp();
+        expect(await pingPeer(2, 1400)).toBe("2");
+        expect(host.stats().adapters).toMatchObject([{ receiveSlotsBusy: 0, transmitErrors: 0 }]);
+        expect(host.violations).toEqual([]);
       },
     );
 

@@ -12,6 +12,9 @@
  *   put PATH TEXT..., cat PATH, remove PATH, directory PATH
  *   mount DEVICE DIRECTORY [rw|ro], remount DIRECTORY rw|ro, unmount DIRECTORY, sync
  *   get NAME, set NAME TEXT...          a sysctl variable
+ *   interface NAME                      flags, MTU, address and link of a network interface
+ *   address NAME ADDRESS MASK, mtu NAME BYTES
+ *   ping ADDRESS COUNT BYTES            sends so many echo requests, each when the one before was answered
  *   date, sleep MILLISECONDS, reboot, halt, poweroff
  *
  * Numbers are decimal. How it is built and put into an image: docs/freebsd-guest.md.
@@ -94,6 +97,8 @@ static void print_hash(struct hash *hash)
 
 enum { BUFFER_SIZE = 65536, WORDS_MAX = 16 };
 static uint8_t buffer[BUFFER_SIZE] __attribute__((aligned(4096)));
+
+#include "network.h"
 
 static int disk(char **word)
 {
@@ -354,6 +359,14 @@ static int run(char **word, int words)
 		return get(word);
 	if (same(name, "set") && words == 3)
 		return set(word);
+	if (same(name, "interface") && words == 2)
+		return show_interface(word);
+	if (same(name, "address") && words == 4)
+		return set_address(word);
+	if (same(name, "mtu") && words == 3)
+		return set_mtu(word);
+	if (same(name, "ping") && words == 4)
+		return ping(word);
 	if (same(name, "date") && words == 1)
 		return date();
 	if (same(name, "sleep") && words == 2)

@@ -1,12 +1,13 @@
-import { driver } from "@hyperv-is/hv-storvsc/module";
-import type { StorvscQueueHalf } from "@hyperv-is/hv-storvsc";
 import {
   CallLink,
   QueueTable,
   RemoteQueues,
   messageLinkPair,
+  type ChannelDescription,
   type ControlProcedures,
+  type DriverModule,
   type GuestCpu,
+  type QueueHalf,
   type QueueHandle,
   type QueueProcedures,
   type TellControl,
@@ -52,12 +53,19 @@ export class CpuActor implements Actor {
   }
 }
 
+/** What makes the queue halves of a driver. */
+export type QueueDriver<Half extends QueueHalf> = Pick<
+  DriverModule<Half, unknown>,
+  "name" | "queue"
+>;
+
 /** The queue halves of a processor besides the boot processor, and the line to it. */
-export class ApplicationCpu {
+export class ApplicationCpu<Half extends QueueHalf> {
   readonly actor: CpuActor;
   readonly cpu: GuestCpu;
   /** By relid of their channels. */
-  readonly halves = new Map<number, StorvscQueueHalf>();
+  readonly halves = new Map<number, Half>();
+  readonly #driver: QueueDriver<Half>;
   readonly #queues: RemoteQueues;
 
   constructor(
@@ -66,9 +74,11 @@ export class ApplicationCpu {
     boot: CpuActor,
     actor: CpuActor,
     cpu: GuestCpu,
+    driver: QueueDriver<Half>,
   ) {
     this.actor = actor;
     this.cpu = cpu;
+    this.#driver = driver;
     const { left, right } = messageLinkPair(
       () => simulation.wake(boot),
       () => simulation.wake(actor),
@@ -80,7 +90,8 @@ export class ApplicationCpu {
     const table = new QueueTable(
       ({ description }, tell) => {
         const half = driver.queue(cpu, description, tell);
-        this.halves.set(half.queue.description.channel.relid, half);
+        const { channel } = description as { readonly channel: ChannelDescription };
+        this.halves.set(channel.relid, half);
         return half;
       },
       (queue, message) => void far.call("tellControl", { queue, message }),
@@ -98,8 +109,8 @@ export class ApplicationCpu {
   }
 
   /** Makes a queue half here, for a control half on the boot processor. */
-  async start(description: unknown, told: TellControl): Promise<QueueHandle<StorvscQueueHalf>> {
-    const handle = await this.#queues.start(driver.name, description, told);
+  async start(description: unknown, told: TellControl): Promise<QueueHandle<Half>> {
+    const handle = await this.#queues.start(this.#driver.name, description, told);
     return { ...handle, local: undefined };
   }
 }

@@ -1,7 +1,8 @@
 import type { StorvscController } from "@hyperv-is/hv-storvsc";
-import { formatVersion, ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
+import { formatVersion } from "@hyperv-is/vmbus-core/protocol";
 import { Prng, Simulation, SimulationError } from "@hyperv-is/conformance";
 import type { Failure } from "./operation-ledger.js";
+import { check } from "./simulated-machine.js";
 import { StorageMachine } from "./storage-machine.js";
 import { Plan, type ScheduleOptions } from "./storage-plan.js";
 import { StorageWorkload } from "./storage-workload.js";
@@ -34,9 +35,6 @@ const STEP_BOUND = 400_000;
 const TURN_MS = 1 / 64;
 /** How long programs may take in all: longer than every time-out of the driver. */
 const PATIENCE_MS = 600_000;
-
-/** Interrupt page and monitor pages. */
-const CONNECTION_PAGES = 3;
 
 /** What is drawn from a seed, for people who look into a failure. */
 export function describeSchedule(options: ScheduleOptions): string {
@@ -122,18 +120,6 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
   check(ledger.orphans === 0, `the memory of ${ledger.orphans} operations was never released`);
   workload.verifyBackends();
 
-  const { partition } = machine;
-  const violations = partition.violations.list.map(({ rule, detail }) => `${rule}: ${detail}`);
-  check(violations.length === 0, `the host noted: ${violations.join("; ")}`);
-  const stats = partition.stats();
-  check(stats.state === "disconnected", `the host is ${stats.state}`);
-  check(stats.workers.flat().length === 0, "the host still serves channels");
-  check(stats.backlog === 0, "messages wait for the guest");
-
-  for (const [cpu, { arena, pages }] of machine.arenas.entries()) {
-    const missing = pages - arena.freePages - arena.leakedPages;
-    check(missing === 0, `${missing} pages of cpu${cpu} are neither free nor leaked`);
-  }
   const mayLeak = plan.has(
     "rescind",
     "rescind-sub-channel",
@@ -141,18 +127,16 @@ function inspect(plan: Plan, machine: StorageMachine, workload: StorageWorkload)
     "late-completion",
     "stalled-ring",
   );
-  // The oldest hosts do not confirm that they let go of the connection's pages.
-  const unconfirmed = machine.busVersion < ProtocolVersion.v1_1 ? CONNECTION_PAGES : 0;
-  const leaked =
-    machine.arenas.reduce((sum, { arena }) => sum + arena.leakedPages, 0) - unconfirmed;
-  check(leaked === 0 || (mayLeak && leaked > 0), `${leaked} pages leaked without a reason`);
+  machine.inspect(mayLeak);
 
   const queues = machine.queues.map(({ counters }) => counters);
   const subChannels = machine.queues.filter(
     ({ description }) => description.channel.subChannelIndex > 0,
   );
   const hosts = machine.hostControllers;
-  const misdeeds = stats.faults.filter(({ kind }) => kind.includes("sub-channel"));
+  const misdeeds = machine.partition
+    .stats()
+    .faults.filter(({ kind }) => kind.includes("sub-channel"));
   return {
     steps: machine.simulation.steps,
     operations: ledger.begun,
@@ -202,8 +186,4 @@ function isExplained(plan: Plan, { what, code }: Failure): boolean {
     default:
       return false;
   }
-}
-
-function check(holds: boolean, message: string): void {
-  if (!holds) throw new Error(message);
 }

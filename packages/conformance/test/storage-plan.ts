@@ -2,7 +2,8 @@ import { vstorVersions } from "@hyperv-is/hv-storvsc/protocol";
 import type { Fault, FaultOperation, FaultPlanData } from "@hyperv-is/hyperv-host";
 import { protocolVersions, type ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { Prng } from "@hyperv-is/conformance";
-import type { ControllerPlan, PlantedMutant, StorageMachineOptions } from "./storage-machine.js";
+import type { PlantedMutant } from "./simulated-machine.js";
+import type { ControllerPlan, StorageMachineOptions } from "./storage-machine.js";
 import type { WorkloadPlan } from "./storage-workload.js";
 
 export interface ScheduleOptions {

@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import { ringMutants } from "@hyperv-is/conformance";
 import seeds from "./seeds.json" with { type: "json" };
 import { describeSchedule, runSchedule } from "./storage-campaign.js";
-import type { PlantedMutant } from "./storage-machine.js";
+import type { PlantedMutant } from "./simulated-machine.js";
 import { subChannelFaults, type SubChannelFault } from "./storage-plan.js";
 
 const replayed = process.env["SIM_SEED"];

@@ -146,6 +146,12 @@ export {
   type NegotiationOutcome,
   type NegotiationStep,
 } from "./netvsp/negotiation.js";
+export {
+  rndisDamages,
+  transferDamages,
+  type RndisDamage,
+  type TransferDamage,
+} from "./netvsp/damage.js";
 export { NetworkAdapter } from "./netvsp/network-adapter.js";
 export type { NicConfig, NicCounters, NicOptions, NicStats } from "./netvsp/nic-config.js";
 export { Frame, NO_VLAN_TAG, OneRun } from "./switch/frame.js";

@@ -11,8 +11,11 @@ import {
   HostOptionError,
   hostOptions,
   hostOptionsUsage,
+  networkOptions,
+  networkOptionsUsage,
   parseHostOptions,
   parseMemorySize,
+  parseSwitch,
   type HostOptions,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
@@ -22,7 +25,12 @@ import { junitReport } from "./junit.js";
 import { tune } from "./kernel/tunables.js";
 import { CPUS_MAX, boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
-import { parseNic, parseSwitch, type NicOptions, type SwitchOptions } from "./machine-network.js";
+import {
+  nicStackSyntax,
+  parseNic,
+  type NicOptions,
+  type SwitchOptions,
+} from "./machine-network.js";
 
 /** What the command line got wrong; exit status 2. */
 export class UsageMistake extends Error {}
@@ -39,13 +47,7 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --module FILE            load a driver module instead of the driver in tree
   --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
-  --nic switch=NAME[,mac=..][,vlan=N][,spoof=on][,stack=builtin|tap:NAME[@NETNS]]
-                           a network adapter, hn0 and so on, at a switch; may be repeated. With spoof=on frames may
-                           come from other addresses than its own; stack says whose its frames are
-  --switch NAME[,uplink=socket:PATH[,listen]|tap:NAME[@NETNS]]
-                           a virtual switch; an uplink leads to another network: over a unix socket, in the framing
-                           of QEMU's stream netdev, or to a TAP; may be repeated
-  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
+${networkOptionsUsage(nicStackSyntax)}  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated. Without a terminal and --exec the guest then runs
                            until it is interrupted, and so it does with stack=tap
 ${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
@@ -83,16 +85,13 @@ function parseReport(text: string): string {
   return path;
 }
 
-/** What a part of the command line is parsed to. */
-function parsedPart<Part>(parse: (text: string) => Part): (text: string) => Part {
-  return (text) => {
-    try {
-      return parse(text);
-    } catch (error) {
-      if (error instanceof BootError) throw new UsageMistake(error.message);
-      throw error;
-    }
-  };
+function parseNbd(text: string): NbdExportOptions {
+  try {
+    return parseNbdExport(text);
+  } catch (error) {
+    if (error instanceof BootError) throw new UsageMistake(error.message);
+    throw error;
+  }
 }
 
 function parseCpus(text: string): number {
@@ -131,12 +130,11 @@ function parseSubChannels(text: string): SubChannelPolicy {
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
     ...hostOptions,
+    ...networkOptions,
     cpus: { type: "string" },
     memory: { type: "string" },
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
-    nic: { type: "string", multiple: true },
-    switch: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
     "sub-channels": { type: "string" },
     exec: { type: "string", multiple: true },
@@ -162,9 +160,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus: parseCpus(values.cpus ?? "1"),
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     modules: values.module ?? [],
-    nbd: (values.nbd ?? []).map(parsedPart(parseNbdExport)),
-    nics: (values.nic ?? []).map(parsedPart(parseNic)),
-    switches: (values.switch ?? []).map(parsedPart(parseSwitch)),
+    nbd: (values.nbd ?? []).map(parseNbd),
+    nics: (values.nic ?? []).map(parseNic),
+    switches: (values.switch ?? []).map(parseSwitch),
     tunables: parseSettings(values.set ?? []),
     subChannels:
       values["sub-channels"] === undefined ? undefined : parseSubChannels(values["sub-channels"]),

@@ -17,7 +17,7 @@ export {
   type NbdExportOptions,
   type NbdServed,
 } from "./nbd/export-address.js";
-export { parseNic, parseSwitch, type NicOptions, type SwitchOptions } from "./machine-network.js";
+export type { NicOptions, SwitchOptions } from "./machine-network.js";
 export type { NicStack } from "./net/hn/nic-stack.js";
 export type { KthreadContext, KthreadDisk, KthreadModule } from "./smp/kthread.js";
 export type { GuestDisk, GuestNic } from "./console/console-link.js";

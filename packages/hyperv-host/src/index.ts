@@ -170,7 +170,6 @@ export {
 export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switch.js";
 export {
   networkAdapterId,
-  networkAdapterMac,
   type CaptureConfig,
   type NetworkConfig,
   type SocketUplink,

@@ -59,8 +59,3 @@ export interface NetworkConfig {
 export function networkAdapterId(index: number): Guid {
   return `f8615163-0000-4000-8000-${index.toString(16).padStart(12, "0")}`;
 }
-
-/** Address of the nth network adapter of a machine, with Hyper-V's prefix: 00:15:5d:00:00:00 and on. */
-export function networkAdapterMac(index: number): Uint8Array {
-  return Uint8Array.of(0x00, 0x15, 0x5d, index >>> 16, index >>> 8, index);
-}

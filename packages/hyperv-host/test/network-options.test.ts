@@ -10,7 +10,7 @@ import {
 } from "../src/node/index.js";
 
 const parse = (...args: string[]): NetworkConfig | undefined =>
-  parseNetworkOptions(parseArgs({ args, options: networkOptions }).values);
+  parseNetworkOptions(parseArgs({ args, options: networkOptions }).values, "web");
 
 const mac = (...bytes: number[]): Uint8Array => Uint8Array.from(bytes);
 
@@ -31,7 +31,7 @@ describe("what a user may say of the network", () => {
         {
           switch: "lan",
           instanceId: networkAdapterId(0),
-          mac: mac(0x00, 0x15, 0x5d, 0, 0, 0),
+          mac: expect.any(Uint8Array) as Uint8Array,
         },
         {
           switch: "dmz",
@@ -43,7 +43,7 @@ describe("what a user may say of the network", () => {
         {
           switch: "lan",
           instanceId: networkAdapterId(2),
-          mac: mac(0x00, 0x15, 0x5d, 0, 0, 2),
+          mac: expect.any(Uint8Array) as Uint8Array,
         },
       ],
     });
@@ -64,7 +64,22 @@ describe("what a user may say of the network", () => {
   });
 
   test.each([
-    ["vlan=0", { vlan: { mode: "access", id: 0 } }],
+    ["lan,uplink=tap:t0", [{ kind: "tap", name: "t0" }]],
+    ["lan,uplink=tap:t0@red", [{ kind: "tap", name: "t0", netns: "red" }]],
+    [
+      "lan,uplink=socket:/a,listen,uplink=tap:t0,uplink=socket:/b",
+      [
+        { kind: "socket", path: "/a", listen: true },
+        { kind: "tap", name: "t0" },
+        { kind: "socket", path: "/b" },
+      ],
+    ],
+  ])("--switch %s leads to several networks", (text, uplinks) => {
+    expect(parse("--switch", text)!.switches).toEqual([{ name: "lan", uplinks }]);
+  });
+
+  test.each([
+    ["vlan=1", { vlan: { mode: "access", id: 1 } }],
     ["vlan=4094", { vlan: { mode: "access", id: 4094 } }],
     ["vlan=trunk", { vlan: { mode: "trunk", nativeId: 0 } }],
     ["spoof=off", { allowMacSpoofing: false }],
@@ -80,20 +95,23 @@ describe("what a user may say of the network", () => {
 
   test.each([
     ["the switch is missing", ["--nic", "mac=00:15:5d:00:00:01"]],
-    ["no such switch; --switch lan makes it", ["--nic", "switch=lan"]],
-    ["two of that name", ["--switch", "a", "--switch", "a,uplink=socket:b"]],
+    ["there is no switch lan: add --switch lan", ["--nic", "switch=lan"]],
+    ["or take one of a, b", ["--nic", "switch=lan", "--switch", "a", "--switch", "b"]],
+    ["there are two switches a", ["--switch", "a", "--switch", "a,uplink=socket:b"]],
     ["'stack' is none of switch, mac, vlan, spoof", ["--nic", "switch=a,stack=builtin"]],
-    ["no address of one station", ["--nic", "switch=a,mac=00:15:5d"]],
-    ["no address of one station", ["--nic", "switch=a,mac=01:00:5e:00:00:01"]],
-    ["vlan is 0 to 4094", ["--nic", "switch=a,vlan=4095"]],
-    ["vlan is 0 to 4094", ["--nic", "switch=a,vlan=-1"]],
+    ["write an address as", ["--nic", "switch=a,mac=00:15:5d"]],
+    ["of a group, or of nobody", ["--switch", "a", "--nic", "switch=a,mac=01:00:5e:00:00:01"]],
+    ["vlan is 1 to 4094", ["--nic", "switch=a,vlan=4095"]],
+    ["vlan is 1 to 4094", ["--nic", "switch=a,vlan=0"]],
     ["spoof is on or off", ["--nic", "switch=a,spoof=yes"]],
     ["mac has no value", ["--nic", "switch=a,mac"]],
     ["switch is said twice", ["--nic", "switch=a,switch=b"]],
     ["write it as NAME", ["--switch", ""]],
     ["write it as NAME", ["--switch", ",uplink=socket:a"]],
     ["write it as NAME", ["--switch", "lan,listen"]],
-    ["an uplink is socket:PATH", ["--switch", "lan,uplink=tap:a"]],
+    ["an uplink is socket:PATH", ["--switch", "lan,uplink=tap:"]],
+    ["an uplink is socket:PATH", ["--switch", "lan,uplink=tap:t0,listen"]],
+    ["an uplink is socket:PATH", ["--switch", "lan,uplink=udp:1"]],
     ["an uplink is socket:PATH", ["--switch", "lan,uplink=socket:"]],
   ])("%s: %j is refused", (text, args) => {
     expect(() => parse(...args)).toThrow(HostOptionError);
@@ -102,6 +120,6 @@ describe("what a user may say of the network", () => {
 
   test("every option is explained", () => {
     for (const name of Object.keys(networkOptions))
-      expect(networkOptionsUsage).toContain(`--${name} `);
+      expect(networkOptionsUsage("[,stack=builtin]")).toContain(`--${name} `);
   });
 });

@@ -24,14 +24,17 @@ export {
 export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
 export { CaptureFile, type CaptureFileOptions } from "./capture-file.js";
 export {
+  NICS_MAX,
   networkOptions,
   networkOptionsUsage,
   parseNetworkOptions,
   parseNic,
   parseSwitch,
+  parseTap,
   placeNics,
   type NetworkOptionValues,
   type NicOption,
+  type PlacedNic,
 } from "./network-options.js";
 export { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
 export { SocketPort } from "./socket-port.js";

@@ -1,5 +1,7 @@
+import { randomUUID } from "node:crypto";
+import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { placeDisks, type Violation } from "@hyperv-is/hyperv-host";
+import { placeDisks, type DiskSource, type Violation } from "@hyperv-is/hyperv-host";
 import {
   HostOptionError,
   hostOptions,
@@ -9,6 +11,7 @@ import {
   parseHostOptions,
   parseMemorySize,
   parseNetworkOptions,
+  type HostOptions,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
 import { bootPc, type PcEnd, type PcMachine } from "../node/pc-machine.js";
@@ -38,7 +41,7 @@ on the terminal; Ctrl-] ends the machine.
   --boot-disk FILE         a disk image (raw, VHD, VHDX) to boot from: the PC's own IDE disk, not one of Hyper-V
   --memory SIZE            guest memory, 64M to 1G (256M)
   --bios DIRECTORY         SeaBIOS: bios.bin and vgabios-stdvga.bin (/usr/share/seabios)
-${networkOptionsUsage}${hostOptionsUsage}  --snapshot FILE          go on from the machine in FILE if it fits; otherwise boot, and save it there ...
+${networkOptionsUsage()}${hostOptionsUsage}  --snapshot FILE          go on from the machine in FILE if it fits; otherwise boot, and save it there ...
   --snapshot-at TEXT       ... when the guest writes this to its console (${SNAPSHOT_MARK})
   --json                   print one JSON object at the end, with the console in it
 `;
@@ -47,6 +50,18 @@ interface BootArguments {
   readonly pc: PcOptions;
   readonly failOnViolations: boolean;
   readonly json: boolean;
+}
+
+/** What a machine is known by from one boot to the next; by nothing if it keeps nothing. */
+function machineIdentity({ control, disks }: HostOptions, bootDisk: string | undefined): string {
+  if (control !== undefined) return `control ${control}`;
+  const kept = [bootDisk, ...disks.map(({ source }) => writtenImage(source))];
+  const path = kept.find((each) => each !== undefined);
+  return path === undefined ? randomUUID() : `disk ${resolve(path)}`;
+}
+
+function writtenImage(source: DiskSource): string | undefined {
+  return source.kind === "image" && source.readOnly !== true ? source.path : undefined;
 }
 
 function parseBootArguments(args: readonly string[]): BootArguments {
@@ -74,7 +89,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     if (snapshot === undefined && mark !== undefined)
       throw new UsageMistake("--snapshot-at says when --snapshot FILE is made");
     const host = parseHostOptions(values);
-    const network = parseNetworkOptions(values);
+    const network = parseNetworkOptions(values, machineIdentity(host, bootDisk));
     return {
       pc: {
         controllers: placeDisks(host.disks),

@@ -8,7 +8,7 @@ export type NicStack =
       /** Of the TAP. */
       readonly name: string;
       /** Network namespace that it is in; that of the program unless told. */
-      readonly namespace?: string;
+      readonly netns?: string;
     };
 
 /** The same of one channel, on its CPU. Plain data. */

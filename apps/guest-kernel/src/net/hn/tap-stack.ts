@@ -56,7 +56,7 @@ export class TapStack {
   #open(): Tap {
     const { address, mtu, channels, parameters, link } = this.#netvsc;
     const { transmitChecksums, largeSend4BytesMax, largeSend6BytesMax } = parameters.offloads;
-    const { name, namespace } = this.#stack;
+    const { name, netns } = this.#stack;
     let offload = 0;
     const largeSends = [largeSend4BytesMax, largeSend6BytesMax].filter((bytes) => bytes > 0);
     // Linux leaves all checksums to its reader or none, and segmentation only with them.
@@ -71,7 +71,7 @@ export class TapStack {
       mtu,
       macAddress: address,
       queues: channels.length,
-      ...(namespace !== undefined && { netns: namespace }),
+      ...(netns !== undefined && { netns }),
       ...(largeSends.length > 0 && { gsoMaxBytes: Math.min(...largeSends) - LINK_HEADER_BYTES }),
     });
     tap.isUp = true;

@@ -113,6 +113,7 @@ async function comeToRest(
     workload.releaseAll();
     await workload.sleep(LOOK_MS);
     workload.throwIfWrong();
+    machine.checkViolations();
     const why = notAttached(machine) ?? workload.checkAtRest(plan.lost);
     if (why === undefined) return;
     check(timers.now() < deadline, `${why}; ${machine.log.slice(-3).join("; ")}`);
@@ -172,6 +173,7 @@ function inspect(
   const sentLost = totals.sent - nic("transmitFrames");
   const receivedLost = nic("receiveFrames") - guest("rxPackets") - guest("rxDropped");
   const damaged = plan.has("malformed-rndis", "malformed-transfer");
+  // A request that the host has failed fails, whatever became of it, and with it the attach.
   const closes = plan.closesChannels || plan.losesAnswers || plan.has("failed-completion");
   check(sentLost === 0 || (closes && sentLost > 0), `${sentLost} sends did not reach the host`);
   check(
@@ -204,8 +206,8 @@ function inspect(
   );
   check(port("droppedSpoofed") + port("droppedShort") === 0, "the switch took frames for others'");
 
-  // A request that the host has failed fails, whatever became of it.
-  const causes = closes || plan.has("failed-completion");
+  // Memory of control messages that the host does not give back is not used again.
+  const causes = closes || plan.has("lost-completion");
   for (const { what, code } of workload.failures)
     check(causes, `${what} failed with ${code}, and no fault`);
   if (!causes) check(machine.losses.length === 0, `lost: ${machine.losses.join()}`);

@@ -4,6 +4,7 @@ import {
   type ChannelHandler,
   type QueueContext,
 } from "@hyperv-is/vmbus-core";
+import { NvspStatus, NvspType } from "@hyperv-is/hv-netvsc/protocol";
 import { PacketType } from "@hyperv-is/vmbus-core/protocol";
 import type { HostChannelHandler, HostService } from "@hyperv-is/hyperv-host";
 
@@ -72,6 +73,11 @@ export class NetworkSaboteur {
   strikes(mutant: NetworkMutant): boolean {
     return mutant === this.#mutant && ++this.#occasions === this.#nth;
   }
+
+  /** The same of a mutant that is at work from its first occasion on. */
+  rages(mutant: NetworkMutant): boolean {
+    return mutant === this.#mutant && ++this.#occasions >= this.#nth;
+  }
 }
 
 /** What becomes of a packet that is begun: it goes its way, is lost, or is put into another channel's ring. */
@@ -109,15 +115,16 @@ function otherThan(channel: Channel, ends: readonly Channel[]): Channel | undefi
   return ends.findLast((end) => end !== channel && !end.isClosed());
 }
 
-/** A completion with status success, besides those of the end itself. */
-function complete(channel: Channel, idLow: number, idHigh: number): void {
+/** A completion with status success, besides those of the end itself. @returns False if there is no room. */
+function complete(channel: Channel, idLow: number, idHigh: number): boolean {
   const { completion } = PacketType;
-  if (channel.begin(completion, 0, 16, COMPLETION_BYTES, idLow, idHigh) !== SendResult.Ready)
-    return;
+  const result = channel.begin(completion, 0, 16, COMPLETION_BYTES, idLow, idHigh);
+  if (result !== SendResult.Ready) return false;
   const { outgoing } = channel;
-  outgoing.putU32(108);
-  outgoing.putU32(1);
+  outgoing.putU32(NvspType.sendRndisPacketComplete);
+  outgoing.putU32(NvspStatus.success);
   outgoing.end();
+  return true;
 }
 
 /** The driver's end of a channel. */
@@ -153,11 +160,10 @@ class GuestEnd implements ChannelHandler {
     if (
       type === PacketType.transferPages &&
       completionRequested &&
-      this.#saboteur.strikes("receive-completed-early")
-    ) {
-      complete(channel, idLow, idHigh);
+      this.#saboteur.rages("receive-completed-early") &&
+      complete(channel, idLow, idHigh)
+    )
       this.#early.add(idLow);
-    }
     this.#handler.packet(channel);
   }
 
@@ -216,6 +222,10 @@ class HostEnd implements HostChannelHandler {
 
   release(done: () => void): void {
     this.#handler.release(done);
+  }
+
+  guestReleased(): void {
+    this.#handler.guestReleased?.();
   }
 
   gpadlTeardown(gpadlId: number, done: () => void): void {

@@ -27,7 +27,7 @@ if (replayed !== undefined)
   });
 
 describe.runIf(replayed === undefined)(`the network under seeded schedules, from ${first}`, () => {
-  test.each(seeds.network as number[])("seed %i, which failed once, passes", async (seed) => {
+  test.each(seeds.network)("seed %i, which failed once, passes", async (seed) => {
     await runNetworkSchedule({ seed });
   });
 

@@ -277,12 +277,17 @@ export abstract class SimulatedMachine<Half extends QueueHalf> {
     this.isOff = true;
   }
 
+  /** Throws if the host has seen the guest do something wrong. */
+  checkViolations(): void {
+    const { list } = this.partition.violations;
+    const seen = list.map(({ rule, detail }) => `${rule}: ${detail}`);
+    check(seen.length === 0, `the host noted: ${seen.join("; ")}`);
+  }
+
   /** What must hold when the machine is off, whatever its devices are. @param mayLeak - A fault made memory unsafe to use again. */
   inspect(mayLeak: boolean): void {
-    const { partition } = this;
-    const violations = partition.violations.list.map(({ rule, detail }) => `${rule}: ${detail}`);
-    check(violations.length === 0, `the host noted: ${violations.join("; ")}`);
-    const stats = partition.stats();
+    this.checkViolations();
+    const stats = this.partition.stats();
     check(stats.state === "disconnected", `the host is ${stats.state}`);
     check(stats.workers.flat().length === 0, "the host still serves channels");
     check(stats.backlog === 0, "messages wait for the guest");

@@ -23,6 +23,11 @@ export interface HostChannelHandler extends ChannelHandler {
    */
   release(done: () => void): void;
   /**
+   * The guest has let go of this channel, which was rescinded: until now it may have read what was sent on it. A
+   * handler without this method has lent nothing that depends on it.
+   */
+  guestReleased?(): void;
+  /**
    * The guest takes back a GPADL that this channel may be using; `done` as above. A handler without this
    * method uses none but the rings.
    */

@@ -87,6 +87,8 @@ export class HostWorker {
   readonly #dispatcher: ChannelDispatcher;
   readonly #flags: EventFlags;
   readonly #services: (ServiceMatch & { readonly service: HostService })[] = [];
+  /** Channels that are revoked, and that the guest has not let go of. */
+  readonly #revoked = new Map<number, WorkerChannel>();
   readonly #channels = new Map<number, WorkerChannel>();
   readonly #gpadls = new Map<number, Map<number, readonly GpaRange[]>>();
   readonly #owner: WorkerChannelOwner;
@@ -151,11 +153,18 @@ export class HostWorker {
       case "gpadl-teardown":
         this.#tearDownGpadl(request.key, request.gpadlId);
         return;
-      case "revoke":
+      case "revoke": {
+        const channel = this.#channels.get(request.key);
+        if (channel !== undefined) this.#revoked.set(request.key, channel);
         this.#close(request.key, "rescinded", () => {
           this.#gpadls.delete(request.key);
           this.#reply({ kind: "revoked", key: request.key });
         });
+        return;
+      }
+      case "guest-released":
+        this.#revoked.get(request.key)?.guestReleased();
+        this.#revoked.delete(request.key);
     }
   }
 

@@ -123,6 +123,11 @@ export class WorkerChannel implements ServiceContext {
     });
   }
 
+  /** Tells the service that the guest has let go of the channel, which was rescinded. */
+  guestReleased(): void {
+    this.#handler?.guestReleased?.();
+  }
+
   /** Calls `done` once the service does not use the GPADL any more; the rings are in use until `release` is through. */
   tearDownGpadl(gpadlId: number, done: () => void): void {
     if (this.#isReleasing || gpadlId === this.opening.ringGpadlId) this.#released.push(done);

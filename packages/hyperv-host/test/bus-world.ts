@@ -394,12 +394,13 @@ export class World {
   #answer(succeeds: boolean): boolean {
     const request = this.#requests.shift();
     if (request === undefined) return false;
-    this.bus.reply(this.#replyTo(request, succeeds));
+    const reply = this.#replyTo(request, succeeds);
+    if (reply !== undefined) this.bus.reply(reply);
     this.#drain();
     return true;
   }
 
-  #replyTo(request: WorkerRequest, succeeds: boolean): BusReply {
+  #replyTo(request: WorkerRequest, succeeds: boolean): BusReply | undefined {
     const status = succeeds ? 0 : 0x8000_ffff;
     switch (request.kind) {
       case "open":
@@ -421,6 +422,8 @@ export class World {
       case "gpadl-teardown":
         this.#gpadls.delete(`${request.key}.${request.gpadlId}`);
         return { kind: "gpadl-torndown", key: request.key, gpadlId: request.gpadlId };
+      case "guest-released":
+        return undefined;
     }
   }
 }

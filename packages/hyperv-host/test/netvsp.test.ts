@@ -851,6 +851,7 @@ describe("several channels", () => {
     rig.network.ports.find(({ name }) => name === "peer")!.send(frameOf(flow(1)));
     expect(rig.adapter.stats().receiveSlotsBusy).toBe(1);
     rig.pairs[2]!.right.close("rescinded");
+    // It was in no packet: the guest does not know of it.
     expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
     rig.network.flush();
     rig.open(2);
@@ -879,10 +880,26 @@ describe("several channels", () => {
     rig.completesReceived = false;
     arrive(rig, flow(1));
     expect(rig.frames.at(-1)!.channel).toBe(2);
-    rig.pairs[2]!.right.close("rescinded");
+    rig.pairs[2]!.right.close();
     expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
     arrive(rig, flow(1));
     expect(rig.frames.at(-1)!.channel).toBe(0);
+  });
+
+  test("the slots of one that is rescinded are not used until the guest has let go of it", () => {
+    const { rig } = opened();
+    const value = { flags: 0, hashInfo: 0x201, table: [2], key: DEFAULT_RSS_KEY };
+    rig.set(Oid.genReceiveScaleParameters, emitRssParameters(value));
+    rig.completesReceived = false;
+    arrive(rig, flow(1));
+    const { id } = rig.frames.at(-1)!;
+    rig.pairs[2]!.right.close("rescinded");
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(1);
+    rig.completesReceived = true;
+    for (let port = 0; port < 200; port++) arrive(rig, flow(port));
+    expect(rig.frames.slice(-200).map((frame) => frame.id)).not.toContain(id);
+    rig.handlers[2]!.guestReleased!();
+    expect(rig.adapter.stats().receiveSlotsBusy).toBe(0);
   });
 
   function flow(port: number): Uint8Array {

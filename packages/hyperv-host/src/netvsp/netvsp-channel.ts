@@ -2,6 +2,7 @@ import {
   GpaRanges,
   GpaRangesResult,
   type Channel,
+  type ChannelClosedReason,
   type IncomingRing,
   type Timer,
 } from "@hyperv-is/vmbus-core";
@@ -129,15 +130,21 @@ export class NetvspChannel implements HostChannelHandler {
     this.#drain(channel);
   }
 
-  closed(): void {
+  closed(_channel: Channel, reason: ChannelClosedReason): void {
     this.#spaceTimer?.cancel();
     for (const timer of this.#late) timer.cancel();
     this.#late.clear();
     this.#replies.clear();
     this.#control?.clear();
     this.#receive?.clear();
-    this.#session.slots.takeBack(this.index);
+    // A guest may read on in a ring that is taken away from it, and the slots that packets in it name are for all
+    // channels: they are free when it has let go of the channel.
+    if (reason !== "rescinded") this.guestReleased();
     this.#closed();
+  }
+
+  guestReleased(): void {
+    this.#session.slots.takeBack(this.index);
   }
 
   release(done: () => void): void {

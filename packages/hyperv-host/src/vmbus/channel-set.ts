@@ -355,6 +355,7 @@ export class ChannelSet {
         return;
       case "drop-gpadls":
         for (const gpadl of this.gpadls.of(key)) this.gpadls.remove(gpadl);
+        this.#outbox.request(worker, { kind: "guest-released", key });
         return;
       case "finish-gpadls":
         for (const gpadl of this.gpadls.of(key)) this.#finishGpadl(relid, gpadl);

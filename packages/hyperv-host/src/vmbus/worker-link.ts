@@ -35,8 +35,8 @@ export interface ChannelOpening {
 }
 
 /**
- * What the server asks of a host worker. Each is answered once, by the reply of the same name, in any
- * order; requests are carried out in the order of arrival.
+ * What the server asks of a host worker. Each but the last is answered once, by the reply of the same name, in
+ * any order; requests are carried out in the order of arrival.
  */
 export type WorkerRequest =
   | { readonly kind: "open"; readonly opening: ChannelOpening }
@@ -50,7 +50,9 @@ export type WorkerRequest =
     }
   | { readonly kind: "gpadl-teardown"; readonly key: number; readonly gpadlId: number }
   /** The device goes away: close, and forget its GPADLs. */
-  | { readonly kind: "revoke"; readonly key: number };
+  | { readonly kind: "revoke"; readonly key: number }
+  /** The guest has let go of a channel that was revoked: it reads nothing of it any more. Not answered. */
+  | { readonly kind: "guest-released"; readonly key: number };
 
 /** What a host worker answers, and what it has to say by itself. */
 export type WorkerReply =

@@ -66,6 +66,7 @@ export class Driver {
           this.bus.reply({ kind: "opened", key: request.opening.key, status: 0 });
         else if (request.kind === "close") this.bus.reply({ kind: "closed", key: request.key });
         else if (request.kind === "revoke") this.bus.reply({ kind: "revoked", key: request.key });
+        else if (request.kind === "guest-released") continue;
         else if (request.kind === "modify")
           this.bus.reply({ kind: "modified", key: request.key, status: 0 });
         else if (request.kind === "gpadl-create")

@@ -129,7 +129,8 @@ export class NetworkMachine extends SimulatedMachine<NetvscQueueHalf> {
     for (const { host } of this.adapters) host.port.setLink(true);
     await this.settled();
     // A filter may not have been set because of a fault.
-    await Promise.allSettled(this.adapters.map(({ hn }) => hn?.setFilter(USUAL_FILTER)));
+    const interfaces = this.adapters.flatMap(({ hn }) => hn ?? []);
+    await Promise.allSettled(interfaces.map((hn) => hn.setFilter(USUAL_FILTER)));
   }
 
   /** Takes an adapter out of use, and attaches it again. */

@@ -368,7 +368,7 @@ export class NetworkWorkload {
         await this.#act(disturbance, pair, pair.hn);
       } catch (error) {
         if (!(error instanceof NetvscError || error instanceof VmbusError)) throw error;
-        this.failures.push({ what: disturbance, code: error.code });
+        this.failures.push({ what: disturbance, code: String(error.code) });
       }
     }
   }

@@ -54,10 +54,7 @@ export class CpuActor implements Actor {
 }
 
 /** What makes the queue halves of a driver. */
-export type QueueDriver<Half extends QueueHalf> = Pick<
-  DriverModule<Half, unknown>,
-  "name" | "queue"
->;
+export type QueueDriver<Half extends QueueHalf> = Pick<DriverModule<Half>, "name" | "queue">;
 
 /** The queue halves of a processor besides the boot processor, and the line to it. */
 export class ApplicationCpu<Half extends QueueHalf> {

@@ -31,6 +31,7 @@ export {
   type BandwidthOptions,
   type BusOptions,
   type CaptureConfig,
+  type CaptureStats,
   type DiskPlacement,
   type DiskSource,
   type Fault,

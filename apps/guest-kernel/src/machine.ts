@@ -12,6 +12,7 @@ import {
   type FaultPlanData,
   type HostStats,
   type CaptureConfig,
+  type CaptureStats,
   type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
@@ -138,8 +139,11 @@ export interface MachineHost {
   changeAdapter(instanceId: Guid, change: AdapterChange): Promise<void>;
   /** Captures what goes over a network adapter's port into a pcapng file. Rejects with `NetworkError`. */
   startCapture(capture: CaptureConfig): Promise<void>;
-  /** Ends the capture of a network adapter, if there is one. Rejects with `NetworkError` if the file could not be written. */
-  stopCapture(instanceId: Guid): Promise<void>;
+  /**
+   * Ends the capture of a network adapter; resolves with what it has, or undefined if there was none. Rejects with
+   * `NetworkError` if the file could not be written.
+   */
+  stopCapture(instanceId: Guid): Promise<CaptureStats | undefined>;
   /** Takes a controller or a network adapter away, and gives it back after a while if a number is given. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
 }

@@ -1,18 +1,19 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { boot } from "@hyperv-is/guest-kernel";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { boot, networkAdapterId, type CaptureStats, type Machine } from "@hyperv-is/guest-kernel";
 import { ControlClient, controlDirectory, controlPath } from "@hyperv-is/hyperv-host/node";
 import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
 
-const root = dirname(
-  createRequire(import.meta.url).resolve("@hyperv-is/guest-kernel/package.json"),
-);
-const program = join(root, "dist", "bin", "guest-kernel.js");
+const require = createRequire(import.meta.url);
+const rootOf = (name: string): string =>
+  dirname(require.resolve(`@hyperv-is/${name}/package.json`));
+const program = join(rootOf("guest-kernel"), "dist", "bin", "guest-kernel.js");
+const hostProgram = join(rootOf("hyperv-host"), "dist", "bin", "hyperv-host.js");
 
 let directory = "";
 beforeAll(() => {
@@ -60,6 +61,90 @@ test("a machine with a control socket shows what it does, until it ends", async 
   await client.closed;
   expect(readdirSync(controlDirectory())).toEqual([]);
   expect(machine.host.violations).toEqual([]);
+});
+
+/** What is kept of each packet in a pcapng file: enhanced packet blocks (draft-ietf-opsawg-pcapng, section 4.3). */
+function packetsOf(path: string): Buffer[] {
+  const file = readFileSync(path);
+  const packets: Buffer[] = [];
+  for (let at = 0; at < file.byteLength; at += file.readUInt32LE(at + 4))
+    if (file.readUInt32LE(at) === 6)
+      packets.push(file.subarray(at + 28, at + 28 + file.readUInt32LE(at + 20)));
+  return packets;
+}
+
+describe("a machine with a network adapter", () => {
+  let machine: Machine;
+  let client: ControlClient;
+  beforeAll(async () => {
+    machine = await boot({
+      control: "net",
+      nics: [{ switch: "lan" }],
+      switches: [{ name: "lan" }],
+    });
+    client = await ControlClient.connect(controlPath("net"));
+  });
+  afterAll(async () => {
+    client.close();
+    expect(machine.host.violations).toEqual([]);
+    await machine.shutdown();
+  });
+
+  /** Has the guest send frames. */
+  const announce = (...hosts: readonly number[]): Promise<unknown> =>
+    machine.exec(hosts.map((host) => `ifconfig hn0 192.0.2.${host}/24`).join(";"));
+  const captured = async (): Promise<CaptureStats | undefined> =>
+    (await client.call("stats", {})).adapters[0]!.capture;
+
+  test("has its frames captured by hyperv-host, until that is interrupted", async () => {
+    const path = join(directory, "hn0.pcapng");
+    const args = [hostProgram, "capture", "net", "hn0", "-w", "hn0.pcapng"];
+    const child = spawn(process.execPath, args, {
+      cwd: directory,
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    let printed = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (printed += text));
+    while ((await captured()) === undefined) await machine.exec("true");
+    await announce(1, 2, 3);
+    while ((await captured())?.frames !== 3) await machine.exec("true");
+    child.kill("SIGINT");
+    expect(await once(child, "exit")).toEqual([0, null]);
+    expect(printed).toBe(`3 frames in ${path}\n`);
+    // The addresses that were announced.
+    expect(packetsOf(path).map((packet) => packet[31])).toEqual([1, 2, 3]);
+    expect(await captured()).toBeUndefined();
+  });
+
+  test("has as many captured as were asked for, once at a time", async () => {
+    const path = join(directory, "count.pcapng");
+    const start = { adapter: "hn0", path, count: 2, snapBytes: 20 };
+    expect(await client.call("start-capture", start)).toMatchObject({ path, frames: 0 });
+    await expect(client.call("start-capture", start)).rejects.toMatchObject({
+      code: "ERR_CONTROL_CAPTURE",
+      message: expect.stringContaining(`hn0 is captured already, into ${path}`) as string,
+    });
+    await announce(4, 5, 6);
+    const stopped = await client.call("stop-capture", { adapter: networkAdapterId(0) });
+    expect(stopped).toEqual({ instanceId: networkAdapterId(0), path, frames: 2 });
+    expect(packetsOf(path).map((packet) => packet.byteLength)).toEqual([20, 20]);
+  });
+
+  test.each([
+    ["start-capture", { adapter: "hn1", path: "/tmp/x" }, "no network adapter hn1; it has hn0"],
+    ["start-capture", { adapter: "hn0", path: "/nowhere/x" }, "ENOENT"],
+    ["stop-capture", { adapter: "hn0" }, "hn0 is not captured"],
+  ] as const)("%s of %o is refused", async (method, params, message) => {
+    await expect(client.call(method, params as never)).rejects.toMatchObject({
+      code: "ERR_CONTROL_CAPTURE",
+      message: expect.stringContaining(message) as string,
+    });
+  });
+
+  test("writes no file by a relative path", async () => {
+    const relative = client.call("start-capture", { adapter: "hn0", path: "x" });
+    await expect(relative).rejects.toMatchObject({ code: "ERR_CONTROL_PARAMS" });
+  });
 });
 
 test("a machine whose control socket cannot be made does not start, and lets go of its images", async () => {

@@ -171,6 +171,7 @@ export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switc
 export {
   networkAdapterId,
   type CaptureConfig,
+  type CaptureStats,
   type NetworkConfig,
   type SocketUplink,
   type TapUplink,

@@ -46,6 +46,15 @@ export interface CaptureConfig {
   readonly path: string;
   /** Bytes of each frame that are kept at most; all unless told. */
   readonly snapBytes?: number;
+  /** Frames that are captured at most; any number unless told. */
+  readonly count?: number;
+}
+
+/** What a capture has: plain data. */
+export interface CaptureStats {
+  readonly path: string;
+  /** Frames in the file, or on their way to it. */
+  readonly frames: number;
 }
 
 /** The network of a machine: plain data, fit for a worker. Adapters of one switch reach each other. */

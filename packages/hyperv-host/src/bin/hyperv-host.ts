@@ -12,6 +12,7 @@ import {
   parseFaultPlan,
 } from "../faults.js";
 import { controlPath } from "../node/control-address.js";
+import { captureCommand } from "./capture-command.js";
 import { machineCommand, machineVerbs, type MachineVerb } from "./machine-command.js";
 import { textTable } from "./text-table.js";
 import { traceCommand } from "./trace-command.js";
@@ -22,6 +23,9 @@ const usage = `usage: hyperv-host list [VM]               list the machines that
                                           VM is a name, or the path of a control socket (with a / in it);
                                           without it: all machines with a name
                                           --json; --watch: each second, until it ends or Ctrl-C
+       hyperv-host capture VM ADAPTER -w FILE [--count N] [--seconds N] [--snap BYTES] [--json]
+                                          write the frames of a network adapter (hn0) as pcapng, until there
+                                          are enough or Ctrl-C; --stop instead of -w ends one that goes on
        hyperv-host offers [--json]        list what the host offers to every machine
        hyperv-host versions [--json]      list the protocol versions it speaks
        hyperv-host faults [--json]        list the faults it can be told to make
@@ -123,6 +127,42 @@ function machines(verb: MachineVerb, args: readonly string[], json: boolean): Pr
   return machineCommand(verb, { vm, json, watch: values.watch ?? false });
 }
 
+function capture(args: readonly string[], json: boolean): Promise<number> {
+  const options = {
+    w: { type: "string", short: "w" },
+    stop: { type: "boolean" },
+    count: { type: "string" },
+    seconds: { type: "string" },
+    snap: { type: "string" },
+  } as const;
+  const { values, positionals } = parsed(() =>
+    parseArgs({ args: [...args], options, allowPositionals: true }),
+  );
+  const [vm, adapter, ...rest] = positionals;
+  if (vm === undefined || adapter === undefined || rest.length > 0)
+    throw new UsageMistake("capture: one VM and one of its adapters, please\n");
+  parsed(() => controlPath(vm));
+  const { w: path, stop = false } = values;
+  if ((path === undefined) !== stop) throw new UsageMistake("capture: -w FILE, or --stop\n");
+  if (path === "-") throw new UsageMistake("-w -: the machine writes the file, name one\n");
+  const number = (name: "count" | "seconds" | "snap", pattern: RegExp): number | undefined => {
+    const text = values[name];
+    if (text === undefined) return undefined;
+    if (!pattern.test(text) || !(Number(text) > 0))
+      throw new UsageMistake(`--${name} ${text}: a number above 0, please\n`);
+    return Number(text);
+  };
+  return captureCommand({
+    vm,
+    adapter,
+    path,
+    count: number("count", /^\d{1,9}$/),
+    seconds: number("seconds", /^\d{1,6}(\.\d{1,3})?$/),
+    snapBytes: number("snap", /^\d{1,6}$/),
+    json,
+  });
+}
+
 function main(args: readonly string[]): number | Promise<number> {
   const json = args.includes("--json");
   const [verb, ...rest] = args.filter((arg) => arg !== "--json");
@@ -132,6 +172,7 @@ function main(args: readonly string[]): number | Promise<number> {
   if (verb === "faults" && plain) return faults(json);
   if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
   if (verb === "trace") return trace(rest, json);
+  if (verb === "capture") return capture(rest, json);
   const machineVerb = machineVerbs.find((known) => known === verb);
   if (machineVerb !== undefined) return machines(machineVerb, rest, json);
   if (verb === "--version") {

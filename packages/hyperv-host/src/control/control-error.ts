@@ -17,6 +17,8 @@ export const controlErrorNumbers = {
   ERR_CONTROL_VERSION: -32000,
   /** The machine has as many clients as it takes. */
   ERR_CONTROL_CLIENTS: -32001,
+  /** The machine has no such network adapter, or its capture cannot be made, or is there already. */
+  ERR_CONTROL_CAPTURE: -32002,
 } as const;
 
 /** Code of an error that a machine answers with. */

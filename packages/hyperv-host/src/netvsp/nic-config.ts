@@ -1,4 +1,5 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import type { CaptureStats } from "../network-config.js";
 import type { BandwidthOptions, PortCounters, VlanMode } from "../switch/switch-port.js";
 
 /** How a network adapter behaves towards its guest: plain data. */
@@ -108,4 +109,6 @@ export interface NicStats extends Readonly<NicCounters> {
   readonly receiveSlots: number;
   readonly receiveSlotsBusy: number;
   readonly port: Readonly<PortCounters>;
+  /** What is captured of the port; absent if nothing is. */
+  readonly capture?: CaptureStats;
 }

@@ -12,10 +12,13 @@ export interface CaptureFileOptions {
   /** Name of the interface in the file. */
   readonly name: string;
   readonly snapBytes?: number;
+  /** Frames that are captured at most; any number unless told. */
+  readonly count?: number;
 }
 
 /** A capture of a port into a pcapng file, from the time it is made until it is closed. */
 export class CaptureFile implements CaptureSink {
+  readonly path: string;
   readonly #file: number;
   readonly #port: Port;
   readonly #timers: Timers;
@@ -25,7 +28,8 @@ export class CaptureFile implements CaptureSink {
   #isClosed = false;
 
   /** Throws Node's error if the file cannot be made. */
-  constructor(port: Port, timers: Timers, { path, name, snapBytes }: CaptureFileOptions) {
+  constructor(port: Port, timers: Timers, { path, name, ...limits }: CaptureFileOptions) {
+    this.path = path;
     this.#file = openSync(path, "w");
     this.#port = port;
     this.#timers = timers;
@@ -33,10 +37,15 @@ export class CaptureFile implements CaptureSink {
       name,
       clock: timers,
       originMs: Date.now() - timers.now(),
-      ...(snapBytes !== undefined && { snapBytes }),
+      ...limits,
     });
     port.addObserver(this.#capture);
     this.#flushLater();
+  }
+
+  /** Frames that were captured. */
+  get frames(): number {
+    return this.#capture.frames;
   }
 
   write(bytes: Uint8Array): void {

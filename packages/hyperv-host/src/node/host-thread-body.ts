@@ -30,8 +30,8 @@ export interface HostDevices<Stats extends HostThreadStats> {
   drain?(): boolean;
   /** See `Pumped.sleeping`. */
   sleeping?(): void;
-  /** Carries out a request that only these devices know. Throws what becomes the answer. */
-  request?(request: { readonly kind: string }): void;
+  /** Carries out a request that only these devices know: returns plain data, or throws what becomes the answer. */
+  request?(request: { readonly kind: string }): unknown;
   close(): void | Promise<void>;
 }
 
@@ -91,8 +91,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
   const carryOut = (request: { readonly kind: string; readonly id: number }): void => {
     const { id } = request;
     try {
-      devices?.request?.(request);
-      reply({ kind: "done", id });
+      reply({ kind: "done", id, value: devices?.request?.(request) });
     } catch (error) {
       const failure = failureOf(error);
       if (failure === undefined) throw error;

@@ -52,8 +52,16 @@ export type HostThreadReply<Stats extends HostThreadStats> =
   /** They could not be made; the worker ends. */
   | ({ readonly kind: "failed" } & HostThreadFailure)
   | ({ readonly kind: "stats"; readonly id: number } & Stats)
-  /** A request of its own kind has been carried out, or not. */
-  | { readonly kind: "done"; readonly id: number; readonly failure?: HostThreadFailure };
+  | HostThreadAnswer;
+
+/** A request of a thread's own kind has been carried out, or not. */
+interface HostThreadAnswer {
+  readonly kind: "done";
+  readonly id: number;
+  /** What it returned. */
+  readonly value?: unknown;
+  readonly failure?: HostThreadFailure;
+}
 
 /** How such a thread is started. */
 export interface HostThreadOptions<Stats extends HostThreadStats> {
@@ -91,7 +99,7 @@ export class HostThread<
   >;
   readonly #options: HostThreadOptions<Stats>;
   readonly #stats = new Map<number, (stats: Stats) => void>();
-  readonly #requests = new Map<number, Waiting<void>>();
+  readonly #requests = new Map<number, Waiting<unknown>>();
   #start!: Waiting<void>;
   #isGone = false;
   #nextId = 1;
@@ -139,7 +147,7 @@ export class HostThread<
           this.#stats.delete(next.id);
           break;
         case "done":
-          this.#done(next.id, next.failure);
+          this.#done(next);
           break;
         default:
           reply(next);
@@ -165,8 +173,8 @@ export class HostThread<
     });
   }
 
-  /** Has a request of its own kind carried out; rejects if it could not be, or the thread ended. */
-  request(request: Request): Promise<void> {
+  /** Has a request of its own kind carried out, and resolves with what that returns; rejects if it could not be, or the thread ended. */
+  request(request: Request): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#isGone) {
         reject(this.#ended());
@@ -183,10 +191,10 @@ export class HostThread<
     return this.#handle.stop();
   }
 
-  #done(id: number, failure: HostThreadFailure | undefined): void {
+  #done({ id, value, failure }: HostThreadAnswer): void {
     const waiting = this.#requests.get(id);
     this.#requests.delete(id);
-    if (failure === undefined) waiting?.resolve();
+    if (failure === undefined) waiting?.resolve(value);
     else waiting?.reject(this.#options.failure(failure));
   }
 

@@ -4,7 +4,7 @@ import type { FaultPlan } from "../faults.js";
 import type { HostWorker } from "../host-worker.js";
 import { NetworkAdapter } from "../netvsp/network-adapter.js";
 import type { NicStats } from "../netvsp/nic-config.js";
-import type { CaptureConfig, NetworkConfig } from "../network-config.js";
+import type { CaptureConfig, CaptureStats, NetworkConfig } from "../network-config.js";
 import type { VlanMode } from "../switch/switch-port.js";
 import { VirtualSwitch } from "../switch/virtual-switch.js";
 import { CaptureFile } from "./capture-file.js";
@@ -111,20 +111,24 @@ export class NetworkSet {
   }
 
   /** Captures what goes over an adapter's port; ends a capture that there was. Throws `NetworkError`. */
-  startCapture({ instanceId, path, snapBytes }: CaptureConfig): void {
+  startCapture({ instanceId, ...capture }: CaptureConfig): void {
     const { port } = this.#adapter(instanceId);
     this.stopCapture(instanceId);
     const name = `hn${[...this.adapters.keys()].indexOf(instanceId)}`;
-    const options = { path, name, ...(snapBytes !== undefined && { snapBytes }) };
     try {
-      this.#captures.set(instanceId, new CaptureFile(port, this.#timers, options));
+      const file = new CaptureFile(port, this.#timers, { ...capture, name });
+      this.#captures.set(instanceId, file);
     } catch (error) {
       throw networkError(error);
     }
   }
 
-  /** Ends the capture of an adapter, if there is one. Throws `NetworkError` if the file could not be written. */
-  stopCapture(instanceId: Guid): void {
+  /**
+   * Ends the capture of an adapter. Throws `NetworkError` if the file could not be written.
+   *
+   * @returns What it has; undefined if there was none.
+   */
+  stopCapture(instanceId: Guid): CaptureStats | undefined {
     const capture = this.#captures.get(instanceId);
     this.#captures.delete(instanceId);
     try {
@@ -132,10 +136,14 @@ export class NetworkSet {
     } catch (error) {
       throw networkError(error);
     }
+    return captureStats(capture);
   }
 
   stats(): NicStats[] {
-    return Array.from(this.adapters.values(), (adapter) => adapter.stats());
+    return Array.from(this.adapters, ([instanceId, adapter]) => {
+      const capture = captureStats(this.#captures.get(instanceId));
+      return { ...adapter.stats(), ...(capture && { capture }) };
+    });
   }
 
   /** Closes everything; throws the first error after all was tried. */
@@ -159,6 +167,10 @@ export class NetworkSet {
       throw new NetworkError("ERR_NETWORK", `there is no network adapter ${instanceId}`);
     return adapter;
   }
+}
+
+function captureStats(capture: CaptureFile | undefined): CaptureStats | undefined {
+  return capture && { path: capture.path, frames: capture.frames };
 }
 
 function networkError(cause: unknown): NetworkError {

@@ -43,7 +43,7 @@ await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
             network.startCapture(request.capture);
             return;
           case "stop-capture":
-            network.stopCapture(request.instanceId);
+            return network.stopCapture(request.instanceId);
         }
       },
       async close() {

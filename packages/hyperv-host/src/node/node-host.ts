@@ -4,7 +4,7 @@ import { adapterOffers, controllerOffers, standardDevices } from "../device-set.
 import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
-import type { CaptureConfig, NetworkConfig } from "../network-config.js";
+import type { CaptureConfig, CaptureStats, NetworkConfig } from "../network-config.js";
 import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
@@ -180,9 +180,13 @@ export class NodeHost {
     await this.#requestNetwork({ kind: "start-capture", capture });
   }
 
-  /** Ends the capture of an adapter, if there is one. Rejects with `NetworkError` if the file could not be written. */
-  async stopCapture(instanceId: Guid): Promise<void> {
-    await this.#requestNetwork({ kind: "stop-capture", instanceId });
+  /**
+   * Ends the capture of an adapter; resolves with what it has, or undefined if there was none. Rejects with `NetworkError`
+   * if the file could not be written.
+   */
+  async stopCapture(instanceId: Guid): Promise<CaptureStats | undefined> {
+    const stopped = await this.#requestNetwork({ kind: "stop-capture", instanceId });
+    return stopped as CaptureStats | undefined;
   }
 
   /** Counters of bus, channels, devices and faults; none of the devices once the host has stopped. */
@@ -225,21 +229,22 @@ export class NodeHost {
     return this.#network === undefined ? [this.#disks] : [this.#disks, this.#network];
   }
 
-  async #requestNetwork(request: NetworkRequest): Promise<void> {
+  async #requestNetwork(request: NetworkRequest): Promise<unknown> {
     if (this.#network === undefined)
       throw new NetworkError("ERR_NETWORK", "the machine has no network");
-    await this.#network.request(request);
+    return this.#network.request(request);
   }
 
   async #listen(
     { address, program }: ControlOptions,
-    machine: Omit<MachineDescription, "program" | "stats">,
+    machine: Omit<MachineDescription, "program" | "stats" | "captures">,
   ): Promise<void> {
     try {
       this.#control = await ControlServer.listen(address, {
         ...machine,
         program,
         stats: () => this.stats(),
+        captures: this,
       });
     } catch (error) {
       await this.stop().catch(() => undefined);

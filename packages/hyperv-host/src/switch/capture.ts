@@ -31,6 +31,8 @@ export interface CaptureOptions {
   readonly originMs: number;
   /** Bytes of each frame that are kept at most; all unless told. */
   readonly snapBytes?: number;
+  /** Frames that are captured at most; any number unless told. */
+  readonly count?: number;
 }
 
 /**
@@ -47,12 +49,18 @@ export class Capture implements FrameObserver {
   readonly #segment = new Frame();
   readonly #segmenter = new TcpSegmenter();
   #filled = 0;
+  #frames = 0;
 
   constructor(sink: CaptureSink, options: CaptureOptions) {
     this.#sink = sink;
     this.#options = options;
     this.#snapBytes = options.snapBytes ?? FRAME_MAX_BYTES;
     sink.write(pcapngHeader(options.name, options.snapBytes ?? 0));
+  }
+
+  /** Frames that were captured. */
+  get frames(): number {
+    return this.#frames;
   }
 
   observe(frame: Frame, isSent: boolean): void {
@@ -75,6 +83,8 @@ export class Capture implements FrameObserver {
   }
 
   #write(frame: Frame, isSent: boolean): void {
+    if (this.#frames >= (this.#options.count ?? Infinity)) return;
+    this.#frames++;
     insertVlanTag(frame);
     const lengthBytes = frame.lengthBytes;
     const keptBytes = Math.min(lengthBytes, this.#snapBytes);

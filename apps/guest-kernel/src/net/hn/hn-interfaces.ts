@@ -137,7 +137,10 @@ export class HnInterfaces {
           allocator,
           drive,
           doorbell,
-          deliver: (frames) => Promise.resolve(this.deliver(frames)),
+          deliver: (frames) => {
+            this.deliver(frames);
+            return Promise.resolve();
+          },
         });
     } catch (error) {
       print(`${name}: chan${channel.relid} on cpu${channel.cpu}: ${(error as Error).message}`);

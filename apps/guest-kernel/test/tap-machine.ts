@@ -40,7 +40,7 @@ export class TapMachine implements AsyncDisposable {
         {
           switch: "lan",
           receiveCoalescing,
-          stack: { kind: "tap", name: DEVICE, namespace: near.name },
+          stack: { kind: "tap", name: DEVICE, netns: near.name },
         },
       ],
       switches: [{ name: "lan", uplinks: [{ kind: "tap", name: DEVICE, netns: far.name }] }],

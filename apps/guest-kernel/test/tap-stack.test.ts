@@ -53,7 +53,7 @@ describe.skipIf(noTaps !== undefined)("a guest whose network stack is Linux's", 
 
   test("is not booted without its namespace, and says what is missing", async () => {
     const machine = boot({
-      nics: [{ switch: "lan", stack: { kind: "tap", name: DEVICE, namespace: "no-such" } }],
+      nics: [{ switch: "lan", stack: { kind: "tap", name: DEVICE, netns: "no-such" } }],
       switches: [{ name: "lan" }],
     });
     await expect(machine).rejects.toMatchObject({

@@ -40,7 +40,7 @@ export class NetworkPath implements AsyncDisposable {
     await path.#connect(async () => {
       machine = await boot({
         cpus,
-        nics: [{ switch: "lan", stack: { kind: "tap", name: DEVICE, namespace: path.near } }],
+        nics: [{ switch: "lan", stack: { kind: "tap", name: DEVICE, netns: path.near } }],
         switches: [{ name: "lan", uplinks: [{ kind: "tap", name: DEVICE, netns: path.far }] }],
       });
       path.#cleanUps.push(() => machine!.shutdown());

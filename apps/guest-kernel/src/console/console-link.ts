@@ -1,3 +1,4 @@
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { NbdServed } from "../nbd/export-address.js";
 import type { ListResult } from "./shell.js";
 
@@ -36,7 +37,7 @@ export interface GuestDisk {
 export interface GuestNic {
   /** `hn0`. */
   readonly name: string;
-  readonly instanceId: string;
+  readonly instanceId: Guid;
   /** With colons. */
   readonly mac: string;
   /** Largest packet behind the Ethernet header, in bytes. */

@@ -10,7 +10,7 @@ import {
   type VmbusDevice,
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
-import { DeviceClass, PAGE_SIZE, formatVersion } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, PAGE_SIZE, formatVersion, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { Vcpu } from "@hyperv-is/platform-node";
 import type { NetvscInterface } from "@hyperv-is/hv-netvsc";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
@@ -358,7 +358,7 @@ export class Kernel implements GuestSystem {
     return {
       kind: "interface",
       begin: async () => {
-        const attached = await this.#hn.attach(netvsc, node.name, device.instanceId);
+        const attached = await this.#hn.attach(netvsc, node.name, device.instanceId as Guid);
         addNetworkSysctls(this.sysctl, sysctlPrefix(node), attached);
       },
       forget: () => this.#hn.detach(netvsc),

@@ -1,3 +1,4 @@
+import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { NetvscChannel, NetvscInterface } from "@hyperv-is/hv-netvsc";
 import type { Vcpu } from "@hyperv-is/platform-node";
 import type { GuestMemory, PageAllocator } from "@hyperv-is/vmbus-core";
@@ -26,7 +27,7 @@ export interface HnInterfacesOptions extends Pick<Vcpu, "drive" | "doorbell"> {
 export interface HnInterface {
   /** `hn0`. */
   readonly name: string;
-  readonly instanceId: string;
+  readonly instanceId: Guid;
   readonly netvsc: NetvscInterface;
   readonly stack: NicStack;
   readonly device: HnDevice;
@@ -51,7 +52,7 @@ export class HnInterfaces {
   }
 
   /** Takes an interface in. @param name - Of the device. */
-  async attach(netvsc: NetvscInterface, name: string, instanceId: string): Promise<HnInterface> {
+  async attach(netvsc: NetvscInterface, name: string, instanceId: Guid): Promise<HnInterface> {
     const { network, memory, allocator, stacks, print } = this.#options;
     const stack: NicStack = stacks.get(instanceId) ?? { kind: "builtin" };
     const tap = stack.kind === "tap" ? new TapStack(netvsc, stack) : undefined;

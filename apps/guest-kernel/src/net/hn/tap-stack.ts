@@ -8,8 +8,8 @@ const EVERY_CHECKSUM = Offload.tcp4 | Offload.udp4 | Offload.tcp6 | Offload.udp6
 type TapNicStack = NicStack & { readonly kind: "tap" };
 
 /** Throws `PlatformError`, as `Tap.open` does, if such a TAP cannot be had. */
-export function checkTap({ name, namespace }: TapNicStack): void {
-  Tap.open({ name, ...(namespace !== undefined && { netns: namespace }) }).close();
+export function checkTap({ name, netns }: TapNicStack): void {
+  Tap.open({ name, ...(netns !== undefined && { netns }) }).close();
 }
 
 /**

@@ -253,7 +253,9 @@ export class HostWorker {
 
   #connect(opening: ChannelOpening): WorkerChannel | NtStatus {
     const { ringPages, downstreamPageOffset } = opening;
-    const trace = this.#trace?.channel(opening, this.#memory);
+    const trace = this.#trace?.channel(opening, this.#memory, (gpadlId) =>
+      this.#gpadls.get(opening.key)?.get(gpadlId),
+    );
     let rings: { readonly incoming: IncomingRing; readonly outgoing: OutgoingRing };
     try {
       // What is recorded must go through the methods that record it: no ring core.

@@ -4,9 +4,11 @@ import {
   MessageHeader,
   MessageType,
   OfferChannel,
+  PacketType,
   formatVersion,
   protocolVersions,
 } from "@hyperv-is/vmbus-core/protocol";
+import { RndisType, get32 } from "@hyperv-is/hv-netvsc/protocol";
 import type { Trace, TraceRecord } from "@hyperv-is/hyperv-host/trace";
 import { isRead } from "./replay/replay-disks.js";
 import { liveSession } from "./replay/live-session.js";
@@ -144,5 +146,29 @@ describe("an answer that is another than the recorded one is found", () => {
     });
     expect(() => replay(trace, change({ disks: [disk!, larger] }))).toThrow(/READ CAPACITY/);
     expect(() => replay(trace, change({ maxTransferBytes: 65_536 }))).toThrow(/QUERY_PROPERTIES/);
+  });
+
+  test("what is said of a frame, or in answer to an RNDIS message", () => {
+    const network = fixtures.find(({ name }) => name === "linux-network")!;
+    const { records } = network.trace;
+    const told = records.flatMap((record, index) =>
+      record.kind === "packet" && record.type === PacketType.transferPages
+        ? [{ record, index }]
+        : [],
+    );
+    const isFrame = (bytes: Uint8Array): boolean => get32(bytes, 0) === RndisType.packet;
+    const frame = told.find(({ record }) => isFrame(record.data!.bytes))!;
+    const answer = told.findLast(({ record }) => !isFrame(record.data!.bytes))!;
+    // A status, and the value of the first information of a frame, which is on its checksums.
+    for (const [{ record, index }, at] of [
+      [answer, 12],
+      [frame, 44 + 12],
+    ] as const) {
+      const bytes = record.data!.bytes.slice();
+      bytes[at]! ^= 1;
+      const mutant = records.with(index, { ...record, data: { ...record.data!, bytes } });
+      const mutated = { ...network.trace, records: mutant };
+      expect(() => replay(mutated, network.provenance.host)).toThrow(/in byte \d+ of the data/);
+    }
   });
 });

@@ -341,7 +341,7 @@ test("records of several threads are merged by time", () => {
   });
   for (let key = 1; key <= 10; key++) {
     timers.advance(1);
-    threads[key % 2]!.channel(opening(key), memory)!.opened();
+    threads[key % 2]!.channel(opening(key), memory, () => undefined)!.opened();
   }
   threads[1]!.flush();
   threads[0]!.flush();

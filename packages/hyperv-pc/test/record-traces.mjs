@@ -1,7 +1,8 @@
 // Records the traces of the stock Linux guest that the host's tests replay:
 //   node packages/hyperv-pc/test/record-traces.mjs packages/hyperv-host/test/traces
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
-import { FIRST, SECOND, ram, record } from "./recording.mjs";
+import { LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
+import { FIRST, NIC, SECOND, network, ram, record } from "./recording.mjs";
 
 const [directory = ".", only] = process.argv.slice(2);
 /** Ends the output of a command, before its exit status; see tools/stock-guest/init.sh. */
@@ -92,15 +93,54 @@ const sessions = [
       await pc.serial.waitFor("Linux version");
     },
   },
+  {
+    name: "linux-network",
+    modules: "bus,network",
+    network,
+    controllers: [],
+    says: [
+      "boots with hv_vmbus and hv_netvsc; udhcpc gets an address, pings go both ways, with and without offloads",
+      "MTU of 9000 and pings of 8000 bytes; RSS hashing of UDP; multicast and promiscuous filters",
+      "the link goes down and comes back; the adapter is rescinded, offered again after a second, and used again",
+    ],
+    /** @param {Run} run @param {Pc} pc */
+    async play(run, pc) {
+      const lan = pc.host.switches.get("lan");
+      if (lan === undefined) throw new Error("there is no switch");
+      const peer = new NetworkPeer(lan);
+      await run(LINUX_NETWORK_UP);
+      await run(`ping -c 3 -i 0.1 ${PEER_ADDRESS}; ping -c 1 -s 1400 ${PEER_ADDRESS}`);
+      for (let number = 1; number <= 3; number++) await peer.ping(number, 56 + 400 * number);
+      await run("ethtool -k eth0; ethtool -K eth0 tx off rx off sg off; ethtool -x eth0");
+      await run(`ping -c 1 ${PEER_ADDRESS}; ethtool -K eth0 tx on rx on sg on`);
+      await run("ip link set eth0 promisc on; ip link set eth0 promisc off");
+      await run("ip link set eth0 allmulticast on; ip link set eth0 allmulticast off");
+      await run("ethtool -N eth0 rx-flow-hash udp4 sd; ethtool -N eth0 rx-flow-hash udp4 sdfn");
+      await run(`ip link set eth0 mtu 9000; ping -c 2 -i 0.1 -s 8000 ${PEER_ADDRESS}`);
+      await peer.ping(4, 8000);
+      for (const isLinkUp of [false, true]) {
+        pc.host.changeAdapter(NIC, { isLinkUp });
+        await run("sleep 6");
+      }
+      pc.host.rescind(NIC, 1000);
+      await run("while [ -e /sys/class/net/eth0 ]; do usleep 10000; done");
+      await run(LINUX_NETWORK_UP);
+      await run(`ping -c 2 -i 0.1 ${PEER_ADDRESS}; dmesg | tail -3; ip link set eth0 down`);
+    },
+  },
 ].filter(({ name }) => only === undefined || name === only);
 
-for (const { name, controllers, says, play } of sessions)
+for (const { name, controllers, says, play, ...session } of sessions)
   await record({
     directory,
     name,
     boot: {
       ...{ kernel: guest.kernel, initrd: guest.initrd, bios: guest.directory },
-      append: KERNEL_LINE,
+      append:
+        session.modules === undefined
+          ? KERNEL_LINE
+          : `${KERNEL_LINE} stock.modules=${session.modules}`,
+      ...(session.network && { network: session.network }),
     },
     controllers,
     provenance: {

@@ -3,7 +3,7 @@ import { Buffer } from "node:buffer";
 import { readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { scsiControllerId } from "@hyperv-is/hyperv-host";
+import { formatMac, networkAdapterId, scsiControllerId } from "@hyperv-is/hyperv-host";
 import { openDiskImage } from "@hyperv-is/hyperv-host/node";
 import { bootPc } from "@hyperv-is/hyperv-pc/node";
 
@@ -16,6 +16,13 @@ import { bootPc } from "@hyperv-is/hyperv-pc/node";
 /** Instance ids of the guest's controllers. */
 export const FIRST = scsiControllerId(0);
 export const SECOND = scsiControllerId(1);
+
+/** A network with one adapter, at the switch `lan`. */
+export const NIC = networkAdapterId(0);
+export const network = {
+  switches: [{ name: "lan" }],
+  adapters: [{ instanceId: NIC, switch: "lan", mac: Uint8Array.of(0x00, 0x15, 0x5d, 0, 0, 0) }],
+};
 
 /** A disk in memory, of 4 MiB unless told. @param {number} lun @param {number} fill - of its identity @param {object} [options] */
 export const ram = (lun, fill, options = {}) => ({
@@ -64,6 +71,12 @@ export async function record({ directory, name, boot, controllers, provenance, p
         ),
       })),
     ),
+    ...(boot.network && {
+      adapters: boot.network.adapters.map(({ instanceId, mac }) => ({
+        instanceId,
+        mac: formatMac(mac),
+      })),
+    }),
   };
   const path = join(directory, `${name}.trace`);
   const pc = await bootPc({
@@ -73,11 +86,11 @@ export async function record({ directory, name, boot, controllers, provenance, p
     onConsole: (bytes) => void process.stderr.write(bytes),
   });
   await play(pc);
-  const { violations } = pc.host.stats();
+  const { violations, adapters } = pc.host.stats();
   await pc.stop();
   writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
   rmSync(path);
-  process.stderr.write(`\n${name}: ${JSON.stringify(violations)}\n`);
+  process.stderr.write(`\n${name}: ${JSON.stringify({ violations, adapters })}\n`);
   const date = new Date().toISOString().slice(0, 10);
   writeProvenance(join(directory, `${name}.json`), { ...provenance, date, host, violations: {} });
   return pc.serial.transcript;

@@ -14,6 +14,7 @@ import {
 } from "@hyperv-is/vmbus-core/protocol";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { dataFlowOf, type DataFlow } from "./data-flow.js";
+import type { GpadlLookup, NetworkBuffers } from "./network-buffers.js";
 import {
   ChannelBody,
   ClosedBody,
@@ -35,6 +36,12 @@ interface Request {
   readonly ranges: readonly GpaRange[];
 }
 
+/** Where packets that name a shared buffer have their data, and how it is found. */
+export interface TracedBuffers {
+  readonly gpadl: GpadlLookup;
+  readonly network: NetworkBuffers;
+}
+
 /** Records the packets of one open channel. */
 export class ChannelTrace {
   readonly #opening: ChannelOpening;
@@ -42,6 +49,7 @@ export class ChannelTrace {
   readonly #memory: GuestMemory;
   readonly #dataLimitBytes: number;
   readonly #flow: DataFlow;
+  readonly #buffers: TracedBuffers | undefined;
   /** By transaction id. */
   readonly #requests = new Map<string, Request>();
   #vp: number;
@@ -51,12 +59,14 @@ export class ChannelTrace {
     writer: TraceWriter,
     memory: GuestMemory,
     dataLimitBytes: number,
+    buffers?: TracedBuffers,
   ) {
     this.#opening = opening;
     this.#writer = writer;
     this.#memory = memory;
     this.#dataLimitBytes = dataLimitBytes;
     this.#flow = dataFlowOf(opening.classId);
+    this.#buffers = buffers;
     this.#vp = opening.interrupt?.vp ?? NO_VP;
   }
 
@@ -94,20 +104,14 @@ export class ChannelTrace {
     writer.putU32(idLow);
     writer.putU32(idHigh);
     writer.putBytes(rest);
-    if (type !== PacketType.gpaDirect || this.#dataLimitBytes === 0) return;
-    const view = new DataView(rest.buffer, rest.byteOffset, rest.byteLength);
-    const outcome = parseGpaRanges(
-      rest.subarray(GpaDirect.ranges - descriptorBytes),
-      view.getUint32(GpaDirect.rangeCount - descriptorBytes, true),
-      headerBytes - GpaDirect.ranges,
-    );
-    if (outcome.kind !== "ok") return;
-    const request = {
-      payload: rest.subarray(headerBytes - descriptorBytes),
-      ranges: outcome.ranges,
-    };
-    this.#data(0, idLow, idHigh, request.ranges, this.#flow.toHost(request.payload));
-    this.#remember(`${idHigh}:${idLow}`, request);
+    if (this.#dataLimitBytes === 0) return;
+    const payload = rest.subarray(headerBytes - descriptorBytes);
+    const lent = this.#buffers?.network.sent(payload, this.#buffers.gpadl) ?? [];
+    const direct = type === PacketType.gpaDirect ? directRanges(rest, headerBytes) : undefined;
+    if (direct === undefined && lent.length === 0) return;
+    const ranges = [...lent, ...(direct ?? [])];
+    this.#data(0, idLow, idHigh, ranges, this.#flow.toHost(payload));
+    if (direct !== undefined) this.#remember(`${idHigh}:${idLow}`, { payload, ranges });
   }
 
   /** The host has put a packet, which lies in the ring from `start` on and is the guest's only when published. */
@@ -128,6 +132,10 @@ export class ChannelTrace {
       at = at + run === area.sizeBytes ? 0 : at + run;
     }
     this.#beginPacket(RecordFlag.toGuest, packetBytes).putBytes(packet);
+    if (type === PacketType.transferPages && this.#dataLimitBytes > 0) {
+      const ranges = this.#buffers?.network.received(packet) ?? [];
+      this.#data(RecordFlag.toGuest, low, high, ranges, Infinity);
+    }
     const id = `${high}:${low}`;
     const request = type === PacketType.completion ? this.#requests.get(id) : undefined;
     if (request === undefined) return;
@@ -173,6 +181,18 @@ export class ChannelTrace {
     const [oldest] = this.#requests.keys();
     this.#requests.delete(oldest!);
   }
+}
+
+/** The ranges of a GPA-direct packet; undefined if they contradict themselves. @param rest - of it, behind the descriptor. */
+function directRanges(rest: Uint8Array, headerBytes: number): readonly GpaRange[] | undefined {
+  const { descriptorBytes } = Packet;
+  const view = new DataView(rest.buffer, rest.byteOffset, rest.byteLength);
+  const outcome = parseGpaRanges(
+    rest.subarray(GpaDirect.ranges - descriptorBytes),
+    view.getUint32(GpaDirect.rangeCount - descriptorBytes, true),
+    headerBytes - GpaDirect.ranges,
+  );
+  return outcome.kind === "ok" ? outcome.ranges : undefined;
 }
 
 /** The first `lengthBytes` of ranges; ends early where a page is not in guest memory. */

@@ -4,7 +4,7 @@ import {
   parseScsiReply,
   parseScsiRequest,
 } from "@hyperv-is/hv-storvsc/protocol";
-import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, type Guid } from "@hyperv-is/vmbus-core/protocol";
 
 /** Which way the data of a request goes, as the protocol of its device tells: bytes, `Infinity` for all. */
 export interface DataFlow {
@@ -27,9 +27,13 @@ const storage: DataFlow = {
   },
 };
 
-const flows: ReadonlyMap<Guid, DataFlow> = new Map<Guid, DataFlow>(
-  Object.values(StorageClassId).map((classId) => [classId, storage]),
-);
+/** Completions bring nothing: what the guest gets is in packets of its own. */
+const network: DataFlow = { toHost: () => Infinity, toGuest: () => 0 };
+
+const flows: ReadonlyMap<Guid, DataFlow> = new Map<Guid, DataFlow>([
+  ...Object.values(StorageClassId).map((classId) => [classId, storage] as const),
+  [DeviceClass.network.classId, network],
+]);
 
 /** The flow of a class's requests. */
 export function dataFlowOf(classId: Guid): DataFlow {

@@ -1,5 +1,5 @@
 import type { Clock, GuestMemory } from "@hyperv-is/vmbus-core";
-import { Msr, VMBUS_SINT } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, Msr, VMBUS_SINT, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import {
   PartitionRegister,
   VpRegister,
@@ -8,6 +8,7 @@ import {
 import type { PostedMessage } from "../hypervisor/message-queue.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { ChannelTrace } from "./channel-trace.js";
+import { NetworkBuffers, type GpadlLookup } from "./network-buffers.js";
 import { isTraced, type TraceChannels } from "./trace-channels.js";
 import {
   GuestMessageBody,
@@ -51,6 +52,8 @@ export class TraceRecorder {
   readonly #channels: TraceChannels | undefined;
   /** Value of each register in its last record. */
   readonly #registers = new Map<string, bigint>();
+  /** Of network adapters, by their instances. */
+  readonly #buffers = new Map<Guid, NetworkBuffers>();
 
   constructor(options: TraceRecorderOptions) {
     const { sink, clock, originMs = clock.now(), dataLimitBytes = 0, filling } = options;
@@ -102,15 +105,34 @@ export class TraceRecorder {
     writer.putBytes(bytes);
   }
 
-  /** The trace of a channel that is being opened; undefined if it is not one of those to trace. */
-  channel(opening: ChannelOpening, memory: GuestMemory): ChannelTrace | undefined {
+  /**
+   * The trace of a channel that is being opened; undefined if it is not one of those to trace.
+   *
+   * @param gpadl - finds what the guest shares on this channel.
+   */
+  channel(
+    opening: ChannelOpening,
+    memory: GuestMemory,
+    gpadl: GpadlLookup,
+  ): ChannelTrace | undefined {
     if (this.#channels !== undefined && !isTraced(this.#channels, opening)) return undefined;
-    return new ChannelTrace(opening, this.#writer, memory, this.dataLimitBytes);
+    const network = this.#buffersOf(opening);
+    const buffers = network && { gpadl, network };
+    return new ChannelTrace(opening, this.#writer, memory, this.dataLimitBytes, buffers);
   }
 
   /** Hands everything so far to the sink. */
   flush(): void {
     this.#writer.flush();
+  }
+
+  /** The buffers of a network adapter, which its primary channel brings along. */
+  #buffersOf({ classId, instanceId, subChannelIndex }: ChannelOpening): NetworkBuffers | undefined {
+    if (classId !== DeviceClass.network.classId) return undefined;
+    const known = subChannelIndex === 0 ? undefined : this.#buffers.get(instanceId);
+    const buffers = known ?? new NetworkBuffers();
+    this.#buffers.set(instanceId, buffers);
+    return buffers;
   }
 
   /**

@@ -24,6 +24,7 @@ import {
   parseGpaRanges,
   versionHas,
   type CloseChannel,
+  type GpaRange,
   type OfferChannel,
   type OpenChannel,
   type RelidReleased,
@@ -124,6 +125,14 @@ export class ReplayGuest {
     if (channel.send(packet)) return;
     this.settle();
     if (!channel.send(packet)) throw new Error(`the ring of ${channel.relid} stays full`);
+  }
+
+  /** A complete GPADL of a channel, in its place. */
+  gpadl(relid: number, gpadlId: number): readonly GpaRange[] | undefined {
+    const pages = this.#gpadls.get(`${relid}:${gpadlId}`);
+    if (pages === undefined) return undefined;
+    const byteCount = pages.length * PAGE_SIZE;
+    return [{ byteCount, byteOffset: 0, pfns: pages.map((page) => page / PAGE_SIZE) }];
   }
 
   /** Lets host and guest go on until both rest. */

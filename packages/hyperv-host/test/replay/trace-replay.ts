@@ -1,4 +1,5 @@
 import {
+  DeviceClass,
   HypercallStatus,
   MessageType,
   OfferChannel,
@@ -10,6 +11,7 @@ import {
   MessageHeader,
   negotiationOrder,
   parseVersion,
+  type GpaRange,
   type Guid,
 } from "@hyperv-is/vmbus-core/protocol";
 import {
@@ -21,10 +23,12 @@ import {
   type TraceRecord,
 } from "@hyperv-is/hyperv-host/trace";
 import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
+import { NetworkBuffers } from "../../src/trace/network-buffers.js";
 import type { DeviceOffer, FaultPlanData } from "../../src/index.js";
 import { gatherRanges } from "../../src/trace/channel-trace.js";
 import { rangesOf, type ReplayChannel } from "./replay-channel.js";
 import { ReplayDisks, isRead, type RecordedController } from "./replay-disks.js";
+import { ReplayNetwork, meaningOf, type RecordedAdapter } from "./replay-network.js";
 import { ReplayGuest } from "./replay-guest.js";
 import type { PagePlacement } from "./replay-memory.js";
 
@@ -36,6 +40,8 @@ export interface RecordedHost {
   readonly features?: number;
   readonly messageConnectionId?: number;
   readonly controllers: readonly RecordedController[];
+  /** None unless given. */
+  readonly adapters?: readonly RecordedAdapter[];
   /** Its fault plan, but for rescinds: those are in the trace. */
   readonly faults?: FaultPlanData;
 }
@@ -68,6 +74,9 @@ export class TraceReplay {
   readonly #trace: Trace;
   readonly #guest: ReplayGuest;
   readonly #disks: ReplayDisks;
+  readonly #network: ReplayNetwork;
+  /** What the guest has lent to its network adapters, by instance. */
+  readonly #buffers = new Map<Guid, NetworkBuffers>();
   /** Channels by the number that the trace gives them. */
   readonly #channels = new Map<number, { opened: ChannelOpenedRecord; channel: ReplayChannel }>();
   readonly #offers = new Map<number, DeviceOffer>();
@@ -98,6 +107,12 @@ export class TraceReplay {
     const { partition } = this.#guest;
     for (const [instanceId, controller] of this.#disks.controllers)
       partition.workers[0]!.serve({ classId: StorageClassId.scsi, instanceId }, controller);
+    this.#network = new ReplayNetwork(host.adapters ?? [], this.#guest.timers);
+    const { classId } = DeviceClass.network;
+    for (const [instanceId, adapter] of this.#network.adapters) {
+      partition.workers[0]!.serve({ classId, instanceId }, adapter);
+      this.#buffers.set(instanceId, new NetworkBuffers());
+    }
     for (const offer of firstOffers(trace)) partition.offer(offer);
   }
 
@@ -173,12 +188,17 @@ export class TraceReplay {
   #send(record: PacketRecord): void {
     if (this.#pending === "message") this.#settle();
     const { places } = this.#guest;
-    const { channel } = this.#channelOf(record);
+    const { channel, opened } = this.#channelOf(record);
     const isGpaDirect = record.type === PacketType.gpaDirect;
     const packet = isGpaDirect
       ? places.placePacket(record.bytes, record.headerBytes)
       : record.bytes;
-    if (record.data !== undefined) scatter(this.#guest, packet, record.data.bytes);
+    const payload = packet.subarray(record.headerBytes);
+    const lent = this.#buffers
+      .get(opened.instanceId)
+      ?.sent(payload, (gpadlId) => this.#guest.gpadl(opened.relid, gpadlId));
+    const ranges = [...(lent ?? []), ...(isGpaDirect ? rangesOf(packet) : [])];
+    if (record.data !== undefined) scatter(this.#guest, ranges, record.data.bytes);
     this.#requests.set(`${record.channel}:${record.transactionId}`, record);
     this.#guest.send(channel, packet);
     this.#pending = "packet";
@@ -199,7 +219,12 @@ export class TraceReplay {
 
   #comparePacket(record: PacketRecord): void {
     this.#settle();
-    const { channel } = this.#channelOf(record);
+    const { channel, opened } = this.#channelOf(record);
+    const buffers = this.#buffers.get(opened.instanceId);
+    if (buffers !== undefined) {
+      this.#network.happen(opened.instanceId, record);
+      this.#settle();
+    }
     const at = channel.arrived.findIndex(
       (packet) => identityOf(packet) === identityOf(record.bytes),
     );
@@ -208,7 +233,18 @@ export class TraceReplay {
     this.#packets++;
     if (!same(actual!, record.bytes))
       throw new Answer("sends something else", { ...record, bytes: actual! });
-    this.#compareData(record, channel);
+    if (record.type === PacketType.transferPages) this.#compareMessages(record, buffers);
+    else this.#compareData(record, channel);
+  }
+
+  /** What lies in the receive buffer of a network adapter. */
+  #compareMessages({ bytes, data }: PacketRecord, buffers: NetworkBuffers | undefined): void {
+    if (buffers === undefined || data === undefined) return;
+    const { memory } = this.#guest.places;
+    const there = gatherRanges(memory, buffers.received(bytes), data.bytes.byteLength);
+    const [actual, wanted] = [meaningOf(bytes, there), meaningOf(bytes, data.bytes)];
+    this.#dataBytes += wanted.byteLength;
+    if (!same(actual, wanted)) throw new Error(differences(actual, wanted));
   }
 
   #compareData(record: PacketRecord, channel: ReplayChannel): void {
@@ -219,10 +255,7 @@ export class TraceReplay {
     const actual = gatherRanges(this.#guest.places.memory, ranges, bytes.byteLength);
     this.#dataBytes += bytes.byteLength;
     if (same(actual, bytes)) return;
-    const first = bytes.findIndex((byte, index) => byte !== actual[index]);
-    throw new Error(
-      `has ${String(actual[first])} in byte ${first} of the data, it was ${String(bytes[first])}`,
-    );
+    throw new Error(differences(actual, bytes));
   }
 
   /** What the host did by itself; true if the message may be there now. */
@@ -336,11 +369,17 @@ function deviceOf(offer: OfferChannel, order: number): DeviceOffer {
   };
 }
 
-/** Puts data into the memory that a GPA-direct packet names. */
-function scatter(guest: ReplayGuest, packet: Uint8Array, data: Uint8Array): void {
+/** Where data is not as it was recorded. */
+function differences(actual: Uint8Array, recorded: Uint8Array): string {
+  const first = recorded.findIndex((byte, index) => byte !== actual[index]);
+  return `has ${String(actual[first])} in byte ${first} of the data, it was ${String(recorded[first])}`;
+}
+
+/** Puts data into ranges of memory. */
+function scatter(guest: ReplayGuest, ranges: readonly GpaRange[], data: Uint8Array): void {
   const { memory } = guest.places;
   let done = 0;
-  for (const { byteCount, byteOffset, pfns } of rangesOf(packet)) {
+  for (const { byteCount, byteOffset, pfns } of ranges) {
     let rest = byteCount;
     let offset = byteOffset;
     for (const pfn of pfns) {

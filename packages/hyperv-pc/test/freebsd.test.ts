@@ -122,6 +122,33 @@ describe("the recorded session of a FreeBSD", () => {
   });
 });
 
+describe("the recorded session of a FreeBSD with a network adapter", () => {
+  const log = readFileSync(new URL("fixtures/freebsd/network.txt", import.meta.url), "latin1");
+
+  test("has hn0, with the address that the host gave it", () => {
+    const { freebsd } = DeviceClass.network;
+    expect(attached(log)).toContainEqual(freebsd);
+    expect(log).toMatch(/^hn0: Ethernet address: 00:15:5d:00:00:00\r*$/m);
+    expect(log).toMatch(/^ether 00:15:5d:00:00:00\r*\nstatus active\r*$/m);
+    expect(log).toContain("deviceid=f8615163-0000-4000-8000-000000000000");
+  });
+
+  test("sends and receives, before and after its adapter was taken away", () => {
+    const received = Array.from(
+      log.matchAll(/^received (\d+)\r*\nok ping\r*$/gm),
+      ([, count]) => count,
+    );
+    expect(received).toEqual(["2", "1", "1", "2"]);
+    expect(log.match(/hn0: (?:detached|link state changed to \w+)/g)).toEqual([
+      "hn0: link state changed to UP",
+      "hn0: link state changed to DOWN",
+      "hn0: link state changed to UP",
+      "hn0: detached",
+      "hn0: link state changed to UP",
+    ]);
+  });
+});
+
 /** What the provenance of a trace says of its host. */
 interface RecordedSession {
   readonly host: {
@@ -250,12 +277,14 @@ else
         await peer.ping(1);
         await peer.ping(2, 1400);
 
-        for (const [isLinkUp, status] of [
-          [false, "no carrier"],
-          [true, "active"],
+        const { serial } = guest.pc;
+        for (const [isLinkUp, state, status] of [
+          [false, "DOWN", "no carrier"],
+          [true, "UP", "active"],
         ] as const) {
           host.changeAdapter(nic, { isLinkUp });
-          while ((await link()) !== status) await guest.must("sleep 100");
+          await serial.waitFor(`hn0: link state changed to ${state}`);
+          expect(await link()).toBe(status);
         }
         await guest.must("mtu hn0 9000");
         expect(await guest.ask("interface hn0", "mtu")).toBe("9000");
@@ -263,8 +292,8 @@ else
         await peer.ping(3, 8000);
 
         host.rescind(nic, 500);
-        while ((await guest.run("interface hn0")).errno === 0) await guest.must("sleep 100");
-        while ((await guest.run("interface hn0")).errno !== 0) await guest.must("sleep 100");
+        await serial.waitFor("hn0: detached");
+        await serial.waitFor("hn0: link state changed to UP");
         await bringUp();
         expect(await pingPeer(2, 1400)).toBe("2");
         expect(host.stats().adapters).toMatchObject([{ receiveSlotsBusy: 0, transmitErrors: 0 }]);

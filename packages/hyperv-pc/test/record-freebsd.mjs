@@ -1,12 +1,15 @@
-// Records the session of a FreeBSD that the tests look at, its console and its trace; see docs/freebsd-guest.md:
-//   HYPERV_IS_FREEBSD_ISO=... HYPERV_IS_FREEBSD_ROOT=... node packages/hyperv-pc/test/record-freebsd.mjs "14.0-STABLE, built from ..."
+// Records the sessions of a FreeBSD that the tests look at, their consoles and their traces; see docs/freebsd-guest.md:
+//   HYPERV_IS_FREEBSD_ISO=... HYPERV_IS_FREEBSD_ROOT=... node packages/hyperv-pc/test/record-freebsd.mjs "14.0-STABLE, built from ..." [NAME]
 import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { FIRST, SECOND, ram, record, writeProvenance } from "./recording.mjs";
+import { GUEST_ADDRESS, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
+import { FIRST, NIC, SECOND, network, ram, record, writeProvenance } from "./recording.mjs";
 
-const [version] = process.argv.slice(2);
+/** @typedef {import("@hyperv-is/hyperv-pc/node").PcMachine} Pc */
+
+const [version, only] = process.argv.slice(2);
 const { HYPERV_IS_FREEBSD_ISO: cdrom, HYPERV_IS_FREEBSD_ROOT: root } = process.env;
 if (version === undefined || cdrom === undefined || root === undefined)
   throw new Error(
@@ -15,12 +18,17 @@ if (version === undefined || cdrom === undefined || root === undefined)
 
 const traces = fileURLToPath(new URL("../../hyperv-host/test/traces/", import.meta.url));
 const fixtures = fileURLToPath(new URL("fixtures/freebsd/", import.meta.url));
-const NAME = "freebsd-storage";
 const PROMPT = "hvis> ";
 
 const directory = mkdtempSync(join(tmpdir(), "hyperv-is-freebsd-"));
-const image = join(directory, root.endsWith(".vhd") ? "root.vhd" : "root.vhdx");
-copyFileSync(root, image);
+
+/** A disk with the root, and its own copy of the user's image. @param {string} image */
+const rootDisk = (image) => ({
+  instanceId: FIRST,
+  disks: [
+    { path: 0, target: 0, lun: 0, source: { kind: /** @type {const} */ ("image"), path: image } },
+  ],
+});
 
 const firstBoot = [
   "get kern.disks",
@@ -46,48 +54,99 @@ const secondBoot = [
   "cat /mnt/b",
 ];
 
-const provenance = {
-  guest:
-    "FreeBSD/i386 with its own drivers, unmodified, in a small kernel of its own configuration",
-  version,
-  recorded: [
-    "node packages/hyperv-pc/test/record-freebsd.mjs VERSION, with the images of docs/freebsd-guest.md",
-    "boots from a CD-ROM with GRUB, its root on da0; heartbeat, KVP, shutdown, time synchronisation, VSS, two SCSI controllers and the keyboard attach",
-    "mounts the root, makes it writable, writes, syncs; writes, reads and trims da1; reads da2, which refuses to be written; restarts",
-    "second boot: reads what the first wrote, writes a file, and switches the machine off",
-  ],
-};
+/** Has the guest, which takes commands, carry them out. @param {Pc} pc @param {readonly string[]} commands */
+async function type(pc, commands) {
+  for (const command of commands) {
+    pc.serial.write(`${command}\n`);
+    await pc.serial.waitFor(PROMPT);
+  }
+}
 
-const log = await record({
-  directory: traces,
-  name: NAME,
-  boot: { cdrom },
-  controllers: [
-    {
-      instanceId: FIRST,
-      disks: [{ path: 0, target: 0, lun: 0, source: { kind: "image", path: image } }],
+const sessions = [
+  {
+    name: "freebsd-storage",
+    console: "boot",
+    more: [{ instanceId: SECOND, disks: [ram(0, 0x41), ram(3, 0x42, { readOnly: true })] }],
+    network: undefined,
+    says: [
+      "boots from a CD-ROM with GRUB, its root on da0; heartbeat, KVP, shutdown, time synchronisation, VSS, two SCSI controllers and the keyboard attach",
+      "mounts the root, makes it writable, writes, syncs; writes, reads and trims da1; reads da2, which refuses to be written; restarts",
+      "second boot: reads what the first wrote, writes a file, and switches the machine off",
+    ],
+    /** @param {Pc} pc */
+    async play(pc) {
+      await type(pc, [...firstBoot, "reboot"]);
+      await type(pc, secondBoot);
+      pc.serial.write("poweroff\n");
+      await pc.ended;
     },
-    { instanceId: SECOND, disks: [ram(0, 0x41), ram(3, 0x42, { readOnly: true })] },
-  ],
-  provenance,
-  async play(pc) {
-    /** @param {readonly string[]} commands @param {string} last - ends the boot. */
-    const boot = async (commands, last) => {
-      for (const command of [...commands, last]) {
-        await pc.serial.waitFor(PROMPT);
-        pc.serial.write(`${command}\n`);
-      }
-    };
-    await boot(firstBoot, "reboot");
-    await boot(secondBoot, "poweroff");
-    await pc.ended;
   },
-});
-writeFileSync(join(fixtures, "boot.txt"), log);
-writeProvenance(join(fixtures, "boot.json"), {
-  ...provenance,
-  date: new Date().toISOString().slice(0, 10),
-  trace: `the same session: packages/hyperv-host/test/traces/${NAME}.trace.gz`,
-});
+  {
+    name: "freebsd-network",
+    console: "network",
+    more: [],
+    network,
+    says: [
+      "boots from a CD-ROM with GRUB, its root on da0; hn0 attaches, gets link and address, and pings go both ways",
+      "the link goes down and comes back; MTU of 9000 and pings of 8000 bytes",
+      "the adapter is rescinded, offered again after a second, and used again; the machine is switched off",
+    ],
+    /** @param {Pc} pc */
+    async play(pc) {
+      const lan = pc.host.switches.get("lan");
+      if (lan === undefined) throw new Error("there is no switch");
+      const peer = new NetworkPeer(lan);
+      const up = `address hn0 ${GUEST_ADDRESS} 255.255.255.0`;
+      const ping = `ping ${PEER_ADDRESS} 2 56`;
+      await type(pc, ["get dev.hn.0.%pnpinfo", "get dev.hn.0.nvs_version", up, "interface hn0"]);
+      await type(pc, [ping, `ping ${PEER_ADDRESS} 1 1400`]);
+      await peer.ping(1);
+      await peer.ping(2, 1400);
+      for (const isLinkUp of [false, true]) {
+        pc.host.changeAdapter(NIC, { isLinkUp });
+        await pc.serial.waitFor(`hn0: link state changed to ${isLinkUp ? "UP" : "DOWN"}`);
+      }
+      await type(pc, ["mtu hn0 9000", `ping ${PEER_ADDRESS} 1 8000`]);
+      await peer.ping(3, 8000);
+      pc.host.rescind(NIC, 1000);
+      await pc.serial.waitFor("hn0: detached");
+      await pc.serial.waitFor("hn0: link state changed to UP");
+      await type(pc, [up, ping, "interface hn0"]);
+      pc.serial.write("poweroff\n");
+      await pc.ended;
+    },
+  },
+].filter(({ name }) => only === undefined || name === only);
+
+for (const { name, console: log, more, network: lan, says, play } of sessions) {
+  const image = join(directory, `${name}${root.endsWith(".vhd") ? ".vhd" : ".vhdx"}`);
+  copyFileSync(root, image);
+  const provenance = {
+    guest:
+      "FreeBSD/i386 with its own drivers, unmodified, in a small kernel of its own configuration",
+    version,
+    recorded: [
+      "node packages/hyperv-pc/test/record-freebsd.mjs VERSION, with the images of docs/freebsd-guest.md",
+      ...says,
+    ],
+  };
+  const written = await record({
+    directory: traces,
+    name,
+    boot: { cdrom, ...(lan && { network: lan }) },
+    controllers: [rootDisk(image), ...more],
+    provenance,
+    async play(pc) {
+      await pc.serial.waitFor(PROMPT);
+      await play(pc);
+    },
+  });
+  writeFileSync(join(fixtures, `${log}.txt`), written);
+  writeProvenance(join(fixtures, `${log}.json`), {
+    ...provenance,
+    date: new Date().toISOString().slice(0, 10),
+    trace: `the same session: packages/hyperv-host/test/traces/${name}.trace.gz`,
+  });
+}
 rmSync(directory, { recursive: true });
 process.exit(0);

@@ -26,13 +26,20 @@ describeWithFirmware("hyperv-pc boot", () => {
     const kernel = file("hello", littleKernel(say("hello\r\n"), echo, powerOff));
     const disk = file("data.vhdx");
     (await createImageFile(disk, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
-    const run = new BootProgram("--kernel", kernel, "--disk", `${disk},controller=1`);
+    const run = new BootProgram(
+      "--kernel",
+      kernel,
+      "--disk",
+      `${disk},controller=1`,
+      ...["--nic", "switch=lan,mac=00:15:5d:00:00:01", "--switch", "lan"],
+    );
     await run.shows("hello\r\n");
     run.type("k");
     expect([await run.status(), run.stdout]).toEqual([0, "hello\r\nk"]);
     expect(run.stderr).toContain("The machine has ended: powered-off.");
     expect(run.stderr).toContain("VMBus not connected");
     expect(run.stderr).toContain("Disk at controller 1, LUN 0: 0 reads");
+    expect(run.stderr).toContain("Network adapter 00:15:5d:00:00:01: 0 frames sent");
   });
 
   test("reports rules that were broken, for people and for programs", async () => {
@@ -58,6 +65,10 @@ describeWithFirmware("hyperv-pc boot", () => {
     expect(JSON.parse(disk.stdout)).toMatchObject({
       error: { code: "ERR_IMAGE_FILE", message: expect.stringContaining("none.vhdx") as string },
     });
+    const uplink = `lan,uplink=socket:${file("none")}`;
+    const socket = new BootProgram("--kernel", kernel, "--json", "--switch", uplink);
+    expect(await socket.status()).toBe(1);
+    expect(JSON.parse(socket.stdout)).toMatchObject({ error: { code: "ENOENT" } });
     const memory = new BootProgram("--kernel", kernel, "--memory", "2G");
     expect([await memory.status(), memory.stdout]).toEqual([2, ""]);
     expect(memory.stderr).toBe("hyperv-pc: memory must be whole MiB, from 64M to 1024M\n");

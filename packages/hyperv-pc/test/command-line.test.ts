@@ -26,6 +26,8 @@ describe("hyperv-pc boot", () => {
     ["--control", ["--kernel", "k", "--control", "a b"]],
     ["--violations warn", ["--kernel", "k", "--violations", "warn"]],
     ["--snapshot FILE", ["--kernel", "k", "--snapshot-at", "x"]],
+    ["add --switch lan", ["--kernel", "k", "--nic", "switch=lan"]],
+    ["--switch lan,listen", ["--kernel", "k", "--switch", "lan,listen"]],
   ])("says what is wrong: %s", async (text, args) => {
     const failure = bootCommand(args);
     await expect(failure).rejects.toBeInstanceOf(UsageMistake);
@@ -48,6 +50,8 @@ describe("hyperv-pc boot", () => {
     for (const option of ["kernel", "initrd", "append", "cdrom", "boot-disk", "memory", "bios"])
       expect(bootUsage).toContain(`--${option} `);
     for (const option of [
+      "nic",
+      "switch",
       "disk",
       "faults",
       "trace",

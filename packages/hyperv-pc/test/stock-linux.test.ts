@@ -61,6 +61,7 @@ withGuest(
     expect(await linux.output(ping)).toContain(answered);
     await peer.ping(2, 1400);
     expect(host.stats().adapters).toMatchObject([{ version: "6.1", receiveSlotsBusy: 0 }]);
+    await expect(linux.pc.save()).rejects.toMatchObject({ code: "ERR_BUSY" });
 
     const log = await linux.kernelLog();
     expect(log).not.toMatch(/hv_netvsc.*(invalid|error|fail)/i);

@@ -51,6 +51,8 @@ export interface PcBoardOptions {
   readonly bus?: BusOptions;
   readonly faults?: FaultPlanData;
   readonly trace?: TraceRecorder;
+  /** Does what has come from elsewhere than the guest and tells nobody. @returns True if it must be asked time and again. */
+  readonly elsewhere?: () => boolean;
 }
 
 /** What a board knows of its guest, beside the host: plain data. */
@@ -71,6 +73,9 @@ const SERIAL_DATA = 0x3f8;
 
 /** Both count the emulator's milliseconds in millionths: a guest that measures them would measure its load. */
 const FREQUENCIES = { tscHz: 1_000_000_000, apicHz: 1_000_000_000 } as const;
+
+/** While something must be asked time and again, an idle guest is not left alone for longer. */
+const IDLE_MAX_MS = 1;
 
 /** The one virtual processor of a PC. */
 const VP = 0;
@@ -203,7 +208,8 @@ export class PcBoard implements Board {
   }
 
   poll(): number {
-    const { timers } = this.#options;
+    const { timers, elsewhere } = this.#options;
+    let idleMaxMs = Infinity;
     try {
       const { heap, partition } = this.#built;
       if (heap.buffer.byteLength === 0)
@@ -212,11 +218,12 @@ export class PcBoard implements Board {
           "the emulator's heap has grown beyond what was set aside, and moved: the machine cannot go on",
         );
       timers.runDue();
+      if (elsewhere?.() === true) idleMaxMs = IDLE_MAX_MS;
       partition.run();
     } catch (error) {
       this.failed(error);
     }
-    return Math.max(0, timers.nextDeadline - timers.now());
+    return Math.min(idleMaxMs, Math.max(0, timers.nextDeadline - timers.now()));
   }
 
   deadHalt(): void {

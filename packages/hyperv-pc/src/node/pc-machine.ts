@@ -203,6 +203,7 @@ export class PcMachine implements AsyncDisposable {
       ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
       ...(this.#trace && { trace: this.#trace.recorder }),
+      elsewhere: () => this.#pollNetwork(),
       events: {
         built: (partition) => {
           this.#partition = partition;
@@ -255,6 +256,12 @@ export class PcMachine implements AsyncDisposable {
     this.#network = await NetworkSet.open(network, this.#timers, partition.faultPlan());
     this.#network.serve(partition.workers[WORKER]!);
     for (const device of adapterOffers(network.adapters, WORKER)) partition.offer(device);
+  }
+
+  /** Sockets say when there is something; TAPs have to be asked. @returns True if there are any. */
+  #pollNetwork(): boolean {
+    this.#network?.poll();
+    return (this.#network?.files.length ?? 0) > 0;
   }
 
   async #listen(): Promise<void> {

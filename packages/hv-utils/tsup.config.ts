@@ -1,3 +1,3 @@
 import { library } from "../../tools/tsup.js";
 
-export default library("index", "protocol/index");
+export default library("index", "protocol/index", "module");

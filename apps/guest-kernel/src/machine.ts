@@ -23,7 +23,7 @@ import {
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
-import { CallLink, RemoteError } from "@hyperv-is/vmbus-core";
+import { CallLink, RemoteError, type ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { BootError } from "./boot-error.js";
@@ -213,10 +213,15 @@ export class Machine implements AsyncDisposable {
   #nextId = 1;
   #failure: Error | undefined;
   #stopping: Promise<void> | undefined;
+  /** What the host asked the guest for, if it did. */
+  #action: ShutdownAction = "power-off";
   #end: (error: Error | undefined) => void = () => undefined;
-  /** Resolves when the guest is powered off, rejects with what it failed with. */
-  readonly ended = new Promise<void>((resolve, reject) => {
-    this.#end = (error) => (error === undefined ? resolve() : reject(error));
+  /**
+   * Resolves when the guest is powered off; with "restart" when it was shut down to be started again, which whoever
+   * has booted it may do. Rejects with what it failed with.
+   */
+  readonly ended = new Promise<ShutdownAction>((resolve, reject) => {
+    this.#end = (error) => (error === undefined ? resolve(this.#action) : reject(error));
   });
   /** What the kernel lets the machine do. */
   readonly #calls: CallLink<object, KernelProcedures>;
@@ -486,6 +491,11 @@ export class Machine implements AsyncDisposable {
         return;
       case "call":
         this.#calls.receive(reply.message);
+        return;
+      case "shutdown-request":
+        this.#action = reply.action;
+        // Whoever waits for the end of the machine learns of a failure there.
+        this.shutdown().catch(() => undefined);
         return;
       case "stop-cpu":
         this.#processors.stop(reply.cpu);

@@ -1,5 +1,4 @@
 import {
-  Machine,
   PollResult,
   SendResult,
   type Channel,
@@ -77,7 +76,7 @@ export class IcChannel implements QueueHalf, ChannelHandler {
   readonly #context: QueueContext;
   readonly #description: ChannelDescription;
   readonly #channel: Channel;
-  readonly #session: Machine<IcSessionState, IcSessionInput, IcSessionEffect>;
+  #state: IcSessionState = icSessionStart;
   #service: IcService | undefined;
   /** Answers for which the ring had no room. It is not read until they are out, so they are few. */
   readonly #waiting: Send[] = [];
@@ -89,21 +88,13 @@ export class IcChannel implements QueueHalf, ChannelHandler {
   constructor(context: QueueContext, { channel }: IcChannelDescription) {
     this.#context = context;
     this.#description = channel;
-    this.#session = new Machine<IcSessionState, IcSessionInput, IcSessionEffect>(
-      context.timers,
-      icSessionStart,
-      // No state has a deadline, so that no tick ever comes.
-      (state, input) => icSession(this.#served, state, input as IcSessionInput),
-      (effect) => this.#carryOut(effect),
-    );
     this.#channel = context.bindChannel(channel, this);
     this.#channel.pause();
   }
 
   /** The agreed versions; undefined while there are none. */
   get versions(): IcVersions | undefined {
-    const { state } = this.#session;
-    return "versions" in state ? state.versions : undefined;
+    return "versions" in this.#state ? this.#state.versions : undefined;
   }
 
   /** Why the channel closed; undefined while it is open. */
@@ -130,10 +121,10 @@ export class IcChannel implements QueueHalf, ChannelHandler {
     this.#channel.pause();
   }
 
-  /** Answers a request; an answer that the host no longer waits for is dropped. */
+  /** Answers a request, before this returns; an answer that the host no longer waits for is dropped. */
   respond(request: IcRequest, status: IcStatus, body: Uint8Array): void {
-    this.#session.input({ kind: "answer", request, status, body });
-    if (!this.#isPolling) this.#channel.flush();
+    this.#input({ kind: "answer", request, status, body });
+    this.#channel.flush();
   }
 
   answer(): unknown {
@@ -153,7 +144,7 @@ export class IcChannel implements QueueHalf, ChannelHandler {
     }
     const payload = incoming.copyOut(incoming.headerBytes, incoming.payloadBytes);
     const { idLow, idHigh } = incoming;
-    this.#session.input({ kind: "packet", payload, idLow, idHigh });
+    this.#input({ kind: "packet", payload, idLow, idHigh });
   }
 
   batchEnd(channel: Channel): void {
@@ -168,13 +159,21 @@ export class IcChannel implements QueueHalf, ChannelHandler {
 
   closed(_channel: Channel, reason: ChannelClosedReason): void {
     this.#closedReason = reason;
-    this.#session.input({ kind: "closed" });
-    this.#service?.closed?.(reason);
+    if (this.#service === undefined) return;
+    this.#input({ kind: "closed" });
+    this.#service.closed?.(reason);
   }
 
   get #served(): IcService {
     if (this.#service === undefined) throw new Error("nobody serves the channel");
     return this.#service;
+  }
+
+  /** A request is answered inside the effect that hands it over: the new state is there before its effects. */
+  #input(input: IcSessionInput): void {
+    const { state, effects } = icSession(this.#served, this.#state, input);
+    this.#state = state;
+    for (const effect of effects) this.#carryOut(effect);
   }
 
   #carryOut(effect: IcSessionEffect): void {

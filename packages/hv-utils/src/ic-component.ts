@@ -27,17 +27,20 @@ export interface IcOptions {
 const BOOT_CPU = 0;
 
 /** An integration component that is attached to its device. */
-export class IcComponent {
+export class IcComponent<Service extends IcService = IcService> {
   readonly channel: IcChannel;
+  readonly service: Service;
   readonly #close: (reason: ChannelClosedReason) => Promise<void>;
   #closing: Promise<void> | undefined;
 
   private constructor(
     context: IcContext,
     channel: IcChannel,
+    service: Service,
     close: (reason: ChannelClosedReason) => Promise<void>,
   ) {
     this.channel = channel;
+    this.service = service;
     this.#close = close;
     void context.device.rescinded.then(() => this.#end("rescinded"));
   }
@@ -46,11 +49,11 @@ export class IcComponent {
    * Opens the device's channel, on the boot processor, and has a service answer the host. Rejects with what the bus
    * rejects with; what was made before is taken back then.
    */
-  static async attach(
+  static async attach<Service extends IcService>(
     context: IcContext,
-    serve: (channel: IcChannel) => IcService,
+    serve: (channel: IcChannel) => Service,
     options: IcOptions = {},
-  ): Promise<IcComponent> {
+  ): Promise<IcComponent<Service>> {
     const { device } = context;
     const pages = options.ringPages ?? 4;
     const description = await device.prepareChannel({
@@ -64,10 +67,11 @@ export class IcComponent {
       try {
         const channel = handle.local;
         if (channel === undefined) throw new Error("the channel is on another CPU");
-        channel.serve(serve(channel));
+        const service = serve(channel);
+        channel.serve(service);
         if (options.held !== true) channel.listen();
         await device.openChannel(description);
-        return new IcComponent(context, channel, async (reason) => {
+        return new IcComponent(context, channel, service, async (reason) => {
           await handle.stop(reason);
           await device.closeChannel(description);
         });

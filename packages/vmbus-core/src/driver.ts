@@ -91,6 +91,28 @@ export interface QueueContext {
   unbindChannel(description: ChannelDescription, reason?: ChannelClosedReason): void;
 }
 
+/** The wall clock of the system, UTC. */
+export interface RealTimeClock {
+  /** Nanoseconds since 1970. */
+  nowNs(): bigint;
+  /** Steps to another time. */
+  set(timeNs: bigint): void;
+}
+
+/** What a kernel lets drivers see and do of the whole system. */
+export interface SystemServices {
+  readonly realTime: RealTimeClock;
+  /** The hypervisor's reference counter, in 100 ns units since the machine was started; undefined if it has none. */
+  referenceTime(): bigint | undefined;
+  /** How the system is, as its host may know. */
+  health(): "healthy" | "critical" | "stopped";
+  /** Begins an orderly shutdown, after which the machine is off or starts anew. Returns at once. */
+  shutdown(action: ShutdownAction): void;
+}
+
+/** What an orderly shutdown ends in. */
+export type ShutdownAction = "power-off" | "restart";
+
 /** What the kernel offers to a driver's control half. */
 export interface ControlContext<Queue extends QueueHalf> {
   readonly device: VmbusDevice;
@@ -101,6 +123,8 @@ export interface ControlContext<Queue extends QueueHalf> {
   tunable(name: string): number | undefined;
   /** One line for dmesg, without the device's name. */
   log(line: string): void;
+  /** The system around the driver; absent where there is none, so that a driver that needs it cannot attach. */
+  readonly system?: SystemServices;
   /**
    * Constructs the driver's queue half on a CPU from a plain description. Rejects if it cannot be constructed,
    * or if the CPU is gone.

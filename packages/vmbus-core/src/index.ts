@@ -40,7 +40,10 @@ export {
   type OfferedChannel,
   type PrepareChannelOptions,
   type QueueContext,
+  type RealTimeClock,
+  type ShutdownAction,
   type SubChannel,
+  type SystemServices,
   type VmbusDevice,
 } from "./driver.js";
 export { CallLink, RemoteError, type Procedures } from "./call-link.js";

@@ -1,4 +1,5 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { NbdServed } from "../nbd/export-address.js";
 import type { ListResult } from "./shell.js";
 
@@ -69,6 +70,8 @@ export type ConsoleReply =
     }
   | { readonly kind: "completions"; readonly id: number; readonly words: readonly string[] }
   | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> }
+  /** The host wants the system to end in good order. */
+  | { readonly kind: "shutdown-request"; readonly action: ShutdownAction }
   /** An answer to a call of the machine. */
   | { readonly kind: "call"; readonly message: unknown }
   /** A CPU does not answer: its thread is to be ended. */

@@ -83,6 +83,12 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
     running?.abort();
     terminal.close();
   });
+  let isOff = false;
+  const off = (): void => {
+    isOff = true;
+    terminal.close();
+  };
+  machine.ended.then(off, off);
   let status = 0;
   try {
     terminal.prompt();
@@ -92,13 +98,20 @@ export async function runTerminal(machine: Machine, end: AbortSignal): Promise<n
       if (text !== "") {
         running = new AbortController();
         interrupts = 0;
-        const result = await machine.exec(text, {
-          signal: running.signal,
-          interactive: true,
-          onStdout: (chunk) => writeTo(process.stdout, chunk),
-          onStderr: (chunk) => void process.stderr.write(chunk),
-        });
+        const result = await machine
+          .exec(text, {
+            signal: running.signal,
+            interactive: true,
+            onStdout: (chunk) => writeTo(process.stdout, chunk),
+            onStderr: (chunk) => void process.stderr.write(chunk),
+          })
+          .catch((error: unknown) => {
+            // The host has shut the guest down meanwhile.
+            if (isOff) return undefined;
+            throw error;
+          });
         running = undefined;
+        if (result === undefined) return status;
         ({ status } = result);
         if (result.poweredOff) return status;
       }

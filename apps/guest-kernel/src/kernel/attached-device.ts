@@ -1,7 +1,7 @@
 /** A device with the driver that serves it, as the rest of the kernel has it. */
 export interface AttachedDevice {
   /** Where `Kernel.inspect` lists it. */
-  readonly kind: "controller" | "interface";
+  readonly kind: "controller" | "interface" | "component";
   /** Makes it known. Rejects if it goes away meanwhile. */
   begin(): Promise<void>;
   /** Forgets it: it is gone. */

@@ -1,4 +1,5 @@
 import type { DiskCompletions, DiskQueue } from "@hyperv-is/hv-storvsc";
+import type { RealTimeClock } from "@hyperv-is/vmbus-core";
 import type { GuestNetwork } from "../net/guest-network.js";
 import type { Kthreads } from "../smp/kthreads.js";
 import type { BlockDevice, GuestBuffer } from "./block-device.js";
@@ -96,6 +97,8 @@ export interface GuestSystem {
   readonly disks: readonly CamDisk[];
   readonly kthreads: Kthreads;
   readonly network: GuestNetwork;
+  /** The wall clock. */
+  readonly realTime: RealTimeClock;
   /** Pages from the guest's memory for a program; throws `ERR_NO_MEMORY` when there are none. */
   allocateBuffer(lengthBytes: number): GuestBuffer;
   /** Flushes the disks, detaches the drivers and leaves the bus; the machine then powers off. */

@@ -6,13 +6,22 @@ import {
   type DriverModule,
   type GuestCpu,
   type HypervisorPort,
+  type ShutdownAction,
+  type SystemServices,
   type Timers,
   type VmbusDevice,
   type VmbusOptions,
 } from "@hyperv-is/vmbus-core";
-import { DeviceClass, PAGE_SIZE, formatVersion, type Guid } from "@hyperv-is/vmbus-core/protocol";
+import {
+  DeviceClass,
+  Msr,
+  PAGE_SIZE,
+  formatVersion,
+  type Guid,
+} from "@hyperv-is/vmbus-core/protocol";
 import type { Vcpu } from "@hyperv-is/platform-node";
 import type { NetvscInterface } from "@hyperv-is/hv-netvsc";
+import { IcComponent } from "@hyperv-is/hv-utils";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { Cam } from "../cam/cam.js";
 import { GuestNetwork } from "../net/guest-network.js";
@@ -33,6 +42,7 @@ import type {
   SystemIdentity,
 } from "./guest-system.js";
 import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
+import { addComponentSysctls, inspectComponent } from "./component-sysctls.js";
 import { LinkerFiles } from "./linker-files.js";
 import { lowestFree } from "./lowest-free.js";
 import type { MessageBuffer } from "./message-buffer.js";
@@ -40,7 +50,14 @@ import { addNetworkSysctls } from "./network-sysctls.js";
 import { nicBufferBytes } from "./nic-buffers.js";
 import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
-import { parseTunable, tunableKeys, tunables, type TunableValues } from "./tunables.js";
+import {
+  parseTunable,
+  tunableKeys,
+  tunables,
+  type Tunable,
+  type TunableValues,
+} from "./tunables.js";
+import { WallClock } from "./wall-clock.js";
 
 /** A driver as this kernel has it: compiled in, or loaded from a file of ports. */
 export interface KernelDriver {
@@ -66,6 +83,8 @@ export interface KernelOptions extends Pick<Vcpu, "drive" | "doorbell"> {
   readonly kernelBytes: number;
   /** Whose the frames of each network adapter are, by instance id. */
   readonly nicStacks: ReadonlyMap<string, NicStack>;
+  /** The host wants the system to end in good order: the machine is to call `shutdown`. */
+  readonly onShutdownRequest?: (action: ShutdownAction) => void;
   /** What the bus is told besides. */
   readonly bus?: Partial<VmbusOptions>;
 }
@@ -85,6 +104,7 @@ export class Kernel implements GuestSystem {
   readonly linker = new LinkerFiles();
   readonly kthreads: Kthreads;
   readonly network: GuestNetwork;
+  readonly realTime: WallClock;
   readonly #options: KernelOptions;
   readonly #cam: Cam;
   readonly #hn: HnInterfaces;
@@ -93,6 +113,8 @@ export class Kernel implements GuestSystem {
   readonly #attached = new Map<Device, AttachedDevice>();
   /** Bytes of each buffer of a network adapter; undefined for the driver's own sizes. */
   #nicBufferBytes: number | undefined;
+  /** The tunables as they are now: some may be set while the system runs. */
+  readonly #tunables: Record<keyof TunableValues, number>;
   #shuttingDown: Promise<void> | undefined;
 
   constructor(options: KernelOptions) {
@@ -101,10 +123,12 @@ export class Kernel implements GuestSystem {
     this.identity = identity;
     this.dmesg = options.dmesg;
     this.kthreads = new Kthreads(options.cpus, options.timers, (line) => this.dmesg.print(line));
+    this.#tunables = { ...options.tunables };
+    this.realTime = new WallClock(options.timers, performance.timeOrigin + performance.now());
     this.network = new GuestNetwork({
       timers: options.timers,
       random: { fill: (target) => void randomFillSync(target) },
-      realTimeMs: () => performance.timeOrigin + performance.now(),
+      realTimeMs: () => this.realTime.nowMs(),
       hostName: identity.hostName,
       log: (line) => this.dmesg.print(line),
     });
@@ -257,6 +281,7 @@ export class Kernel implements GuestSystem {
       cpu: { ...this.#options.cpu.counters },
       controllers: await inspect("controller"),
       interfaces: await inspect("interface"),
+      components: await inspect("component"),
     };
   }
 
@@ -279,7 +304,7 @@ export class Kernel implements GuestSystem {
     await Promise.all(
       attached.filter(({ kind }) => kind === "interface").map((one) => one.detach()),
     );
-    for (const one of attached) if (one.kind === "controller") await one.detach();
+    for (const one of attached) if (one.kind !== "interface") await one.detach();
     await this.#options.cpus.halt();
     await this.#vmbus.unload();
     this.#options.cpu.stop();
@@ -325,13 +350,16 @@ export class Kernel implements GuestSystem {
       cpus: this.#options.cpus.online,
       tunable: (name) => this.#tunable(name),
       log: (line) => this.dmesg.print(`${node.name}: ${line}`),
+      system: this.#services(),
       startQueue: (cpu, description, told) =>
         this.#options.cpus.startQueue(cpu, module.name, description, told),
     });
     const attached =
-      module.deviceName === NETWORK_DEVICE
-        ? this.#adoptInterface(face as NetvscInterface, device, node)
-        : this.#adoptController(face as StorvscController, node);
+      face instanceof IcComponent
+        ? this.#adoptComponent(face as IcComponent, node)
+        : module.deviceName === NETWORK_DEVICE
+          ? this.#adoptInterface(face as NetvscInterface, device, node)
+          : this.#adoptController(face as StorvscController, node);
     this.#attached.set(node, attached);
     void device.rescinded.then(() => {
       if (this.#shuttingDown !== undefined) return;
@@ -354,6 +382,17 @@ export class Kernel implements GuestSystem {
     };
   }
 
+  #adoptComponent(component: IcComponent, node: Device): AttachedDevice {
+    addComponentSysctls(this.sysctl, sysctlPrefix(node), component);
+    return {
+      kind: "component",
+      begin: () => Promise.resolve(),
+      forget: () => undefined,
+      detach: () => component.detach(),
+      inspect: () => Promise.resolve(inspectComponent(component)),
+    };
+  }
+
   #adoptInterface(netvsc: NetvscInterface, device: VmbusDevice, node: Device): AttachedDevice {
     return {
       kind: "interface",
@@ -371,9 +410,22 @@ export class Kernel implements GuestSystem {
   #tunable(name: string): number | undefined {
     const key = tunableKeys.find((candidate) => tunables[candidate].name === name);
     if (key === undefined) return undefined;
-    const value = this.#options.tunables[key];
+    const value = this.#tunables[key];
     const isBuffer = key === "nicReceiveBuffer" || key === "nicSendBuffer";
     return isBuffer && value === 0 ? this.#nicBufferBytes : value;
+  }
+
+  #services(): SystemServices {
+    const { hypervisor, cpus, onShutdownRequest } = this.#options;
+    return {
+      realTime: this.realTime,
+      referenceTime: () => hypervisor.readMsr(Msr.timeReferenceCount),
+      health: () => {
+        if (this.#shuttingDown !== undefined) return "stopped";
+        return cpus.online.length < cpus.count ? "critical" : "healthy";
+      },
+      shutdown: (action) => onShutdownRequest?.(action),
+    };
   }
 
   /** Takes a device that is gone out of the tree and of sysctl. */
@@ -400,9 +452,14 @@ export class Kernel implements GuestSystem {
     sysctl.show("hw.physmem", "Amount of physical memory (in bytes)", () => cpu.memory.sizeBytes);
     sysctl.show("hw.hv_vendor", "Hypervisor vendor", () => hypervisorVendor(hypervisor));
     for (const key of tunableKeys) {
-      const { name, description } = tunables[key];
+      const tunable: Tunable = tunables[key];
+      const { name, description, isWritable = false } = tunable;
+      const read = (): number => this.#tunables[key];
+      const write = (text: string): void => {
+        this.#tunables[key] = parseTunable(tunable, text);
+      };
       if (key !== "signalOptimization")
-        sysctl.show(name, description, () => this.#options.tunables[key]);
+        sysctl.add(name, { description, read, ...(isWritable && { write }) });
     }
     const { signalOptimization } = tunables;
     sysctl.add(signalOptimization.name, {

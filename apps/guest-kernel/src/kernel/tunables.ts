@@ -1,6 +1,6 @@
 import { BootError } from "../boot-error.js";
 
-/** A setting that is fixed when the guest boots, as FreeBSD's loader has them. A whole number. */
+/** A setting that the guest boots with, as FreeBSD's loader has them. A whole number. */
 export interface Tunable {
   readonly name: string;
   readonly description: string;
@@ -8,6 +8,8 @@ export interface Tunable {
   readonly value: number;
   readonly least: number;
   readonly most: number;
+  /** `sysctl` may set it while the system runs. */
+  readonly isWritable?: boolean;
 }
 
 const PAGE_BYTES = 4096;
@@ -147,6 +149,30 @@ export const tunables = {
     value: 30_000,
     least: 100,
     most: 3_600_000,
+  },
+  timeSyncIgnore: {
+    name: "hw.hvtimesync.ignore_sync",
+    description: "Ignore the sync request.",
+    value: 0,
+    least: 0,
+    most: 1,
+    isWritable: true,
+  },
+  timeSyncThresholdMs: {
+    name: "hw.hvtimesync.sample_thresh",
+    description: "Threshold that makes sample request trigger the sync (unit: ms).",
+    value: 100,
+    least: -1,
+    most: 2 ** 31 - 1,
+    isWritable: true,
+  },
+  timeSyncVerbose: {
+    name: "hw.hvtimesync.sample_verbose",
+    description: "Increase sample request verbosity.",
+    value: 0,
+    least: 0,
+    most: 1,
+    isWritable: true,
   },
 } as const satisfies Readonly<Record<string, Tunable>>;
 

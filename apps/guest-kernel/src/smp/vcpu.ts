@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
+import { drivers as hvUtils } from "@hyperv-is/hv-utils/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
@@ -57,7 +58,7 @@ export interface KernelProcedures {
   stopKthread(id: number): Promise<void>;
 }
 
-const inTree: readonly DriverModule[] = [hvStorvsc, hvNetvsc];
+const inTree: readonly DriverModule[] = [hvStorvsc, hvNetvsc, ...hvUtils];
 
 /** The guest on its boot processor: the kernel and its console. */
 class Guest {
@@ -98,6 +99,7 @@ class Guest {
       dmesg,
       nicStacks: program.nicStacks,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
+      onShutdownRequest: (action) => this.#send({ kind: "shutdown-request", action }),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));

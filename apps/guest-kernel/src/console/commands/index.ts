@@ -1,6 +1,7 @@
 import type { Command } from "../command.js";
 import { arp } from "./arp.js";
 import { camcontrol } from "./camcontrol.js";
+import { date } from "./date.js";
 import { dd } from "./dd.js";
 import { devinfo, lsvmbus } from "./devinfo.js";
 import { dhclient } from "./dhclient.js";
@@ -46,6 +47,7 @@ export const commands: readonly Command[] = [
   arp,
   camcontrol,
   cat,
+  date,
   dd,
   devinfo,
   dhclient,

@@ -9,6 +9,7 @@ export type FieldRule = { readonly required?: boolean } & (
       readonly parse: (text: string) => unknown;
     }
   | { readonly type: "list" }
+  | { readonly type: "boolean" }
 );
 
 /**
@@ -68,6 +69,9 @@ function parseField(value: unknown, rule: FieldRule): FieldOutcome {
       if (parsed !== undefined) return { kind: "ok", value: parsed };
       return { kind: "wrong", expected: rule.expected };
     }
+    case "boolean":
+      if (typeof value === "boolean") return { kind: "ok", value };
+      return { kind: "wrong", expected: "true or false" };
     case "list":
       return Array.isArray(value) ? { kind: "ok", value } : { kind: "wrong", expected: "a list" };
   }

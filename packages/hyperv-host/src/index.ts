@@ -81,6 +81,31 @@ export {
   type SavedPartition,
   type SavedViolations,
 } from "./saved-partition.js";
+export {
+  Component,
+  GuestError,
+  HEARTBEAT_INTERVAL_MS,
+  HEARTBEAT_MISSED_LIMIT,
+  IntegrationServices,
+  TIME_SAMPLE_INTERVAL_MS,
+  carryOutRequest,
+  type ComponentEvents,
+  type ComponentFailure,
+  type ComponentResult,
+  type ComponentSpeech,
+  type ComponentState,
+  type ComponentStats,
+  type GuestErrorCode,
+  type HeartbeatStats,
+  type HeartbeatStatus,
+  type IntegrationConfig,
+  type IntegrationRequest,
+  type IntegrationStats,
+  type ShutdownRequest,
+  type ShutdownStats,
+  type TimeSourceOptions,
+  type TimeSourceStats,
+} from "./integration/index.js";
 export { absentService } from "./absent-service.js";
 export { Violations, type Violation } from "./violations.js";
 export {

@@ -2,7 +2,7 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { createInterface } from "node:readline";
 import type { HostStats } from "../src/index.js";
-import { StorvspController } from "../src/index.js";
+import { IntegrationServices, StorvspController, carryOutRequest } from "../src/index.js";
 import type { ControlledMachine } from "../src/control/index.js";
 import type { MachineDescription } from "../src/node/index.js";
 import { Machine } from "./scenario-machine.js";
@@ -12,6 +12,7 @@ const INSTANCE = "5c51c000-0000-4000-8000-000000000000";
 /** A machine with a scripted guest, as its control socket sees it. */
 export function describeMachine(guest: Machine = new Machine()): MachineDescription {
   const controller = new StorvspController();
+  const components = new IntegrationServices({ timers: guest.timers, realTime: () => 0n });
   return {
     program: "test 1.2.3",
     processorCount: 1,
@@ -22,7 +23,14 @@ export function describeMachine(guest: Machine = new Machine()): MachineDescript
     stats: (): HostStats => ({
       ...guest.partition.stats(),
       controllers: [controller.stats(INSTANCE)],
+      integration: components.stats,
     }),
+    request: (request) =>
+      new Promise((resolve, reject) =>
+        carryOutRequest(components, request, (error) =>
+          error === undefined ? resolve() : reject(error),
+        ),
+      ),
   };
 }
 

@@ -63,6 +63,7 @@ const stats: MachineStats = {
       ],
     },
   ],
+  integration: null,
   adapters: [],
   faults: [
     { kind: "late-completion", lun: 1, operation: "read", happened: 7 },

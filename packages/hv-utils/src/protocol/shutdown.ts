@@ -40,9 +40,13 @@ export function shutdownText(message: Uint8Array): string {
   return text.replaceAll(/[\p{Cc}\p{Cs}]/gu, "\ufffd");
 }
 
-/** `text` as UTF-16LE; throws a RangeError if it has more than 1023 units. */
+/** Most UTF-16 units of a message, the NUL apart. */
+export const SHUTDOWN_MESSAGE_MAX = 1023;
+
+/** `text` as UTF-16LE; throws a RangeError if it has more than `SHUTDOWN_MESSAGE_MAX` units. */
 export function emitShutdownText(text: string): Uint8Array<ArrayBuffer> {
-  if (text.length > 1023) throw new RangeError(`a message of ${text.length} units is too long`);
+  if (text.length > SHUTDOWN_MESSAGE_MAX)
+    throw new RangeError(`a message of ${text.length} units is too long`);
   const target = new Uint8Array(2 * text.length);
   for (let at = 0; at < text.length; at++) {
     target[2 * at] = text.charCodeAt(at);

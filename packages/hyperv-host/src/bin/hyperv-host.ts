@@ -15,6 +15,7 @@ import { controlPath } from "../node/control-address.js";
 import { captureCommand } from "./capture-command.js";
 import { machineCommand, machineVerbs, type MachineVerb } from "./machine-command.js";
 import { textTable } from "./text-table.js";
+import { vmCommand, vmVerbs, type VmCommandOptions } from "./vm-command.js";
 import { traceCommand } from "./trace-command.js";
 
 const usage = `usage: hyperv-host list [VM]               list the machines that run (boot --control)
@@ -26,6 +27,13 @@ const usage = `usage: hyperv-host list [VM]               list the machines that
        hyperv-host capture VM ADAPTER -w FILE [--count N] [--seconds N] [--snap BYTES] [--json]
                                           write the frames of a network adapter (hn0) as pcapng, until there
                                           are enough or Ctrl-C; --stop instead of -w ends one that goes on
+       hyperv-host vm heartbeat VM         how its guest is, and which heartbeats it has not answered
+       hyperv-host vm shutdown VM          have its guest shut down, and the machine switched off
+       hyperv-host vm restart VM           have its guest shut down, and start anew
+                                          --force: even if applications object; --message TEXT: for its users
+       hyperv-host vm time VM              what its guest has been told of the time
+                                          --offset MS: tell it a time that is off by so much; --sync: have it
+                                          set its clock
        hyperv-host offers [--json]        list what the host offers to every machine
        hyperv-host versions [--json]      list the protocol versions it speaks
        hyperv-host faults [--json]        list the faults it can be told to make
@@ -163,6 +171,42 @@ function capture(args: readonly string[], json: boolean): Promise<number> {
   });
 }
 
+function vm(args: readonly string[], json: boolean): Promise<number> {
+  const options = {
+    force: { type: "boolean" },
+    message: { type: "string" },
+    offset: { type: "string" },
+    sync: { type: "boolean" },
+  } as const;
+  const { values, positionals } = parsed(() =>
+    parseArgs({ args: [...args], options, allowPositionals: true }),
+  );
+  const [name, machine, ...rest] = positionals;
+  const verb = vmVerbs.find((known) => known === name);
+  if (verb === undefined)
+    throw new UsageMistake(`vm ${name ?? ""}: one of ${vmVerbs.join(", ")}, please\n`);
+  if (machine === undefined || rest.length > 0)
+    throw new UsageMistake(`vm ${verb}: one VM, please\n`);
+  parsed(() => controlPath(machine));
+  const { force, message, offset, sync } = values;
+  const ends = verb === "shutdown" || verb === "restart";
+  if (!ends && (force ?? message) !== undefined)
+    throw new UsageMistake("--force and --message are for shutdown and restart\n");
+  if (verb !== "time" && (sync ?? offset) !== undefined)
+    throw new UsageMistake("--offset and --sync are for time\n");
+  if (offset !== undefined && !/^-?\d{1,13}$/.test(offset))
+    throw new UsageMistake(`--offset ${offset}: a whole number of milliseconds, please\n`);
+  const asked: VmCommandOptions = {
+    vm: machine,
+    json,
+    force: force ?? false,
+    message: message ?? "",
+    sync: sync ?? false,
+    ...(offset !== undefined && { offsetMs: Number(offset) }),
+  };
+  return vmCommand(verb, asked);
+}
+
 function main(args: readonly string[]): number | Promise<number> {
   const json = args.includes("--json");
   const [verb, ...rest] = args.filter((arg) => arg !== "--json");
@@ -173,6 +217,7 @@ function main(args: readonly string[]): number | Promise<number> {
   if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
   if (verb === "trace") return trace(rest, json);
   if (verb === "capture") return capture(rest, json);
+  if (verb === "vm") return vm(rest, json);
   const machineVerb = machineVerbs.find((known) => known === verb);
   if (machineVerb !== undefined) return machines(machineVerb, rest, json);
   if (verb === "--version") {

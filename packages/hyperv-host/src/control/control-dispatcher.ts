@@ -8,6 +8,7 @@ import {
   type JSONRPCResponse,
 } from "json-rpc-2.0";
 import { parseRecord, type FieldRule } from "../field-rules.js";
+import { GuestError } from "../integration/guest-error.js";
 import { ControlError, controlErrorNumbers, isControlAnswerCode } from "./control-error.js";
 import { controlMethods, type ControlMethod, type ControlledMachine } from "./control-methods.js";
 
@@ -108,7 +109,8 @@ function parseParams(value: unknown, rules: Readonly<Record<string, FieldRule>>)
 }
 
 function errorResponse(id: JSONRPCID, error: unknown): JSONRPCErrorResponse {
-  const own = error instanceof ControlError ? error.code : undefined;
+  const isKnown = error instanceof ControlError || error instanceof GuestError;
+  const own = isKnown ? error.code : undefined;
   const code = isControlAnswerCode(own) ? own : "ERR_CONTROL_INTERNAL";
   const message = error instanceof Error ? error.message : String(error);
   return createJSONRPCErrorResponse(id, controlErrorNumbers[code], message, { code });

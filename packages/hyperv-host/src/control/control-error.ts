@@ -18,7 +18,13 @@ export const controlErrorNumbers = {
   /** The machine has as many clients as it takes. */
   ERR_CONTROL_CLIENTS: -32001,
   /** The machine has no such network adapter, or its capture cannot be made, or is there already. */
-  ERR_CONTROL_CAPTURE: -32002,
+  ERR_CONTROL_CAPTURE: -32010,
+  /** The guest does not have the integration component, or not yet. */
+  ERR_GUEST_NOT_READY: -32002,
+  ERR_GUEST_BUSY: -32003,
+  ERR_GUEST_SILENT: -32004,
+  ERR_GUEST_GONE: -32005,
+  ERR_GUEST_REFUSED: -32006,
 } as const;
 
 /** Code of an error that a machine answers with. */

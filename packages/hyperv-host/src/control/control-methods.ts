@@ -4,8 +4,16 @@ import type { FieldRule } from "../field-rules.js";
 import type { HostStats } from "../host-stats.js";
 import type { NicStats } from "../netvsp/nic-config.js";
 import type { CaptureConfig, CaptureStats } from "../network-config.js";
+import {
+  GuestError,
+  type HeartbeatStats,
+  type IntegrationRequest,
+  type IntegrationStats,
+  type TimeSourceStats,
+} from "../integration/index.js";
 import type { VmbusServer } from "../vmbus/server.js";
 import type { BusState } from "../vmbus/bus.js";
+import { SHUTDOWN_MESSAGE_MAX } from "@hyperv-is/hv-utils/protocol";
 import { ControlError } from "./control-error.js";
 import { machineStats, type MachineStats } from "./machine-stats.js";
 
@@ -30,6 +38,8 @@ export interface ControlledMachine {
   stats(): HostStats | Promise<HostStats>;
   /** Captures of its network adapters; absent where there cannot be any. */
   readonly captures?: ControlledCaptures;
+  /** Asks the guest's integration components; rejects with `GuestError`. */
+  request(request: IntegrationRequest): Promise<void>;
 }
 
 /** What captures the frames of network adapters. Rejects with what the file's error is. */
@@ -92,6 +102,18 @@ export interface ControlMethod<Params extends object, Result> {
   /** Throws `ControlError` if it cannot. */
   run(machine: ControlledMachine, params: Params): Result | Promise<Result>;
 }
+
+/** A century. */
+const OFFSET_LIMIT_MS = 100 * 366 * 86_400_000;
+
+const shutdownParams = {
+  force: { type: "boolean" },
+  message: {
+    type: "text",
+    expected: `a text of at most ${SHUTDOWN_MESSAGE_MAX} characters`,
+    parse: (text: string) => (text.length <= SHUTDOWN_MESSAGE_MAX ? text : undefined),
+  },
+} as const;
 
 function method<Params extends object, Result>(
   definition: ControlMethod<Params, Result>,
@@ -217,6 +239,42 @@ export const controlMethods = {
       return { instanceId, ...stopped };
     },
   }),
+
+  /** Get-VMIntegrationService for the heartbeat, and `Heartbeat` of Get-VM. */
+  "get-vm-heartbeat": method<object, HeartbeatStats>({
+    params: {},
+    run: async (machine) => (await integration(machine)).heartbeat,
+  }),
+
+  /** Stop-VM: the guest shuts down and the machine is off, once the guest is through; returns when it has agreed. */
+  "stop-vm": method<{ readonly force?: boolean; readonly message?: string }, object>({
+    params: shutdownParams,
+    run: (machine, params) => shutDown(machine, "power-off", params),
+  }),
+
+  /** Restart-VM: the same, and the machine starts anew. */
+  "restart-vm": method<{ readonly force?: boolean; readonly message?: string }, object>({
+    params: shutdownParams,
+    run: (machine, params) => shutDown(machine, "restart", params),
+  }),
+
+  /** What the guest has been told of the time. */
+  "get-vm-time": method<object, TimeSourceStats>({
+    params: {},
+    run: async (machine) => (await integration(machine)).timeSync,
+  }),
+
+  /** Puts the clock that the guest is told off by so many milliseconds, and has the guest set its clock. */
+  "set-vm-time": method<{ readonly offsetMs?: number; readonly sync?: boolean }, TimeSourceStats>({
+    params: {
+      offsetMs: { type: "integer", least: -OFFSET_LIMIT_MS, most: OFFSET_LIMIT_MS },
+      sync: { type: "boolean" },
+    },
+    async run(machine, { offsetMs, sync = false }) {
+      await machine.request({ kind: "time", offsetMs, sync });
+      return (await integration(machine)).timeSync;
+    },
+  }),
 } as const;
 
 /** A network adapter by `hn0`, its number, or by its instance id. */
@@ -246,6 +304,21 @@ async function capturing<Result>(
   } catch (cause) {
     throw new ControlError("ERR_CONTROL_CAPTURE", (cause as Error).message, { cause });
   }
+}
+
+async function integration(machine: ControlledMachine): Promise<IntegrationStats> {
+  const { integration: stats } = await machine.stats();
+  if (stats !== undefined) return stats;
+  throw new GuestError("ERR_GUEST_GONE", "the machine is being switched off");
+}
+
+async function shutDown(
+  machine: ControlledMachine,
+  action: "power-off" | "restart",
+  { force = false, message = "" }: { readonly force?: boolean; readonly message?: string },
+): Promise<object> {
+  await machine.request({ kind: "shutdown", action, force, message });
+  return {};
 }
 
 function uptimeMs({ clock, startMs }: ControlledMachine): number {

@@ -2,6 +2,7 @@ import type { ChannelCounters } from "@hyperv-is/vmbus-core";
 import { deviceClassOf, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { FaultStats } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
+import type { IntegrationStats } from "../integration/integration-services.js";
 import type { NicStats } from "../netvsp/nic-config.js";
 import type { ControllerStats } from "../storvsp/controller-config.js";
 import type { BusState } from "../vmbus/bus.js";
@@ -40,6 +41,8 @@ export interface MachineStats {
   readonly channels: readonly MachineChannel[];
   readonly controllers: readonly ControllerStats[];
   readonly adapters: readonly NicStats[];
+  /** Null where a host has no integration components. */
+  readonly integration: IntegrationStats | null;
   /** In the order of the fault plan. */
   readonly faults: readonly FaultStats[];
   readonly violations: {
@@ -72,6 +75,7 @@ export function machineStats(name: string, uptimeMs: number, host: HostStats): M
     }),
     controllers,
     adapters,
+    integration: host.integration ?? null,
     faults,
     violations: {
       total: Object.values(host.violations).reduce((sum, count) => sum + count, 0),

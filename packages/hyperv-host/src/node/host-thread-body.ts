@@ -30,8 +30,14 @@ export interface HostDevices<Stats extends HostThreadStats> {
   drain?(): boolean;
   /** See `Pumped.sleeping`. */
   sleeping?(): void;
-  /** Carries out a request that only these devices know: returns plain data, or throws what becomes the answer. */
-  request?(request: { readonly kind: string }): unknown;
+  /**
+   * Carries out a request that only these devices know. Calls `done` once, now or later, with a plain result or with
+   * what went wrong; an error may be thrown as well. Not a promise: a thread that sleeps in `Atomics` keeps none.
+   */
+  request?(
+    request: { readonly kind: string },
+    done: (error: unknown, result?: unknown) => void,
+  ): void;
   close(): void | Promise<void>;
 }
 
@@ -90,12 +96,19 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
 
   const carryOut = (request: { readonly kind: string; readonly id: number }): void => {
     const { id } = request;
-    try {
-      reply({ kind: "done", id, value: devices?.request?.(request) });
-    } catch (error) {
+    const done = (error: unknown, result?: unknown): void => {
+      if (error === undefined) {
+        reply({ kind: "done", id, result });
+        return;
+      }
       const failure = failureOf(error);
       if (failure === undefined) throw error;
       reply({ kind: "done", id, failure });
+    };
+    try {
+      devices?.request?.(request, done);
+    } catch (error) {
+      done(error);
     }
   };
 

@@ -58,8 +58,8 @@ export type HostThreadReply<Stats extends HostThreadStats> =
 interface HostThreadAnswer {
   readonly kind: "done";
   readonly id: number;
-  /** What it returned. */
-  readonly value?: unknown;
+  /** Plain data. */
+  readonly result?: unknown;
   readonly failure?: HostThreadFailure;
 }
 
@@ -173,7 +173,7 @@ export class HostThread<
     });
   }
 
-  /** Has a request of its own kind carried out, and resolves with what that returns; rejects if it could not be, or the thread ended. */
+  /** Has a request of its own kind carried out, and returns its result; rejects if it could not be, or the thread ended. */
   request(request: Request): Promise<unknown> {
     return new Promise((resolve, reject) => {
       if (this.#isGone) {
@@ -191,10 +191,10 @@ export class HostThread<
     return this.#handle.stop();
   }
 
-  #done({ id, value, failure }: HostThreadAnswer): void {
+  #done({ id, result, failure }: HostThreadAnswer): void {
     const waiting = this.#requests.get(id);
     this.#requests.delete(id);
-    if (failure === undefined) waiting?.resolve(value);
+    if (failure === undefined) waiting?.resolve(result);
     else waiting?.reject(this.#options.failure(failure));
   }
 

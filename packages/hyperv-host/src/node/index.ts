@@ -38,3 +38,4 @@ export {
 } from "./network-options.js";
 export { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
 export { SocketPort } from "./socket-port.js";
+export { realTime } from "./real-time.js";

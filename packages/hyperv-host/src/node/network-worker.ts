@@ -33,18 +33,20 @@ await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
       drain: () => network.poll(),
       sleeping: () => alarm?.arm(),
       stats: () => ({ adapters: network.stats() }),
-      request(message) {
+      request(message, done) {
         const request = message as NetworkRequest;
         switch (request.kind) {
           case "adapter":
             network.change(request.instanceId, request.change);
-            return;
+            break;
           case "start-capture":
             network.startCapture(request.capture);
-            return;
+            break;
           case "stop-capture":
-            return network.stopCapture(request.instanceId);
+            done(undefined, network.stopCapture(request.instanceId));
+            return;
         }
+        done(undefined);
       },
       async close() {
         await alarm?.close();

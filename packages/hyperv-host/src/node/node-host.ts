@@ -3,6 +3,7 @@ import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import { adapterOffers, controllerOffers, standardDevices } from "../device-set.js";
 import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
+import { GuestError, type GuestErrorCode, type IntegrationRequest } from "../integration/index.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
 import type { CaptureConfig, CaptureStats, NetworkConfig } from "../network-config.js";
 import type { ControllerConfig } from "../storvsp/controller-config.js";
@@ -63,7 +64,7 @@ export class NodeHost {
   readonly state: HypervisorState;
   readonly #server: VmbusServer;
   readonly #pump: Pump;
-  readonly #disks: HostThread<DiskWorkerStats>;
+  readonly #disks: HostThread<DiskWorkerStats, IntegrationRequest>;
   readonly #network: HostThread<NetworkWorkerStats, NetworkRequest> | undefined;
   readonly #trace: TraceFile | undefined;
   #faults: FaultPlanData;
@@ -189,6 +190,11 @@ export class NodeHost {
     return stopped as CaptureStats | undefined;
   }
 
+  /** Asks the guest's integration components for something. Rejects with `GuestError`. */
+  async request(request: IntegrationRequest): Promise<void> {
+    await this.#disks.request(request);
+  }
+
   /** Counters of bus, channels, devices and faults; none of the devices once the host has stopped. */
   async stats(): Promise<HostStats> {
     // They may be replaced meanwhile.
@@ -202,6 +208,7 @@ export class NodeHost {
       ...this.#server.stats(),
       workers: isAlone ? [disks.channels] : [disks.channels, network.channels],
       controllers: disks.controllers,
+      ...(disks.integration && { integration: disks.integration }),
       adapters: network.adapters,
       faults: faultStats(faults, [counts, disks.faultCounts, network.faultCounts]),
     };
@@ -237,7 +244,7 @@ export class NodeHost {
 
   async #listen(
     { address, program }: ControlOptions,
-    machine: Omit<MachineDescription, "program" | "stats" | "captures">,
+    machine: Omit<MachineDescription, "program" | "stats" | "captures" | "request">,
   ): Promise<void> {
     try {
       this.#control = await ControlServer.listen(address, {
@@ -245,6 +252,7 @@ export class NodeHost {
         program,
         stats: () => this.stats(),
         captures: this,
+        request: (request) => this.request(request),
       });
     } catch (error) {
       await this.stop().catch(() => undefined);
@@ -290,7 +298,7 @@ function startDisks(
   state: HypervisorState,
   control: Doorbell,
   common: CommonData,
-): HostThread<DiskWorkerStats> {
+): HostThread<DiskWorkerStats, IntegrationRequest> {
   const data: DiskWorkerData = {
     ...common,
     pump: needsEventLoop(controllers) ? "async" : "blocking",
@@ -305,7 +313,10 @@ function startDisks(
     control,
     stopTimeoutMs: DISKS_STOP_TIMEOUT_MS,
     nothing: NO_DISKS,
-    failure: ({ path = "", code, message }) => new DiskError(path, code, message),
+    failure: ({ path = "", code, message }) =>
+      code.startsWith("ERR_GUEST_")
+        ? new GuestError(code as GuestErrorCode, message)
+        : new DiskError(path, code, message),
     onFailure,
   });
 }

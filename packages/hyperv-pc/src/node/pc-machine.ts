@@ -1,11 +1,14 @@
 import {
+  IntegrationServices,
   adapterOffers,
+  carryOutRequest,
   controllerOffers,
   standardDevices,
   type DeviceOffer,
   type Guid,
   type HostStats,
   type CaptureConfig,
+  type IntegrationRequest,
   type Partition,
   type Violation,
   type VirtualSwitch,
@@ -15,6 +18,7 @@ import {
   NetworkError,
   NetworkSet,
   TraceFile,
+  realTime,
   type AdapterChange,
 } from "@hyperv-is/hyperv-host/node";
 import { NodeTimers } from "@hyperv-is/platform-node";
@@ -62,6 +66,8 @@ export interface PcHost {
   readonly violations: readonly Violation[];
   /** Counters of bus, channels, controllers, disks, network adapters and faults. */
   stats(): HostStats;
+  /** Asks the guest's integration components for something. Rejects with `GuestError`. */
+  request(request: IntegrationRequest): Promise<void>;
   /** Takes a device away, and gives it back after a while if a number is given. @returns False if there is none. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
   /** Offers a device, such as one that was taken away. Throws if it is offered. */
@@ -96,6 +102,7 @@ export class PcMachine implements AsyncDisposable {
   readonly #trace: TraceFile | undefined;
   #partition: Partition | undefined;
   #network: NetworkSet | undefined;
+  #integration: IntegrationServices | undefined;
   #control: ControlServer | undefined;
   #resolveEnded: (end: PcEnd) => void = () => undefined;
   #rejectEnded: (error: unknown) => void = () => undefined;
@@ -208,6 +215,8 @@ export class PcMachine implements AsyncDisposable {
         built: (partition) => {
           this.#partition = partition;
           disks.serve(partition.workers[WORKER]!);
+          this.#integration = new IntegrationServices({ timers, realTime });
+          this.#integration.serve(partition.workers[WORKER]!);
           for (const device of standardDevices(WORKER)) partition.offer(device);
           for (const device of controllerOffers(controllers, WORKER)) partition.offer(device);
         },
@@ -276,6 +285,7 @@ export class PcMachine implements AsyncDisposable {
       startMs: 0,
       server,
       stats: () => this.host.stats(),
+      request: (request) => this.host.request(request),
     });
   }
 
@@ -390,6 +400,11 @@ export class PcMachine implements AsyncDisposable {
     return this.#partition;
   }
 
+  #components(): IntegrationServices {
+    if (this.#integration === undefined) throw new Error("the machine has not started");
+    return this.#integration;
+  }
+
   #hostFace(): PcHost {
     const partition = (): Partition => this.#running();
     const network = (): NetworkSet => {
@@ -405,7 +420,14 @@ export class PcMachine implements AsyncDisposable {
         ...partition().stats(),
         controllers: this.#parts.disks.stats(),
         adapters: this.#network?.stats() ?? [],
+        integration: this.#components().stats,
       }),
+      request: (request) =>
+        new Promise((resolve, reject) =>
+          carryOutRequest(this.#components(), request, (error) =>
+            error === undefined ? resolve() : reject(error),
+          ),
+        ),
       rescind: (instanceId, reofferAfterMs) => partition().rescind(instanceId, reofferAfterMs),
       offer: (device) => partition().offer(device),
       get switches() {

@@ -1,6 +1,7 @@
 import { accessSync, constants, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { parseArgs } from "node:util";
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { HostStats } from "@hyperv-is/hyperv-host";
 import {
   SUB_CHANNELS_MAX,
@@ -40,7 +41,8 @@ const STATUS_VIOLATIONS = 3;
 
 export const bootUsage = `usage: guest-kernel boot [options]
 
-Boots a guest on the embedded Hyper-V host and leaves you at its console, or runs commands there.
+Boots a guest on the embedded Hyper-V host and leaves you at its console, or runs commands there. Without a
+terminal and --exec, a guest with --nbd, --control or stack=tap runs until it is interrupted, or shut down by its host.
 
   --cpus N                 virtual processors, 1 to ${CPUS_MAX} (1)
   --memory SIZE            guest memory, 32M to 4G (256M)
@@ -48,8 +50,7 @@ Boots a guest on the embedded Hyper-V host and leaves you at its console, or run
   --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
 ${networkOptionsUsage(nicStackSyntax)}  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
-                           address; may be repeated. Without a terminal and --exec the guest then runs
-                           until it is interrupted, and so it does with stack=tap
+                           address; may be repeated
 ${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
   --report junit=FILE      write a JUnit report of the commands
   --json                   print one JSON object instead of the commands' output
@@ -70,6 +71,8 @@ interface BootArguments {
   readonly report: string | undefined;
   readonly json: boolean;
   readonly quiet: boolean;
+  /** The host has restarted it: it runs until it is shut down. */
+  readonly isRestarted: boolean;
 }
 
 /** Whether a report can be written is asked before the work, not after it. */
@@ -170,7 +173,15 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
     quiet: values.quiet ?? false,
+    isRestarted: false,
   };
+}
+
+/** How a machine has ended. */
+interface MachineEnd {
+  /** Exit status, if it is not to start anew. */
+  readonly status: number;
+  readonly action: ShutdownAction;
 }
 
 function understand(args: readonly string[]): BootArguments {
@@ -238,7 +249,11 @@ export async function bootCommand(
   const parsed = understand(args);
   const interruption = new Interruption("guest-kernel");
   try {
-    return await runMachine(parsed, tour, interruption);
+    let end = await runMachine(parsed, tour, interruption);
+    // The host wanted the machine to start anew: commands that were given are done.
+    while (end.action === "restart")
+      end = await runMachine({ ...parsed, lines: [], isRestarted: true }, [], interruption);
+    return end.status;
   } finally {
     interruption.stop();
   }
@@ -248,7 +263,7 @@ async function runMachine(
   parsed: BootArguments,
   tour: readonly string[],
   interruption: Interruption,
-): Promise<number> {
+): Promise<MachineEnd> {
   const { signal } = interruption;
   const { disks, faults, trace, control, bus, failOnViolations } = parsed.host;
   const interactive = parsed.lines.length === 0 && process.stdin.isTTY && !parsed.json;
@@ -288,9 +303,11 @@ async function runMachine(
       if (result.poweredOff) break;
     }
     if (interactive && !signal.aborted) return runTerminal(machine, signal);
-    const isServing =
-      parsed.nbd.length > 0 || parsed.nics.some(({ stack }) => stack?.kind === "tap");
-    if (isServing && parsed.lines.length === 0) {
+    const serves =
+      parsed.nbd.length > 0 ||
+      control !== undefined ||
+      parsed.nics.some(({ stack }) => stack?.kind === "tap");
+    if (parsed.isRestarted || (serves && parsed.lines.length === 0)) {
       if (!showMessages && !parsed.json)
         for (const { uri } of machine.nbd) process.stdout.write(`${uri}\n`);
       await Promise.race([machine.ended, aborted(signal)]);
@@ -322,7 +339,9 @@ async function runMachine(
     process.stderr.write(`The guest broke ${violations.length} rules of the protocol:\n`);
     for (const { rule, detail } of violations) process.stderr.write(`  ${rule}: ${detail}\n`);
   }
-  return failOnViolations && violations.length > 0
-    ? STATUS_VIOLATIONS
-    : (interruption.status ?? status ?? 0);
+  const isBroken = failOnViolations && violations.length > 0;
+  return {
+    status: isBroken ? STATUS_VIOLATIONS : (interruption.status ?? status ?? 0),
+    action: isBroken || signal.aborted ? "power-off" : await machine.ended,
+  };
 }

@@ -25,6 +25,7 @@ export type { HostStats } from "@hyperv-is/hyperv-host";
 export { DiskError, NetworkError, type AdapterChange } from "@hyperv-is/hyperv-host/node";
 export {
   FaultPlanError,
+  GuestError,
   parseFaultPlan,
   networkAdapterId,
   scsiControllerId,
@@ -36,6 +37,7 @@ export {
   type DiskSource,
   type Fault,
   type FaultPlanData,
+  type IntegrationRequest,
   type SubChannelPolicy,
   type Violation,
   type VlanMode,

@@ -13,6 +13,7 @@ import {
   type HostStats,
   type CaptureConfig,
   type CaptureStats,
+  type IntegrationRequest,
   type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
@@ -135,6 +136,8 @@ export interface MachineHost {
   readonly faults: FaultPlanData;
   /** Has the host misbehave in another way from now on; resolves when it does. */
   setFaults(faults: FaultPlanData): Promise<void>;
+  /** Asks the guest's integration components for something. Rejects with `GuestError`. */
+  request(request: IntegrationRequest): Promise<void>;
   /** Pulls or plugs in the cable of a network adapter, or changes its port. Rejects with `NetworkError`. */
   changeAdapter(instanceId: Guid, change: AdapterChange): Promise<void>;
   /** Captures what goes over a network adapter's port into a pcapng file. Rejects with `NetworkError`. */
@@ -285,6 +288,7 @@ export class Machine implements AsyncDisposable {
       startCapture: (capture) => host.startCapture(capture),
       stopCapture: (instanceId) => host.stopCapture(instanceId),
       rescind: (instanceId, reofferAfterMs) => host.rescind(instanceId, reofferAfterMs),
+      request: (request) => host.request(request),
     };
   }
 

@@ -50,7 +50,8 @@ test("a machine with a control socket shows what it does, until it ends", async 
   const [scsi] = stats.channels.filter(
     ({ state, device }) => state === "open" && device === "SCSI",
   );
-  expect(scsi).toMatchObject(own.workers[0]![0]!);
+  const opened = own.workers[0]!.find(({ relid }) => relid === scsi!.relid);
+  expect(scsi).toMatchObject(opened!);
   expect(scsi!.packetsIn).toBeGreaterThan(3);
   const [disk] = stats.controllers[0]!.disks;
   expect(disk).toMatchObject({ lun: 0, writes: 3, writtenBytes: 3 * 4096 });
@@ -178,4 +179,64 @@ test("guest-kernel boot --control has its socket removed when a signal ends it",
   expect(await once(child, "close")).toEqual([143, null]);
   await client.closed;
   expect(existsSync(path)).toBe(false);
+});
+
+test("a guest answers its host: heartbeat, time, shutdown and restart", async () => {
+  const machine = await boot({ control: "ic", memoryBytes: 64 * 2 ** 20 });
+  using client = await ControlClient.connect(controlPath("ic"));
+  const output = async (line: string): Promise<string> => (await machine.exec(line)).stdout;
+  await vi.waitFor(async () =>
+    expect(await client.call("get-vm-heartbeat", {})).toMatchObject({
+      status: "OkApplicationsHealthy",
+      messageVersion: "3.0",
+      lost: 0,
+    }),
+  );
+  await vi.waitFor(async () =>
+    expect(await client.call("get-vm-time", {})).toMatchObject({ syncs: 1, messageVersion: "4.0" }),
+  );
+  expect(machine.dmesg.join("\n")).toContain("hvheartbeat0: <Hyper-V Heartbeat> on vmbus0");
+  expect(machine.dmesg).toContain("hvtimesync0: RTT");
+  expect(await output("sysctl -n dev.hvshutdown.0.msg_version")).toBe("3.1\n");
+  // A guest whose clock is wrong follows its host when it is told to, unless it is not to.
+  expect(await output("date 202401010000.30")).toBe("Mon Jan  1 00:00:30 UTC 2024\n");
+  await output("sysctl hw.hvtimesync.ignore_sync=1 hw.hvtimesync.sample_thresh=-1");
+  await client.call("set-vm-time", { sync: true });
+  await vi.waitFor(async () => expect((await client.call("get-vm-time", {})).syncs).toBe(2));
+  expect(await output("date +%Y")).toBe("2024\n");
+  await output("sysctl hw.hvtimesync.ignore_sync=0");
+  await client.call("set-vm-time", { sync: true, offsetMs: 3_600_000 });
+  await vi.waitFor(async () => expect((await client.call("get-vm-time", {})).syncs).toBe(3));
+  const { timeMs } = await client.call("get-vm-time", {});
+  expect(Math.abs(Number(await output("date +%s")) - timeMs / 1000)).toBeLessThan(5);
+  await client.call("restart-vm", { message: "new kernel" });
+  expect(await machine.ended).toBe("restart");
+  await machine.shutdown();
+  expect(machine.dmesg).toContain("hvshutdown0: restart requested, reason 0x80000000: new kernel");
+  expect(machine.host.violations).toEqual([]);
+});
+
+test("guest-kernel boot --control runs until its host shuts it down, and starts anew when it is to", async () => {
+  const child = spawn(process.execPath, [program, "boot", "--control", "vm", "--quiet"], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const exit = once(child, "exit");
+  const started = (): Promise<void> =>
+    vi.waitFor(
+      async () => {
+        using client = await ControlClient.connect(controlPath("vm"));
+        expect((await client.call("get-vm-heartbeat", {})).answered).toBeGreaterThan(0);
+      },
+      { timeout: 20_000 },
+    );
+  const call = async (method: "restart-vm" | "stop-vm"): Promise<void> => {
+    using client = await ControlClient.connect(controlPath("vm"));
+    await client.call(method, {});
+    await client.closed;
+  };
+  await started();
+  await call("restart-vm");
+  await started();
+  await call("stop-vm");
+  expect(await exit).toEqual([0, null]);
 });

@@ -327,6 +327,8 @@ export class NetvscSession {
     const indices = this.channels.map(({ index }) => index);
     const information = emitRssParameters(scalingParameters(scaling, indices));
     this.conversation.set(Oid.genReceiveScaleParameters, information).catch((error: unknown) => {
+      // All channels go when the adapter goes.
+      if (this.#isGone()) return;
       this.#context.log(`receive scaling: ${(error as Error).message}`);
     });
   }

@@ -41,6 +41,8 @@ export interface HnInterface {
 export class HnInterfaces {
   readonly #options: HnInterfacesOptions;
   readonly #interfaces = new Map<NetvscInterface, HnInterface>();
+  /** What ends the news of each. */
+  readonly #listening = new Map<NetvscInterface, () => void>();
 
   constructor(options: HnInterfacesOptions) {
     this.#options = options;
@@ -80,13 +82,14 @@ export class HnInterfaces {
     device.connect(attached.interface);
     this.#interfaces.set(netvsc, attached);
     print(`${name}: Ethernet address: ${formatMac(netvsc.address)}`);
-    netvsc.on({
+    const stopListening = netvsc.on({
       linkChanged(link) {
         device.linkChanged(link);
         tap?.linkChanged(link);
       },
       gone: () => device.linkChanged(netvsc.link),
     });
+    this.#listening.set(netvsc, stopListening);
     await usePorts();
     // Linux has it up; the own stack of the guest waits for its administrator.
     if (tap !== undefined) await attached.interface.setUp(true);
@@ -100,6 +103,8 @@ export class HnInterfaces {
     const attached = this.#interfaces.get(netvsc);
     if (attached === undefined) return;
     this.#interfaces.delete(netvsc);
+    this.#listening.get(netvsc)?.();
+    this.#listening.delete(netvsc);
     this.#options.network.detach(attached.interface);
     attached.device.close();
     attached.tap?.close();

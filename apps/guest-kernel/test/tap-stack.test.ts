@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { boot } from "@hyperv-is/guest-kernel";
+import { boot, networkAdapterId } from "@hyperv-is/guest-kernel";
 import { noTaps, transfer } from "../../../packages/hyperv-host/test/namespaces.js";
 import { runTcpCampaign } from "./tcp-campaign.js";
 import { DEVICE, TapMachine, addresses } from "./tap-machine.js";
@@ -33,8 +33,7 @@ describe.skipIf(noTaps !== undefined)("a guest whose network stack is Linux's", 
     await guest.setMtu(9000);
     expect(link()).toMatch(/LOWER_UP.* mtu 9000/);
     await guest.ping();
-    const { instanceId } = machine.nics[0]!;
-    await machine.host.changeAdapter(instanceId, { isLinkUp: false });
+    await machine.host.changeAdapter(networkAdapterId(0), { isLinkUp: false });
     // The host tells of its link within moments, and of changes that follow each other at most every two seconds.
     while (!link().includes("NO-CARRIER")) await new Promise((resolve) => setImmediate(resolve));
     await machine.shutdown();

@@ -108,7 +108,10 @@ export class NetworkPath implements AsyncDisposable {
       for (const namespace of [this.near, this.far]) {
         ip("netns", "add", namespace);
         const remove = (): void => ip("netns", "delete", namespace);
-        this.#cleanUps.push(() => (process.off("exit", remove), remove()));
+        this.#cleanUps.push(() => {
+          process.off("exit", remove);
+          remove();
+        });
         process.once("exit", remove);
       }
       await connect(this);

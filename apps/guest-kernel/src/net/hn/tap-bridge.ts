@@ -106,7 +106,7 @@ export class TapBridge implements EthernetUser {
       frames++;
       this.#send(buffer);
     }
-    for (; frames < BATCH_FRAMES && this.#freeCount > 0 && !this.#isBlocked; frames++) {
+    for (; frames < BATCH_FRAMES && this.#freeCount > 0 && this.#waiting === NONE; frames++) {
       const buffer = this.#free[this.#freeCount - 1]!;
       const at = this.#addresses[buffer]!;
       const lengthBytes = this.#queue.receive(at, FRAME_BYTES_MAX);

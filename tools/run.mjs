@@ -88,6 +88,7 @@ const programs = {
   "hyperv-host": "packages/hyperv-host/dist/bin/hyperv-host.js",
   "hyperv-pc": "packages/hyperv-pc/dist/bin/hyperv-pc.js",
   vhd: "packages/vhd/dist/bin/vhd.js",
+  "hv-kvp": "packages/hv-kvp/dist/bin/hv-kvp.js",
   bench: "apps/bench/dist/index.js",
 };
 

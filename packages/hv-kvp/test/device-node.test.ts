@@ -1,0 +1,113 @@
+import { once } from "node:events";
+import { statSync } from "node:fs";
+import { connect } from "node:net";
+import { IcStatus } from "@hyperv-is/hv-utils/protocol";
+import { describe, expect, test } from "vitest";
+import { KvpDaemon, noNetwork } from "../src/index.js";
+import { PoolFiles, serveDaemon, serveDevice } from "../src/node/index.js";
+import * as protocol from "../src/protocol/index.js";
+import { runDeviceCampaign } from "./device-campaign.js";
+import { ReferenceClient } from "./reference-client.js";
+import { Rig } from "./rig.js";
+import { temporaryDirectory } from "./temporary-directory.js";
+
+const path = temporaryDirectory();
+const { freebsdDialect, linuxDialect } = protocol;
+const facts = { read: () => Promise.reject(new Error("nobody enumerates pool 2")) };
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await turn();
+}
+
+describe.each([freebsdDialect, linuxDialect])(
+  "the device node in the dialect of $name",
+  (dialect) => {
+    test("exchanges messages with a client written from the reference", async () => {
+      const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000_007);
+      const deadline = performance.now() + 700;
+      const isOver = (): boolean => performance.now() > deadline;
+      const node = path(`campaign-${dialect.name}`);
+      const count = await runDeviceCampaign({
+        path: node,
+        dialect,
+        seed,
+        messages: 100_000,
+        isOver,
+      });
+      console.info(`${dialect.name}: ${count} messages from seed ${seed}`);
+      expect(count).toBeGreaterThan(20);
+    });
+
+    test("is one daemon's at a time, and only this user's", async () => {
+      const rig = new Rig({ dialect });
+      const served = await serveDevice(path(`one-${dialect.name}`), rig.service.device);
+      expect(statSync(served.path).mode & 0o777).toBe(0o600);
+      const first = await ReferenceClient.connect(served.path, dialect.name === "linux");
+      await until(() => rig.service.state === "idle");
+      const second = connect(served.path);
+      await once(second, "close");
+      expect(rig.service.state).toBe("idle");
+      first.close();
+      await until(() => rig.service.state === "absent");
+      served.close();
+    });
+
+    test("closes on a first write that is no registration", async () => {
+      const rig = new Rig({ dialect });
+      const served = await serveDevice(path(`first-${dialect.name}`), rig.service.device);
+      const socket = connect(served.path);
+      const wrong = Buffer.alloc(dialect.messageBytes, 7);
+      socket.write(wrong);
+      await once(socket, "close");
+      await until(() => rig.service.state === "absent");
+      served.close();
+    });
+
+    test("goes away with the driver", async () => {
+      const rig = new Rig({ dialect });
+      const served = await serveDevice(path(`gone-${dialect.name}`), rig.service.device);
+      const socket = connect(served.path);
+      socket.write(protocol.emitRegistration(dialect, dialect.registerOperation));
+      await until(() => rig.service.state === "idle");
+      rig.close();
+      socket.resume();
+      await once(socket, "close");
+      served.close();
+    });
+
+    test("our daemon serves it, and leaves when the driver does", async () => {
+      const rig = new Rig({ dialect });
+      const served = await serveDevice(path(`ours-${dialect.name}`), rig.service.device);
+      const pools = new PoolFiles(path(`pools-${dialect.name}`));
+      const daemon = new KvpDaemon({ dialect, pools, facts, network: noNetwork });
+      const serving = serveDaemon(served.path, daemon);
+      await until(() => rig.service.state === "idle");
+      rig.negotiate(4);
+      const request = { operation: 1, pool: 0, key: "color", value: "green" } as const;
+      rig.request(protocol.emitKvpRequest(request, "text"));
+      await until(() => {
+        rig.run();
+        return rig.received.length > 0;
+      });
+      expect(rig.take()?.status).toBe(IcStatus.ok);
+      expect(pools.items(0)).toEqual([{ key: "color", value: "green" }]);
+      const other = new KvpDaemon({ dialect, pools, facts, network: noNetwork });
+      await expect(serveDaemon(served.path, other)).rejects.toMatchObject({
+        code: "ERR_KVP_DAEMON",
+      });
+      rig.close();
+      await serving;
+      served.close();
+    });
+  },
+);
+
+test("without a device there is nothing to serve: at once, and with a reason", async () => {
+  const pools = new PoolFiles(path("pools"));
+  const daemon = new KvpDaemon({ dialect: linuxDialect, pools, facts, network: noNetwork });
+  await expect(serveDaemon(path("missing"), daemon)).rejects.toMatchObject({
+    code: "ERR_KVP_DEVICE",
+    message: expect.stringContaining("Is this a guest of Hyper-V") as string,
+  });
+});

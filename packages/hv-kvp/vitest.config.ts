@@ -1,0 +1,3 @@
+import { project } from "../../tools/vitest.js";
+
+export default project("hv-kvp");

@@ -27,8 +27,8 @@ export function describeMachine(guest: Machine = new Machine()): MachineDescript
     }),
     request: (request) =>
       new Promise((resolve, reject) =>
-        carryOutRequest(components, request, (error) =>
-          error === undefined ? resolve() : reject(error),
+        carryOutRequest(components, request, (error, result) =>
+          error === undefined ? resolve(result) : reject(error),
         ),
       ),
   };

@@ -16,6 +16,7 @@ import { captureCommand } from "./capture-command.js";
 import { machineCommand, machineVerbs, type MachineVerb } from "./machine-command.js";
 import { textTable } from "./text-table.js";
 import { vmCommand, vmVerbs, type VmCommandOptions } from "./vm-command.js";
+import { vmKvpCommand, vmKvpUsage } from "./vm-kvp-command.js";
 import { traceCommand } from "./trace-command.js";
 
 const usage = `usage: hyperv-host list [VM]               list the machines that run (boot --control)
@@ -34,7 +35,7 @@ const usage = `usage: hyperv-host list [VM]               list the machines that
        hyperv-host vm time VM              what its guest has been told of the time
                                           --offset MS: tell it a time that is off by so much; --sync: have it
                                           set its clock
-       hyperv-host offers [--json]        list what the host offers to every machine
+${vmKvpUsage}       hyperv-host offers [--json]        list what the host offers to every machine
        hyperv-host versions [--json]      list the protocol versions it speaks
        hyperv-host faults [--json]        list the faults it can be told to make
        hyperv-host faults check FILE      check a fault plan
@@ -207,6 +208,22 @@ function vm(args: readonly string[], json: boolean): Promise<number> {
   return vmCommand(verb, asked);
 }
 
+async function keyValuePairs(
+  noun: "kvp" | "ip",
+  args: readonly string[],
+  json: boolean,
+): Promise<number> {
+  try {
+    const status = await vmKvpCommand(noun, args, json);
+    if (status !== undefined) return status;
+  } catch (error) {
+    const { code = "" } = error as NodeJS.ErrnoException;
+    if (!code.startsWith("ERR_PARSE_ARGS") && !(error instanceof RangeError)) throw error;
+    throw new UsageMistake(`${(error as Error).message}\n`);
+  }
+  throw new UsageMistake(`vm ${[noun, ...args].join(" ")}: not as below\n`);
+}
+
 function main(args: readonly string[]): number | Promise<number> {
   const json = args.includes("--json");
   const [verb, ...rest] = args.filter((arg) => arg !== "--json");
@@ -217,6 +234,8 @@ function main(args: readonly string[]): number | Promise<number> {
   if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
   if (verb === "trace") return trace(rest, json);
   if (verb === "capture") return capture(rest, json);
+  if (verb === "vm" && (rest[0] === "kvp" || rest[0] === "ip"))
+    return keyValuePairs(rest[0], rest.slice(1), json);
   if (verb === "vm") return vm(rest, json);
   const machineVerb = machineVerbs.find((known) => known === verb);
   if (machineVerb !== undefined) return machines(machineVerb, rest, json);

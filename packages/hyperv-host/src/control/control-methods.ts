@@ -1,57 +1,25 @@
-import type { Clock } from "@hyperv-is/vmbus-core";
-import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import type { FieldRule } from "../field-rules.js";
-import type { HostStats } from "../host-stats.js";
-import type { NicStats } from "../netvsp/nic-config.js";
-import type { CaptureConfig, CaptureStats } from "../network-config.js";
 import {
   GuestError,
   type HeartbeatStats,
-  type IntegrationRequest,
   type IntegrationStats,
   type TimeSourceStats,
 } from "../integration/index.js";
-import type { VmbusServer } from "../vmbus/server.js";
 import type { BusState } from "../vmbus/bus.js";
 import { SHUTDOWN_MESSAGE_MAX } from "@hyperv-is/hv-utils/protocol";
+import { captureMethods } from "./capture-methods.js";
 import { ControlError } from "./control-error.js";
+import { method, type ControlledMachine } from "./control-method.js";
+import { keyValueMethods } from "./key-value-methods.js";
 import { machineStats, type MachineStats } from "./machine-stats.js";
+
+export type { MachineCapture } from "./capture-methods.js";
+export type { ControlledCaptures, ControlledMachine, ControlMethod } from "./control-method.js";
 
 /**
  * Version of the control protocol: goes up when something that a client relies on changes its meaning or
  * goes away. New methods, parameters and fields leave it as it is.
  */
 export const CONTROL_PROTOCOL = 1;
-
-/** What a machine lets the clients of its control socket see and do. */
-export interface ControlledMachine {
-  readonly name: string;
-  /** What it runs in, with its version. */
-  readonly program: string;
-  readonly processId: number;
-  readonly processorCount: number;
-  readonly memoryBytes: number;
-  readonly clock: Clock;
-  /** When the machine was started, on its clock. */
-  readonly startMs: number;
-  readonly server: VmbusServer;
-  stats(): HostStats | Promise<HostStats>;
-  /** Captures of its network adapters; absent where there cannot be any. */
-  readonly captures?: ControlledCaptures;
-  /** Asks the guest's integration components; rejects with `GuestError`. */
-  request(request: IntegrationRequest): Promise<void>;
-}
-
-/** What captures the frames of network adapters. Rejects with what the file's error is. */
-export interface ControlledCaptures {
-  startCapture(capture: CaptureConfig): Promise<void>;
-  stopCapture(instanceId: Guid): Promise<CaptureStats | undefined>;
-}
-
-/** A capture of a network adapter. */
-export interface MachineCapture extends CaptureStats {
-  readonly instanceId: Guid;
-}
 
 /** What a machine speaks. */
 export interface ControlVersion {
@@ -95,14 +63,6 @@ export interface ViolationLog {
   readonly next: number;
 }
 
-/** A method of the control socket: what it takes, what it returns, what it does. */
-export interface ControlMethod<Params extends object, Result> {
-  /** What each parameter must be. */
-  readonly params: { readonly [Name in keyof Params]-?: FieldRule };
-  /** Throws `ControlError` if it cannot. */
-  run(machine: ControlledMachine, params: Params): Result | Promise<Result>;
-}
-
 /** A century. */
 const OFFSET_LIMIT_MS = 100 * 366 * 86_400_000;
 
@@ -113,20 +73,6 @@ const shutdownParams = {
     expected: `a text of at most ${SHUTDOWN_MESSAGE_MAX} characters`,
     parse: (text: string) => (text.length <= SHUTDOWN_MESSAGE_MAX ? text : undefined),
   },
-} as const;
-
-function method<Params extends object, Result>(
-  definition: ControlMethod<Params, Result>,
-): ControlMethod<Params, Result> {
-  return definition;
-}
-
-/** `hn0`, or an instance id. */
-const adapterRule = {
-  required: true,
-  type: "text",
-  expected: "the name of a network adapter",
-  parse: (text: string) => text,
 } as const;
 
 /**
@@ -193,53 +139,6 @@ export const controlMethods = {
       };
     },
   }),
-  /** Captures what goes over a network adapter's port into a pcapng file that the machine makes, until `stop-capture`. */
-  "start-capture": method<
-    {
-      readonly adapter: string;
-      readonly path: string;
-      readonly count?: number;
-      readonly snapBytes?: number;
-    },
-    MachineCapture
-  >({
-    params: {
-      adapter: adapterRule,
-      path: {
-        required: true,
-        type: "text",
-        expected: "an absolute path",
-        parse: (text) => (text.startsWith("/") ? text : undefined),
-      },
-      count: { type: "integer", least: 1 },
-      snapBytes: { type: "integer", least: 1 },
-    },
-    async run(machine, { adapter, path, ...limits }) {
-      const { instanceId, capture } = await findAdapter(machine, adapter);
-      if (capture !== undefined)
-        throw new ControlError(
-          "ERR_CONTROL_CAPTURE",
-          `${adapter} is captured already, into ${capture.path}: 'hyperv-host capture VM ${adapter} --stop' ends that`,
-        );
-      await capturing(machine, (captures) =>
-        captures.startCapture({ instanceId, path, ...limits }),
-      );
-      return { instanceId, path, frames: 0 };
-    },
-  }),
-
-  /** Ends the capture of a network adapter: the file is complete then. */
-  "stop-capture": method<{ readonly adapter: string }, MachineCapture>({
-    params: { adapter: adapterRule },
-    async run(machine, { adapter }) {
-      const { instanceId } = await findAdapter(machine, adapter);
-      const stopped = await capturing(machine, (captures) => captures.stopCapture(instanceId));
-      if (stopped === undefined)
-        throw new ControlError("ERR_CONTROL_CAPTURE", `${adapter} is not captured`);
-      return { instanceId, ...stopped };
-    },
-  }),
-
   /** Get-VMIntegrationService for the heartbeat, and `Heartbeat` of Get-VM. */
   "get-vm-heartbeat": method<object, HeartbeatStats>({
     params: {},
@@ -275,36 +174,9 @@ export const controlMethods = {
       return (await integration(machine)).timeSync;
     },
   }),
+  ...captureMethods,
+  ...keyValueMethods,
 } as const;
-
-/** A network adapter by `hn0`, its number, or by its instance id. */
-async function findAdapter(machine: ControlledMachine, name: string): Promise<NicStats> {
-  const { adapters = [] } = await machine.stats();
-  const found = adapters.find(
-    ({ instanceId }, index) => name === `hn${index}` || name.toLowerCase() === instanceId,
-  );
-  if (found !== undefined) return found;
-  const known =
-    adapters.length === 0 ? "none" : adapters.map((_, index) => `hn${index}`).join(", ");
-  throw new ControlError(
-    "ERR_CONTROL_CAPTURE",
-    `the machine has no network adapter ${name}; it has ${known}`,
-  );
-}
-
-/** Does something about captures; what goes wrong is the client's to know. */
-async function capturing<Result>(
-  { captures }: ControlledMachine,
-  work: (captures: ControlledCaptures) => Promise<Result>,
-): Promise<Result> {
-  if (captures === undefined)
-    throw new ControlError("ERR_CONTROL_CAPTURE", "this machine's adapters cannot be captured");
-  try {
-    return await work(captures);
-  } catch (cause) {
-    throw new ControlError("ERR_CONTROL_CAPTURE", (cause as Error).message, { cause });
-  }
-}
 
 async function integration(machine: ControlledMachine): Promise<IntegrationStats> {
   const { integration: stats } = await machine.stats();

@@ -11,6 +11,13 @@ export {
   type HeartbeatStats,
   type HeartbeatStatus,
 } from "./heartbeat-monitor.js";
+export {
+  KeyValueExchange,
+  type GuestItem,
+  type KvpConfig,
+  type KvpResult,
+  type KvpStats,
+} from "./key-value-exchange.js";
 export type { ShutdownRequest, ShutdownStats } from "./shutdown-requester.js";
 export {
   TIME_SAMPLE_INTERVAL_MS,

@@ -2,6 +2,7 @@ import { DeviceClass, type DeviceClassRow } from "@hyperv-is/vmbus-core/protocol
 import type { HostService, ServiceMatch } from "../host-service.js";
 import type { Component } from "./component.js";
 import { HeartbeatMonitor, type HeartbeatStats } from "./heartbeat-monitor.js";
+import { KeyValueExchange, type KvpConfig, type KvpStats } from "./key-value-exchange.js";
 import { ShutdownRequester, type ShutdownStats } from "./shutdown-requester.js";
 import { TimeSource, type TimeSourceOptions, type TimeSourceStats } from "./time-source.js";
 import type { ComponentSpeech } from "./component-session.js";
@@ -11,6 +12,7 @@ export interface IntegrationConfig {
   readonly heartbeat?: Partial<ComponentSpeech>;
   readonly shutdown?: Partial<ComponentSpeech>;
   readonly timeSync?: Partial<ComponentSpeech>;
+  readonly kvp?: KvpConfig;
 }
 
 /** What a host's integration components have done; JSON. */
@@ -18,18 +20,21 @@ export interface IntegrationStats {
   readonly heartbeat: HeartbeatStats;
   readonly shutdown: ShutdownStats;
   readonly timeSync: TimeSourceStats;
+  readonly kvp: KvpStats;
 }
 
-/** The integration components of a host: heartbeat, shutdown, time synchronisation. */
+/** The integration components of a host: heartbeat, shutdown, time synchronisation, key-value pairs. */
 export class IntegrationServices {
   readonly heartbeat: HeartbeatMonitor;
   readonly shutdown: ShutdownRequester;
   readonly timeSync: TimeSource;
+  readonly kvp: KeyValueExchange;
 
   constructor(options: TimeSourceOptions, config: IntegrationConfig = {}) {
     this.heartbeat = new HeartbeatMonitor(options.timers, config.heartbeat);
     this.shutdown = new ShutdownRequester(config.shutdown);
     this.timeSync = new TimeSource(options, config.timeSync);
+    this.kvp = new KeyValueExchange(config.kvp);
   }
 
   /** Registers them with the worker that has their devices. */
@@ -39,6 +44,7 @@ export class IntegrationServices {
     register(DeviceClass.heartbeat, this.heartbeat.component);
     register(DeviceClass.shutdown, this.shutdown.component);
     register(DeviceClass.timeSync, this.timeSync.component);
+    register(DeviceClass.kvp, this.kvp.component);
   }
 
   get stats(): IntegrationStats {
@@ -46,6 +52,7 @@ export class IntegrationServices {
       heartbeat: this.heartbeat.stats,
       shutdown: this.shutdown.stats,
       timeSync: this.timeSync.stats,
+      kvp: this.kvp.stats,
     };
   }
 }

@@ -190,9 +190,9 @@ export class NodeHost {
     return stopped as CaptureStats | undefined;
   }
 
-  /** Asks the guest's integration components for something. Rejects with `GuestError`. */
-  async request(request: IntegrationRequest): Promise<void> {
-    await this.#disks.request(request);
+  /** Asks the guest's integration components for something, and returns what they found. Rejects with `GuestError`. */
+  async request(request: IntegrationRequest): Promise<unknown> {
+    return this.#disks.request(request);
   }
 
   /** Counters of bus, channels, devices and faults; none of the devices once the host has stopped. */

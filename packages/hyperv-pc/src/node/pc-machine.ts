@@ -67,7 +67,7 @@ export interface PcHost {
   /** Counters of bus, channels, controllers, disks, network adapters and faults. */
   stats(): HostStats;
   /** Asks the guest's integration components for something. Rejects with `GuestError`. */
-  request(request: IntegrationRequest): Promise<void>;
+  request(request: IntegrationRequest): Promise<unknown>;
   /** Takes a device away, and gives it back after a while if a number is given. @returns False if there is none. */
   rescind(instanceId: Guid, reofferAfterMs?: number): boolean;
   /** Offers a device, such as one that was taken away. Throws if it is offered. */
@@ -424,8 +424,8 @@ export class PcMachine implements AsyncDisposable {
       }),
       request: (request) =>
         new Promise((resolve, reject) =>
-          carryOutRequest(this.#components(), request, (error) =>
-            error === undefined ? resolve() : reject(error),
+          carryOutRequest(this.#components(), request, (error, result) =>
+            error === undefined ? resolve(result) : reject(error),
           ),
         ),
       rescind: (instanceId, reofferAfterMs) => partition().rescind(instanceId, reofferAfterMs),

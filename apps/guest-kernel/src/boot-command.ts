@@ -3,6 +3,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { HostStats } from "@hyperv-is/hyperv-host";
+import { dialectNames, type DialectName } from "./kernel/key-value-pairs.js";
 import {
   SUB_CHANNELS_MAX,
   subChannelPolicies,
@@ -51,6 +52,10 @@ terminal and --exec, a guest with --nbd, --control or stack=tap runs until it is
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
 ${networkOptionsUsage(nicStackSyntax)}  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated
+  --dev DIR                make device nodes in a directory: DIR/hv_kvp_dev, a unix socket
+  --dialect NAME           whose messages they speak: ${dialectNames.join(" or ")} (freebsd)
+  --rc NAME=VALUE          set a variable of rc.conf: hv_kvpd_enable=NO leaves the guest's own daemon of
+                           key-value pairs out, for another one at the device node
 ${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
   --report junit=FILE      write a JUnit report of the commands
   --json                   print one JSON object instead of the commands' output
@@ -67,6 +72,9 @@ interface BootArguments {
   readonly switches: SwitchOptions[];
   readonly tunables: Readonly<Record<string, string>>;
   readonly subChannels: SubChannelPolicy | undefined;
+  readonly deviceDirectory: string | undefined;
+  readonly dialect: DialectName | undefined;
+  readonly keyValueDaemon: boolean;
   readonly lines: string[];
   readonly report: string | undefined;
   readonly json: boolean;
@@ -129,6 +137,24 @@ function parseSubChannels(text: string): SubChannelPolicy {
   );
 }
 
+function parseDialect(text: string): DialectName {
+  const dialect = dialectNames.find((name) => name === text);
+  if (dialect !== undefined) return dialect;
+  throw new UsageMistake(`--dialect ${text}: ${dialectNames.join(" or ")}, please`);
+}
+
+/** @returns Whether the guest's own daemon of key-value pairs runs: the only variable that there is. */
+function parseRc(texts: readonly string[]): boolean {
+  let isEnabled = true;
+  for (const text of texts) {
+    const value = /^hv_kvpd_enable=(YES|NO)$/i.exec(text)?.[1];
+    if (value === undefined)
+      throw new UsageMistake(`--rc ${text}: write it as hv_kvpd_enable=YES or hv_kvpd_enable=NO`);
+    isEnabled = value.toUpperCase() === "YES";
+  }
+  return isEnabled;
+}
+
 /** Throws `UsageMistake`, and `HostOptionError` for what is said of the host. */
 function parseBootArguments(args: readonly string[]): BootArguments {
   const options = {
@@ -139,6 +165,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
+    dev: { type: "string" },
+    dialect: { type: "string" },
+    rc: { type: "string", multiple: true },
     "sub-channels": { type: "string" },
     exec: { type: "string", multiple: true },
     report: { type: "string" },
@@ -169,6 +198,9 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     tunables: parseSettings(values.set ?? []),
     subChannels:
       values["sub-channels"] === undefined ? undefined : parseSubChannels(values["sub-channels"]),
+    deviceDirectory: values.dev,
+    dialect: values.dialect === undefined ? undefined : parseDialect(values.dialect),
+    keyValueDaemon: parseRc(values.rc ?? []),
     lines: values.exec ?? [],
     report: values.report === undefined ? undefined : parseReport(values.report),
     json: values.json ?? false,
@@ -277,6 +309,9 @@ async function runMachine(
     nics: parsed.nics,
     switches: parsed.switches,
     tunables: parsed.tunables,
+    keyValueDaemon: parsed.keyValueDaemon,
+    ...(parsed.deviceDirectory !== undefined && { deviceDirectory: parsed.deviceDirectory }),
+    ...(parsed.dialect && { dialect: parsed.dialect }),
     ...(parsed.subChannels !== undefined && { subChannels: parsed.subChannels }),
     ...(faults && { faults }),
     ...(trace && { trace }),

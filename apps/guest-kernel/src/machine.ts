@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
-import { resolve } from "node:path";
+import { resolve as resolvePath } from "node:path";
 import { fileURLToPath } from "node:url";
 import {
   VP_LIMIT,
@@ -38,6 +38,7 @@ import { networkOf, type NicOptions, type SwitchOptions } from "./machine-networ
 import { checkTap } from "./net/hn/tap-stack.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
+import type { DialectName } from "./kernel/key-value-pairs.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
 
 /** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
@@ -70,6 +71,12 @@ export interface BootOptions {
   readonly nbd?: readonly NbdExportOptions[];
   /** Makes a control socket for `hyperv-host`: the name of the machine, or the path of the socket. */
   readonly control?: string;
+  /** Makes device nodes in this directory, unix sockets: `hv_kvp_dev`, or `vmbus/hv_kvp` in Linux's dialect. */
+  readonly deviceDirectory?: string;
+  /** Whose kernel's messages the device nodes speak; FreeBSD's unless told. */
+  readonly dialect?: DialectName;
+  /** Leaves the guest's own daemon of key-value pairs out when false, as `hv_kvpd_enable=NO` in `rc.conf` does. */
+  readonly keyValueDaemon?: boolean;
   /** Gets each line of dmesg as it is printed. */
   readonly onMessage?: (line: string) => void;
 }
@@ -137,7 +144,7 @@ export interface MachineHost {
   /** Has the host misbehave in another way from now on; resolves when it does. */
   setFaults(faults: FaultPlanData): Promise<void>;
   /** Asks the guest's integration components for something. Rejects with `GuestError`. */
-  request(request: IntegrationRequest): Promise<void>;
+  request(request: IntegrationRequest): Promise<unknown>;
   /** Pulls or plugs in the cable of a network adapter, or changes its port. Rejects with `NetworkError`. */
   changeAdapter(instanceId: Guid, change: AdapterChange): Promise<void>;
   /** Captures what goes over a network adapter's port into a pcapng file. Rejects with `NetworkError`. */
@@ -180,7 +187,8 @@ function identity(): SystemIdentity {
 function machineIdentity({ control, disks = [] }: BootOptions): string {
   if (control !== undefined) return `control ${control}`;
   for (const { source } of disks.map(placement))
-    if (source.kind === "image" && source.readOnly !== true) return `disk ${resolve(source.path)}`;
+    if (source.kind === "image" && source.readOnly !== true)
+      return `disk ${resolvePath(source.path)}`;
   return randomUUID();
 }
 
@@ -340,6 +348,14 @@ export class Machine implements AsyncDisposable {
         programsBytes: layout.programs.lengthBytes,
         nicStacks: network.stacks,
         nbd,
+        keyValuePairs: {
+          deviceDirectory:
+            options.deviceDirectory === undefined
+              ? undefined
+              : resolvePath(options.deviceDirectory),
+          dialect: options.dialect,
+          hasDaemon: options.keyValueDaemon ?? true,
+        },
       },
     });
     failed = (error) => {

@@ -85,6 +85,8 @@ export interface KernelOptions extends Pick<Vcpu, "drive" | "doorbell"> {
   readonly nicStacks: ReadonlyMap<string, NicStack>;
   /** The host wants the system to end in good order: the machine is to call `shutdown`. */
   readonly onShutdownRequest?: (action: ShutdownAction) => void;
+  /** An integration component is attached. */
+  readonly onComponent?: (component: IcComponent) => void;
   /** What the bus is told besides. */
   readonly bus?: Partial<VmbusOptions>;
 }
@@ -386,7 +388,10 @@ export class Kernel implements GuestSystem {
     addComponentSysctls(this.sysctl, sysctlPrefix(node), component);
     return {
       kind: "component",
-      begin: () => Promise.resolve(),
+      begin: () => {
+        this.#options.onComponent?.(component);
+        return Promise.resolve();
+      },
       forget: () => undefined,
       detach: () => component.detach(),
       inspect: () => Promise.resolve(inspectComponent(component)),

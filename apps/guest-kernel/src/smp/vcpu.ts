@@ -1,8 +1,11 @@
 // Entry of a virtual processor: the drivers in tree, and the kernel on the boot processor.
 import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { KvpService } from "@hyperv-is/hv-kvp";
+import { kvpDriver } from "@hyperv-is/hv-kvp/module";
 import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
+import type { IcService } from "@hyperv-is/hv-utils";
 import { drivers as hvUtils } from "@hyperv-is/hv-utils/module";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
 import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
@@ -11,9 +14,11 @@ import { CallLink, PageAllocator, type DriverModule } from "@hyperv-is/vmbus-cor
 import { BootError } from "../boot-error.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk, GuestNic } from "../console/console-link.js";
 import { ConsoleServer } from "../console/console-server.js";
+import { KeyValuePairs, type KeyValueSettings } from "../kernel/key-value-pairs.js";
 import { Kernel, type KernelDriver } from "../kernel/kernel.js";
 import { MessageBuffer } from "../kernel/message-buffer.js";
 import { readPartitionTable } from "../kernel/partitions.js";
+import { formatAddress } from "../net/addresses.js";
 import type { NbdExportOptions } from "../nbd/export-address.js";
 import { NbdServer } from "../nbd/nbd-server.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
@@ -49,6 +54,7 @@ export interface VcpuProgramData {
   readonly nicStacks: ReadonlyMap<string, NicStack>;
   /** Disks to serve to NBD clients. */
   readonly nbd: readonly NbdExportOptions[];
+  readonly keyValuePairs: KeyValueSettings;
 }
 
 /** What the machine may call on the kernel. */
@@ -59,6 +65,8 @@ export interface KernelProcedures {
 }
 
 const inTree: readonly DriverModule[] = [hvStorvsc, hvNetvsc, ...hvUtils];
+/** Its queue half, for the CPUs: the kernel's own has the options of the machine. */
+const hvKvp = kvpDriver();
 
 /** The guest on its boot processor: the kernel and its console. */
 class Guest {
@@ -68,6 +76,9 @@ class Guest {
   readonly #console: ConsoleServer;
   /** What the machine calls. */
   readonly #calls: CallLink<KernelProcedures, object>;
+  readonly #keyValuePairs: KeyValuePairs;
+  #kvp: KvpService | undefined;
+  #isBooted = false;
   #nbd: NbdServer | undefined;
   #end: () => void = () => undefined;
   readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
@@ -82,6 +93,11 @@ class Guest {
     this.#cpus = cpus;
     const { program } = vcpu.data;
     const fromFiles = new Set(loaded.map(({ module }) => module.name));
+    this.#keyValuePairs = new KeyValuePairs(program.keyValuePairs, {
+      identity: program.identity,
+      addresses: () => this.#addresses(),
+      print: (line) => dmesg.print(line),
+    });
     this.#kernel = new Kernel({
       cpu: vcpu.cpu,
       hypervisor: vcpu.hypervisor,
@@ -90,7 +106,9 @@ class Guest {
       doorbell: vcpu.doorbell,
       programs: new PageAllocator(vcpu.memory, program.programsAddress, program.programsBytes),
       drivers: [
-        ...inTree.filter(({ name }) => !fromFiles.has(name)).map((module) => ({ module })),
+        ...[...inTree, kvpDriver(this.#keyValuePairs.options)]
+          .filter(({ name }) => !fromFiles.has(name))
+          .map((module) => ({ module })),
         ...loaded,
       ],
       identity: program.identity,
@@ -100,6 +118,7 @@ class Guest {
       nicStacks: program.nicStacks,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
       onShutdownRequest: (action) => this.#send({ kind: "shutdown-request", action }),
+      onComponent: ({ service }) => this.#attached(service),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
@@ -120,6 +139,8 @@ class Guest {
 
   async boot(): Promise<void> {
     await this.#kernel.boot();
+    if (this.#kvp !== undefined) await this.#keyValuePairs.serve(this.#kvp);
+    this.#isBooted = true;
     const { memory, timers, doorbell, data } = this.#vcpu;
     this.#nbd = await NbdServer.start({
       exports: data.program.nbd,
@@ -146,6 +167,7 @@ class Guest {
 
   async #shutdown(): Promise<void> {
     await this.#nbd?.shutDown();
+    this.#keyValuePairs.close();
     await this.#kernel.shutdown();
   }
 
@@ -161,6 +183,23 @@ class Guest {
       mtu,
       channels: channels.length,
     }));
+  }
+
+  /** Without a daemon the driver does not hear the host, so that nothing is lost until the system is up. */
+  #attached(service: IcService): void {
+    if (!(service instanceof KvpService)) return;
+    this.#kvp = service;
+    if (!this.#isBooted) return;
+    this.#keyValuePairs.serve(service).catch((error: unknown) => {
+      this.#kernel.dmesg.print(`hvkvp0: ${(error as Error).message}`);
+    });
+  }
+
+  #addresses(): Uint8Array[] {
+    return this.#kernel.network.stack.interfaces
+      .filter(({ isLoopback }) => !isLoopback)
+      .flatMap(({ addresses }) => addresses)
+      .map(({ address }) => Uint8Array.from(formatAddress(address).split("."), Number));
   }
 
   async #disks(): Promise<GuestDisk[]> {
@@ -243,7 +282,7 @@ class BootProcessor {
 
 let processor: BootProcessor | ApplicationProcessor | undefined;
 
-await runVcpu<VcpuProgramData>(inTree, {
+await runVcpu<VcpuProgramData>([...inTree, hvKvp], {
   hypervisor({ data, memory }) {
     const state = new HypervisorState(data.program.state);
     return new VirtualProcessor({

@@ -15,11 +15,11 @@ import {
   connectedChannels,
   type ConnectedChannels,
 } from "@hyperv-is/vmbus-core/testing";
-import {
+import type {
+  HeartbeatService,
   IcChannel,
   IcComponent,
-  type HeartbeatService,
-  type TimeSyncService,
+  TimeSyncService,
 } from "@hyperv-is/hv-utils";
 import * as drivers from "@hyperv-is/hv-utils/module";
 import {

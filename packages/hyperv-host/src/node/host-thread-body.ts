@@ -36,7 +36,7 @@ export interface HostDevices<Stats extends HostThreadStats> {
    */
   request?(
     request: { readonly kind: string },
-    done: (error: unknown, result?: unknown) => void,
+    done: (error: Error | undefined, result?: unknown) => void,
   ): void;
   close(): void | Promise<void>;
 }
@@ -96,7 +96,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
 
   const carryOut = (request: { readonly kind: string; readonly id: number }): void => {
     const { id } = request;
-    const done = (error: unknown, result?: unknown): void => {
+    const done = (error: Error | undefined, result?: unknown): void => {
       if (error === undefined) {
         reply({ kind: "done", id, result });
         return;
@@ -108,7 +108,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
     try {
       devices?.request?.(request, done);
     } catch (error) {
-      done(error);
+      done(error as Error);
     }
   };
 

@@ -41,7 +41,9 @@ export class DebianArchive {
       "APT::Architecture": "i386",
       "APT::Architectures": "i386",
       "Acquire::Languages": "none",
-      "Acquire::Retries": "3",
+      ...(!network.some((line) => line.startsWith("Acquire::Retries ")) && {
+        "Acquire::Retries": "3",
+      }),
       "Dir::State": at,
       "Dir::State::lists": join(at, "lists"),
       "Dir::State::status": join(at, "status"),

@@ -7,6 +7,7 @@ import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ExecutedList } from "@hyperv-is/guest-kernel";
 import { checkImageFile, createImageFile, openImageFile } from "@hyperv-is/vhd/node";
+import { bootCommand } from "../src/boot-command.js";
 import { NbdClient } from "./nbd-client.js";
 
 const root = dirname(
@@ -23,9 +24,8 @@ beforeAll(async () => {
 const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
   spawnSync(process.execPath, [program, ...args], { encoding: "utf8", input: "" });
 
-describe("a wrong command line ends with status 2 and says what to write", () => {
+describe("a wrong command line", () => {
   const cases: [string[], string][] = [
-    [["frob"], "unknown command 'frob'; 'guest-kernel --help' lists them"],
     [["boot", "--cpus", "0"], "--cpus 0: write a number from 1 to 64"],
     [["boot", "--cpus", "65"], "--cpus 65: write a number from 1 to 64"],
     [["boot", "--cpus", "two"], "--cpus two: write a number"],
@@ -60,7 +60,17 @@ describe("a wrong command line ends with status 2 and says what to write", () =>
     [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
     [["boot", "--faults", "/nowhere.json"], "/nowhere.json: ENOENT"],
   ];
-  test.each(cases)("%j", (args, message) => {
+  test.each(cases)("says what to write: %j", async ([, ...args], message) => {
+    await expect(bootCommand(args)).rejects.toThrow(message);
+  });
+
+  test.each([
+    [["frob"], "unknown command 'frob'; 'guest-kernel --help' lists them"],
+    [["boot", "--cpus", "0"], "--cpus 0: write a number from 1 to 64"],
+    [["boot", "--memory", "1M"], "1048576 bytes of memory: it must be whole MiB"],
+    [["boot", "--control", "a b"], "'a b' is no name for a machine"],
+    [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
+  ])("ends with status 2 and nothing on standard output: %j", (args, message) => {
     const { status, stdout, stderr } = run(...args);
     expect(status).toBe(2);
     expect(stdout).toBe("");

@@ -173,7 +173,7 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
 
     test("lists files", async () => {
       expect(await run("ls")).toBe("dev  etc  var\n");
-      expect(await run("ls -1a /etc")).toBe(".\n..\nhostname\nos-release\n");
+      expect(await run("ls -1a /etc")).toBe(".\n..\nhostname\nos-release\nresolv.conf\n");
       expect(await run("ls -d /dev /dev/da0")).toBe("/dev\n/dev/da0\n");
       expect(await run("ls -l", 1)).toContain("ls: illegal option -- l\nusage: ls [-1ad]");
     });

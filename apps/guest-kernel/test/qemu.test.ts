@@ -53,13 +53,12 @@ const formats: [string, string, string][] = [
   ["vpc", "subformat=fixed", "vhd"],
   ["vpc", "subformat=dynamic,force_size=on", "vhd"],
   ["vpc", "subformat=dynamic", "vhd"],
-  ...["fixed", "dynamic"].flatMap((subformat) =>
-    ["1M", "8M", "32M", "256M"].map((block): [string, string, string] => [
-      "vhdx",
-      `subformat=${subformat},block_size=${block}`,
-      "vhdx",
-    ]),
-  ),
+  ["vhdx", "subformat=fixed", "vhdx"],
+  ...["1M", "8M", "32M", "256M"].map((block): [string, string, string] => [
+    "vhdx",
+    `subformat=dynamic,block_size=${block}`,
+    "vhdx",
+  ]),
 ];
 
 describe.skipIf(missing.length > 0)("images made by qemu-img", () => {

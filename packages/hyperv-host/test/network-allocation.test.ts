@@ -13,9 +13,9 @@ import { build, type Packet } from "./frame-model.js";
 import { NicRig, infoOf } from "./nic-rig.js";
 import { macOf } from "./switch-rig.js";
 
-const ROUNDS = 2_000;
+const ROUNDS = 500;
 /** Until the engine has compiled what is measured. */
-const WARM_UP_ROUNDS = 12_000;
+const WARM_UP_ROUNDS = 3_000;
 /** Frames in each round. */
 const BATCH = 8;
 const DATA = 300 * 4096;

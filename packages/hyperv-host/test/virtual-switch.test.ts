@@ -689,7 +689,7 @@ describe("a table of addresses", () => {
           expect(table.size).toBeLessThanOrEqual(16);
         }
       }),
-      { numRuns: 100 },
+      { numRuns: 20 },
     );
   });
 });

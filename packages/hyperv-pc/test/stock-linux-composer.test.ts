@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -45,8 +45,12 @@ describe("the composer explains", () => {
   });
 
   test.runIf(hasApt)("an archive that is not reached", { timeout: 60_000 }, () => {
+    // Apt waits longer before each time it tries again.
+    const settings = join(directory, "apt.conf");
+    writeFileSync(settings, 'Acquire::Retries "0";\n');
     // The discard port: nothing listens there.
-    const { status, stderr } = compose(["--mirror", "http://127.0.0.1:9/debian"]);
+    const mirror = ["--mirror", "http://127.0.0.1:9/debian"];
+    const { status, stderr } = compose(mirror, { APT_CONFIG: settings });
     expect(stderr).toMatch(/^ERR_NO_NETWORK: [^]*apt said:[^]*127\.0\.0\.1/);
     expect(status).toBe(1);
     expectEmptyCache();

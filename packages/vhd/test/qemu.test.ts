@@ -31,7 +31,7 @@ const SECTOR = 512;
 const MIB = 1 << 20;
 const GIB = 1024 * MIB;
 const CHUNK = 1 * MIB;
-const ROUNDS = 2;
+const ROUNDS = 1;
 /** Above this size nobody reads a whole disk, only where it was ever written. */
 const LARGE_BYTES = 64 * MIB;
 

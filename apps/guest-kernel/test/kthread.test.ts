@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { boot, type BootDisk, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
+import { DeviceClass } from "@hyperv-is/vmbus-core/protocol";
 
 const ram = (megabytes: number): BootDisk => ({
   kind: "ram",
@@ -38,7 +39,7 @@ async function withMachine(
 async function cpusWithChannels(machine: Machine): Promise<(number | undefined)[]> {
   const { channels } = await machine.host.stats();
   return channels
-    .filter(({ state }) => state === "open")
+    .filter(({ state, classId }) => state === "open" && classId === DeviceClass.scsi.classId)
     .map(({ targetVp }) => targetVp)
     .sort();
 }

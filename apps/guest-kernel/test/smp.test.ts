@@ -3,6 +3,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { boot, type BootDisk, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
+import { DeviceClass } from "@hyperv-is/vmbus-core/protocol";
 
 const ram = (megabytes: number): BootDisk => ({
   kind: "ram",
@@ -60,7 +61,9 @@ describe.each([
   });
 
   test("have a channel each, under the names of FreeBSD", async () => {
-    const channels = (await machine.host.stats()).channels.filter(({ state }) => state === "open");
+    const channels = (await machine.host.stats()).channels.filter(
+      ({ state, classId }) => state === "open" && classId === DeviceClass.scsi.classId,
+    );
     const places = channels.map(({ subChannelIndex, targetVp }) => [subChannelIndex, targetVp]);
     expect(places).toEqual([
       [0, 0],

@@ -96,3 +96,28 @@ test("--dev: without its own daemon the guest serves the one at the device node"
   await serving;
   expect(existsSync(node)).toBe(false);
 });
+
+test("the host of a booted guest sets the addresses of an adapter, and reads them", async () => {
+  await using machine = await boot({
+    control: "kvp-ip",
+    nics: [{ switch: "lan", mac: "00:15:5d:0a:01:01" }],
+    switches: [{ name: "lan" }],
+  });
+  const { mac, instanceId } = machine.nics[0]!;
+  const set = await vm(
+    ...["ip", "set", "kvp-ip", instanceId],
+    ...["--address", "192.0.2.7/24", "--gateway", "192.0.2.1", "--dns", "192.0.2.2"],
+  );
+  expect(set).toMatchObject({ status: 0, stderr: "" });
+  expect((await machine.exec("ifconfig hn0")).stdout).toMatch(
+    /inet 192\.0\.2\.7 netmask 0xffffff00/,
+  );
+  expect((await machine.exec("netstat -rn")).stdout).toMatch(/^default +192\.0\.2\.1 /m);
+  const { stdout } = await vm("ip", "get", "kvp-ip", mac);
+  for (const address of ["192.0.2.7", "192.0.2.1", "192.0.2.2"]) expect(stdout).toContain(address);
+  expect((await vm("ip", "set", "kvp-ip", instanceId, "--address", "2001:db8::7/64")).status).toBe(
+    1,
+  );
+  expect((await machine.exec("ifconfig hn0")).stdout).toContain("inet 192.0.2.7 ");
+  expect(machine.host.violations).toEqual([]);
+});

@@ -5,7 +5,6 @@ import {
   KvpDaemon,
   type KvpError,
   MemoryPools,
-  noNetwork,
   type GuestFacts,
   type IpConfigurator,
   type KvpDeviceFile,
@@ -35,8 +34,8 @@ export interface KeyValueContext {
   readonly identity: SystemIdentity;
   /** Addresses of its interfaces, but the loopback. */
   readonly addresses: () => GuestFacts["addresses"];
-  /** Its network; without one the host sees and sets no addresses. */
-  readonly network?: IpConfigurator | undefined;
+  /** Its network, once the kernel has one. */
+  readonly network: () => IpConfigurator;
   /** The name of the interface whose channel has an instance GUID. */
   readonly interfaceName?: KvpOptions["interfaceName"];
   readonly print: (line: string) => void;
@@ -73,7 +72,7 @@ export class KeyValuePairs {
         dialect: device.dialect,
         pools: this.#pools,
         facts: { read: () => Promise.resolve(this.#facts()) },
-        network: this.#context.network ?? noNetwork,
+        network: this.#context.network(),
         failed: (error: KvpError) => this.#context.print(`hv_kvpd: ${error.message}`),
       });
       this.#daemon = attachDaemon(device, daemon);

@@ -19,6 +19,7 @@ import { Kernel, type KernelDriver } from "../kernel/kernel.js";
 import { MessageBuffer } from "../kernel/message-buffer.js";
 import { readPartitionTable } from "../kernel/partitions.js";
 import { formatAddress } from "../net/addresses.js";
+import { StackConfigurator } from "../net/ip-configurator.js";
 import type { NbdExportOptions } from "../nbd/export-address.js";
 import { NbdServer } from "../nbd/nbd-server.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
@@ -77,6 +78,7 @@ class Guest {
   /** What the machine calls. */
   readonly #calls: CallLink<KernelProcedures, object>;
   readonly #keyValuePairs: KeyValuePairs;
+  readonly #configurator: StackConfigurator;
   #kvp: KvpService | undefined;
   #isBooted = false;
   #nbd: NbdServer | undefined;
@@ -96,6 +98,8 @@ class Guest {
     this.#keyValuePairs = new KeyValuePairs(program.keyValuePairs, {
       identity: program.identity,
       addresses: () => this.#addresses(),
+      network: () => this.#configurator,
+      interfaceName: (instanceId) => this.#configurator.nameOf(instanceId),
       print: (line) => dmesg.print(line),
     });
     this.#kernel = new Kernel({
@@ -121,6 +125,8 @@ class Guest {
       onComponent: ({ service }) => this.#attached(service),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
+    const { network } = this.#kernel;
+    this.#configurator = new StackConfigurator(network, () => this.#kernel.nics);
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
     const { kthreads } = this.#kernel;
     this.#calls = new CallLink<KernelProcedures, object>(

@@ -50,11 +50,10 @@ function rawExt4(name: string, text: string, sizeBytes: number): string {
 
 const formats: [string, string, string][] = [
   ["vpc", "subformat=fixed,force_size=on", "vhd"],
-  ["vpc", "subformat=fixed", "vhd"],
   ["vpc", "subformat=dynamic,force_size=on", "vhd"],
   ["vpc", "subformat=dynamic", "vhd"],
   ["vhdx", "subformat=fixed", "vhdx"],
-  ...["1M", "8M", "32M", "256M"].map((block): [string, string, string] => [
+  ...["1M", "256M"].map((block): [string, string, string] => [
     "vhdx",
     `subformat=dynamic,block_size=${block}`,
     "vhdx",

@@ -11,7 +11,7 @@ const replayedFault = subChannelFaults.find((kind) => kind === process.env["SIM_
 /** First seed of this run; `SIM_SEED=N` replays one schedule, and tells what was drawn for it. */
 const first = Number(replayed ?? Date.now() % 1_000_000_007);
 /** How long the share of the campaign takes that runs every time. */
-const SHARE_MS = 10_000;
+const SHARE_MS = 5_000;
 /** Schedules of each way in which a host may fail with its sub-channels. */
 const SUB_CHANNEL_SCHEDULES = 12;
 /** Schedules in which a mutant has to be caught. */
@@ -65,7 +65,7 @@ describe.runIf(replayed === undefined)(`storage under seeded schedules, from ${f
       for (const seen of [faults, fullRings, bounced, rescinds, subChannelRequests])
         expect(seen).toBeGreaterThan(0);
     },
-    3 * SHARE_MS,
+    6 * SHARE_MS,
   );
 
   test.each(subChannelFaults)("%s do no harm", async (subChannelFault) => {

@@ -222,7 +222,7 @@ test("any guest gets a status for anything, and no byte outside of the runs chan
         expect(disk.counters.errors).toBe(0);
       },
     ),
-    { numRuns: 2000 },
+    { numRuns: 1000 },
   );
   expect(reached.filter((opcode) => !succeeded.has(opcode))).toEqual([]);
   expect(reached.filter((opcode) => !refused.has(opcode))).toEqual([]);

@@ -7,6 +7,6 @@ test.each(["blocking", "async"] as const)(
   `no wake-up of a pump that is %s is lost, seed ${seed}`,
   { timeout: 120_000 },
   async (kind) => {
-    await run({ seed, count: 6_000, kinds: [kind] });
+    await run({ seed, count: 3_000, kinds: [kind] });
   },
 );

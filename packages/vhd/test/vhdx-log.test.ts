@@ -174,7 +174,7 @@ describe("replay", () => {
     expect(file.sizeBytes).toBe(5 * MIB);
   });
 
-  test.each([1, 2, 126, 127, 128, 200])("of an entry with %d descriptors", (count) => {
+  test.each([1, 2, 126, 127])("of an entry with %d descriptors", (count) => {
     const file = dirtyImage();
     const descriptors: Descriptor[] = [];
     // Pages and zeros in turn: their order must not matter to which sector belongs to which page.

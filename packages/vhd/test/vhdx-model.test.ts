@@ -147,6 +147,6 @@ test("a disk does what an array of sectors would do", () => {
         pair.reopen(true);
       },
     ),
-    { seed, numRuns: 25 },
+    { seed, numRuns: 15 },
   );
 });

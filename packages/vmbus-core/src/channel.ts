@@ -182,12 +182,16 @@ export class Channel {
   }
 
   /**
-   * After a full ring: asks the peer to say when a packet of `packetBytes` fits.
+   * After a full ring: asks the peer to say when a packet of `packetBytes` fits. Several parts of a handler may ask: all of
+   * them are to look again when it is called, which is when there is room for the first that asked.
+   *
    * @returns True if it fits already; false if `spaceArrived` of the handler will be called.
    */
   waitForSpace(packetBytes: number): boolean {
     // Packets that were put but not published could never be read, and so never make room.
     this.flush();
+    // Another part waits. To ask anew could withdraw what it asked for, and nobody would call it any more.
+    if (this.#wantedBytes !== 0) return this.outgoing.hasSpace(packetBytes);
     if (this.outgoing.requestSpace(packetBytes)) return true;
     this.#wantedBytes = packetBytes;
     return false;

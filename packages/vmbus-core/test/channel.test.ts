@@ -100,6 +100,35 @@ describe("a connected pair", () => {
     expect(pair.right.counters.spaceSignalsSent).toBeGreaterThan(0);
   });
 
+  test("who waits for much room is told of it, though another has found little meanwhile", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Sink(), ringPages: 2 });
+    pair.run();
+    let id = 1;
+    while (request(pair.left, id) === SendResult.Ready) id++;
+    expect(pair.left.waitForSpace(1024)).toBe(false);
+    pair.right.poll(2);
+    // As between a full ring and the wait for it: the reader is quick.
+    expect(pair.left.waitForSpace(64)).toBe(true);
+    expect(request(pair.left, id)).toBe(SendResult.Ready);
+    pair.left.flush();
+    pair.run();
+    expect(left.spaces).toBe(1);
+  });
+
+  test("one that waits for more room after another is told, too", () => {
+    const left = new Sink();
+    const pair = connectedChannels({ left, right: new Sink(), ringPages: 2 });
+    pair.run();
+    for (let id = 1; request(pair.left, id) === SendResult.Ready;) id++;
+    expect(pair.left.waitForSpace(64)).toBe(false);
+    expect(pair.left.waitForSpace(2048)).toBe(false);
+    pair.right.poll(20);
+    expect(left.spaces).toBe(0);
+    pair.run();
+    expect(left.spaces).toBe(1);
+  });
+
   test("a corrupt ring closes the channel once, with an error, and the process lives", () => {
     const left = new Sink();
     const pair = connectedChannels({ left, right: new Echo() });

@@ -256,6 +256,12 @@ export class OutgoingRing {
     return this.spaceArrived(packetBytes);
   }
 
+  /** True if a packet of `packetBytes` fits now; what was asked for stands. An impossible read index counts as room, too. */
+  hasSpace(packetBytes: number): boolean {
+    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    return !this.#refresh() || this.#free() > total;
+  }
+
   /**
    * Looks for room again after a signal; withdraws the request when it is there.
    * An impossible read index counts as room, so that the next `begin` reports it.

@@ -17,7 +17,7 @@ const BATCH = 64;
 /** Bytes of garbage per frame that `run` leaves, the best of some rounds: the engine makes its own until it has compiled all. */
 function garbage(run: () => void): number {
   let best = Infinity;
-  for (let round = 0; round < 40 && best >= 1; round++) {
+  for (let round = 0; round < 10 && best >= 1; round++) {
     collectGarbage();
     const before = getHeapStatistics().used_heap_size;
     run();

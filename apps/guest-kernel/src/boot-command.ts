@@ -52,6 +52,8 @@ terminal and --exec, a guest with --nbd, --control or stack=tap runs until it is
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
 ${networkOptionsUsage(nicStackSyntax)}  --nbd DISK=ADDRESS       serve a disk to NBD clients: da0=unix:PATH, or da0=127.0.0.1:10809 on a loopback
                            address; may be repeated
+  --root DIR               keep files of the guest in a directory: its pools of key-value pairs, and in
+                           etc/rc.conf and etc/resolv.conf the addresses that its host sets, for the next boot
   --dev DIR                make device nodes in a directory: DIR/hv_kvp_dev, a unix socket
   --dialect NAME           whose messages they speak: ${dialectNames.join(" or ")} (freebsd)
   --rc NAME=VALUE          set a variable of rc.conf: hv_kvpd_enable=NO leaves the guest's own daemon of
@@ -72,6 +74,7 @@ interface BootArguments {
   readonly switches: SwitchOptions[];
   readonly tunables: Readonly<Record<string, string>>;
   readonly subChannels: SubChannelPolicy | undefined;
+  readonly rootDirectory: string | undefined;
   readonly deviceDirectory: string | undefined;
   readonly dialect: DialectName | undefined;
   readonly keyValueDaemon: boolean;
@@ -165,6 +168,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
+    root: { type: "string" },
     dev: { type: "string" },
     dialect: { type: "string" },
     rc: { type: "string", multiple: true },
@@ -198,6 +202,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     tunables: parseSettings(values.set ?? []),
     subChannels:
       values["sub-channels"] === undefined ? undefined : parseSubChannels(values["sub-channels"]),
+    rootDirectory: values.root,
     deviceDirectory: values.dev,
     dialect: values.dialect === undefined ? undefined : parseDialect(values.dialect),
     keyValueDaemon: parseRc(values.rc ?? []),
@@ -310,6 +315,7 @@ async function runMachine(
     switches: parsed.switches,
     tunables: parsed.tunables,
     keyValueDaemon: parsed.keyValueDaemon,
+    ...(parsed.rootDirectory !== undefined && { rootDirectory: parsed.rootDirectory }),
     ...(parsed.deviceDirectory !== undefined && { deviceDirectory: parsed.deviceDirectory }),
     ...(parsed.dialect && { dialect: parsed.dialect }),
     ...(parsed.subChannels !== undefined && { subChannels: parsed.subChannels }),

@@ -75,6 +75,11 @@ export interface BootOptions {
   readonly deviceDirectory?: string;
   /** Whose kernel's messages the device nodes speak; FreeBSD's unless told. */
   readonly dialect?: DialectName;
+  /**
+   * Keeps files of the guest in this directory, which is made if need be: the pools of key-value pairs, and in
+   * `etc/rc.conf` and `etc/resolv.conf` the addresses that the host sets, for the next boot.
+   */
+  readonly rootDirectory?: string;
   /** Leaves the guest's own daemon of key-value pairs out when false, as `hv_kvpd_enable=NO` in `rc.conf` does. */
   readonly keyValueDaemon?: boolean;
   /** Gets each line of dmesg as it is printed. */
@@ -354,6 +359,8 @@ export class Machine implements AsyncDisposable {
               ? undefined
               : resolvePath(options.deviceDirectory),
           dialect: options.dialect,
+          rootDirectory:
+            options.rootDirectory === undefined ? undefined : resolvePath(options.rootDirectory),
           hasDaemon: options.keyValueDaemon ?? true,
         },
       },

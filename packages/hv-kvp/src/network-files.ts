@@ -1,6 +1,8 @@
 import {
   formatIpAddress,
+  ipv4First,
   isIpv4,
+  maskPrefix,
   parseIpAddress,
   prefixMask,
   type IpAddress,
@@ -45,11 +47,32 @@ export function editRcConf(text: string, name: string, settings: IpSettings): st
 
 /** True if `rc.conf` has an interface ask for its address. */
 export function rcConfHasDhcp(text: string, name: string): boolean {
-  const pattern = new RegExp(
-    `^\\s*ifconfig_${escaped(name)}=["']?[^"'#]*\\b(?:SYNC|NOSYNC)?DHCP\\b`,
-    "i",
+  return asksForAddress(rcVariables(text).get(`ifconfig_${name}`) ?? "");
+}
+
+/**
+ * What `rc.conf` makes of an interface at boot, but name servers, which are not there; undefined if it says nothing of
+ * it. As rc does, aliases are counted from 0 up to the first that is missing. The default router belongs to the interface
+ * that has a network with it. An IPv4 address without a mask is left out.
+ */
+export function parseRcConf(text: string, name: string): IpSettings | undefined {
+  const variables = rcVariables(text);
+  const main = variables.get(`ifconfig_${name}`);
+  const values = [main, variables.get(`ifconfig_${name}_ipv6`)];
+  for (let alias = 0; variables.has(`ifconfig_${name}_alias${alias}`); alias++)
+    values.push(variables.get(`ifconfig_${name}_alias${alias}`));
+  const said = values.filter((value) => value !== undefined);
+  if (said.length === 0) return undefined;
+  const addresses = ipv4First(said.flatMap(parseIfconfigText), ({ address }) => address);
+  const routers = ["defaultrouter", "ipv6_defaultrouter"].flatMap((variable) =>
+    addressOrNone(variables.get(variable)),
   );
-  return linesOf(text).findLast((line) => pattern.test(line)) !== undefined;
+  return {
+    dhcp: asksForAddress(main ?? ""),
+    addresses,
+    gateways: routers.filter((router) => addresses.some((network) => isOn(network, router))),
+    dnsServers: [],
+  };
 }
 
 /** As `ifconfig` and `rc.conf` have it: `inet 192.0.2.10 netmask 255.255.255.0`. */
@@ -89,6 +112,48 @@ export function parseNetstatRouters(text: string, name: string): IpAddress[] {
 /** The default routers by way of a device, of what `ip route show` of Linux prints. */
 export function parseIpRouters(text: string): IpAddress[] {
   return linesOf(text).flatMap((line) => addressOrNone(/^default via (\S+)/.exec(line)?.[1]));
+}
+
+/** The variables that a file of assignments sets, each as it is set last. */
+function rcVariables(text: string): Map<string, string> {
+  const assignment = /^\s*([A-Za-z_][\w.-]*)=(?:"([^"]*)"|'([^']*)'|([^\s"'#;]*))/;
+  return new Map(
+    linesOf(text).flatMap((line): [string, string][] => {
+      const [, name, double, single, bare] = assignment.exec(line) ?? [];
+      return name === undefined ? [] : [[name, double ?? single ?? bare ?? ""]];
+    }),
+  );
+}
+
+/** True for `DHCP`, `SYNCDHCP` and `NOSYNCDHCP` among the words for `ifconfig`. */
+function asksForAddress(value: string): boolean {
+  return value.split(/\s+/).some((word) => /^(?:SYNC|NOSYNC)?DHCP$/i.test(word));
+}
+
+/** The address among the words for `ifconfig`: `inet 192.0.2.10 netmask 255.255.255.0`, or with `/24`. */
+function parseIfconfigText(value: string): IpNetwork[] {
+  const [, family, text = "", slashed, keyword, length = ""] =
+    /(?:^|\s)(inet6?)\s+([^\s/]+)(?:\/(\d{1,3}))?(?:\s+(netmask|prefixlen)\s+(\S+))?/.exec(value) ??
+    [];
+  const address = parseIpAddress(text);
+  if (address === undefined || isIpv4(address) !== (family === "inet")) return [];
+  const mask = keyword === "netmask" ? parseIpAddress(length) : undefined;
+  const prefixBits =
+    mask !== undefined && isIpv4(mask)
+      ? maskPrefix(mask)
+      : Number(slashed ?? (keyword === "prefixlen" ? length : isIpv4(address) ? NaN : 64));
+  return prefixBits !== undefined && prefixBits <= address.byteLength * 8
+    ? [{ address, prefixBits }]
+    : [];
+}
+
+/** True if a network has an address. */
+function isOn({ address, prefixBits }: IpNetwork, other: IpAddress): boolean {
+  if (address.byteLength !== other.byteLength) return false;
+  return address.every((byte, index) => {
+    const bits = Math.min(8, Math.max(0, prefixBits - 8 * index));
+    return (byte ^ other[index]!) >> (8 - bits) === 0;
+  });
 }
 
 function addressOrNone(text: string | undefined): IpAddress[] {

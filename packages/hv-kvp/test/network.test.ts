@@ -3,15 +3,21 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { KvpError } from "../src/index.js";
-import { FreebsdNetwork, LinuxNetwork, type RunProgram } from "../src/node/index.js";
+import { FreebsdFiles, FreebsdNetwork, LinuxNetwork, type RunProgram } from "../src/node/index.js";
 import {
   editRcConf,
   editResolvConf,
   parseNetstatRouters,
+  parseRcConf,
   parseResolvConf,
   rcConfHasDhcp,
 } from "../src/network-files.js";
-import { formatIpAddress, parseIpTexts, type IpSettings } from "../src/protocol/index.js";
+import {
+  formatIpAddress,
+  formatIpSettings,
+  parseIpTexts,
+  type IpSettings,
+} from "../src/protocol/index.js";
 import { temporaryDirectory } from "./temporary-directory.js";
 
 const path = temporaryDirectory();
@@ -79,6 +85,55 @@ ipv6_defaultrouter="2001:db8::1"
     expect(rcConfHasDhcp(before, "hn0")).toBe(true);
     expect(rcConfHasDhcp(before, "hn01")).toBe(false);
   });
+
+  test("makes of an interface what was kept", () => {
+    const { dnsServers, ...kept } = several;
+    expect(dnsServers).not.toEqual([]);
+    expect(parseRcConf(editRcConf(before, "hn0", several), "hn0")).toEqual({
+      ...kept,
+      dnsServers: [],
+    });
+    const dhcp = settingsOf({}, true);
+    expect(parseRcConf(editRcConf(before, "hn0", dhcp), "hn0")).toEqual(dhcp);
+    const none = settingsOf({});
+    expect(parseRcConf(editRcConf(before, "hn0", none), "hn0")).toEqual(none);
+  });
+
+  test("is read as an administrator writes it", () => {
+    const text = `ifconfig_hn0="inet 192.0.2.7/24 mtu 9000"
+ifconfig_hn0='inet 192.0.2.9 netmask 255.255.254.0 up' # the last one counts
+ifconfig_hn0_alias0="inet 203.0.113.9/28"
+ifconfig_hn0_alias2="inet 203.0.113.200/28"
+ifconfig_hn1=up
+ifconfig_hn2="inet 198.51.100.1"
+ifconfig_hn3_ipv6="inet6 2001:db8:1::3"
+#ifconfig_hn4="inet 198.51.100.4/24"
+ifconfig_hn5="inet 198.51.100.5/33"
+ifconfig_hn6="inet 198.51.100.6 netmask 255.0.255.0"
+defaultrouter=203.0.113.14
+ipv6_defaultrouter="2001:db8:2::1"
+`;
+    const formatted = (name: string) => {
+      const settings = parseRcConf(text, name);
+      return settings && formatIpSettings(settings);
+    };
+    const empty = { dhcp: false, addresses: [], gateways: [], dnsServers: [] };
+    expect(formatted("hn0")).toEqual({
+      ...empty,
+      addresses: ["192.0.2.9/23", "203.0.113.9/28"],
+      gateways: ["203.0.113.14"],
+    });
+    for (const name of ["hn1", "hn2", "hn5", "hn6"]) expect(formatted(name)).toEqual(empty);
+    expect(formatted("hn3")).toEqual({ ...empty, addresses: ["2001:db8:1::3/64"] });
+    expect(formatted("hn4")).toBeUndefined();
+  });
+});
+
+test("a root directory that has nothing yet keeps addresses and name servers", () => {
+  const files = new FreebsdFiles(root);
+  expect(files.read("hn0")).toBeUndefined();
+  files.keep("hn0", several);
+  expect(new FreebsdFiles(root).read("hn0")).toEqual(several);
 });
 
 test("resolv.conf gets the servers, and keeps the rest", () => {

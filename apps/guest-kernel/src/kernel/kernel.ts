@@ -85,6 +85,8 @@ export interface KernelOptions extends Pick<Vcpu, "drive" | "doorbell"> {
   readonly nicStacks: ReadonlyMap<string, NicStack>;
   /** The host wants the system to end in good order: the machine is to call `shutdown`. */
   readonly onShutdownRequest?: (action: ShutdownAction) => void;
+  /** An interface is attached: here its addresses are set before anything else happens to it. */
+  readonly onInterface?: (attached: HnInterface) => Promise<void>;
   /** An integration component is attached. */
   readonly onComponent?: (component: IcComponent) => void;
   /** What the bus is told besides. */
@@ -404,6 +406,7 @@ export class Kernel implements GuestSystem {
       begin: async () => {
         const attached = await this.#hn.attach(netvsc, node.name, device.instanceId as Guid);
         addNetworkSysctls(this.sysctl, sysctlPrefix(node), attached);
+        await this.#options.onInterface?.(attached);
       },
       forget: () => this.#hn.detach(netvsc),
       detach: () => this.#hn.shutDown(netvsc),

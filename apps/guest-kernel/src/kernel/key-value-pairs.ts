@@ -11,8 +11,8 @@ import {
   type KvpOptions,
   type KvpService,
 } from "@hyperv-is/hv-kvp";
-import { serveDevice, type ServedDevice } from "@hyperv-is/hv-kvp/node";
-import { deviceDialects, type DeviceDialect } from "@hyperv-is/hv-kvp/protocol";
+import { PoolFiles, poolDirectory, serveDevice, type ServedDevice } from "@hyperv-is/hv-kvp/node";
+import { deviceDialects, freebsdDialect, type DeviceDialect } from "@hyperv-is/hv-kvp/protocol";
 import type { SystemIdentity } from "./guest-system.js";
 
 /** Names of the kernels whose device the guest may have. */
@@ -25,6 +25,8 @@ export interface KeyValueSettings {
   readonly deviceDirectory?: string | undefined;
   /** Whose device it is; FreeBSD's unless told. */
   readonly dialect?: DialectName | undefined;
+  /** Directory below which the pools are kept; in memory, while the guest runs, without it. */
+  readonly rootDirectory?: string | undefined;
   /** False leaves the guest's own daemon out. */
   readonly hasDaemon: boolean;
 }
@@ -41,16 +43,13 @@ export interface KeyValueContext {
   readonly print: (line: string) => void;
 }
 
-/**
- * Key-value pairs in the guest: its daemon, and the device node for another one. The guest has no file system, so
- * that its pools last as long as it runs.
- */
+/** Key-value pairs in the guest: its daemon, and the device node for another one. */
 export class KeyValuePairs {
   /** For the driver. */
   readonly options: KvpOptions;
   readonly #settings: KeyValueSettings;
   readonly #context: KeyValueContext;
-  readonly #pools = new MemoryPools();
+  readonly #pools: MemoryPools | PoolFiles;
   #node: ServedDevice | undefined;
   #daemon: KvpDeviceFile | undefined;
 
@@ -58,16 +57,25 @@ export class KeyValuePairs {
     this.#settings = settings;
     this.#context = context;
     const { interfaceName } = context;
+    const { rootDirectory } = settings;
     const dialect = deviceDialects.find(({ name }) => name === settings.dialect);
+    this.#pools =
+      rootDirectory === undefined
+        ? new MemoryPools()
+        : new PoolFiles(poolDirectory(dialect ?? freebsdDialect, rootDirectory));
     const hasNames = dialect?.name !== "linux" && interfaceName !== undefined;
     this.options = { dialect, ...(hasNames && { interfaceName }) };
   }
 
-  /** Serves a driver that has attached its device. Rejects with a `PlatformError` if there can be no device node. */
+  /**
+   * Serves a driver that has attached its device. Rejects with a `PlatformError` if there can be no device node, with a
+   * `KvpError` if there can be no pools.
+   */
   async serve({ device }: KvpService): Promise<void> {
     const { deviceDirectory, hasDaemon } = this.#settings;
     this.close();
     if (hasDaemon) {
+      if (this.#pools instanceof PoolFiles) this.#pools.create();
       const daemon = new KvpDaemon({
         dialect: device.dialect,
         pools: this.#pools,

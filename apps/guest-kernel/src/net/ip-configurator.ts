@@ -22,53 +22,96 @@ const number = (address: Uint8Array): number =>
   address.reduce((value, byte) => value * 256 + byte, 0);
 const bytes = (address: number): Uint8Array => parseIpAddress(formatAddress(address))!;
 
+/** What keeps addresses from one boot to the next, by the name of their interface. */
+export interface KeptNetwork {
+  read(name: string): IpSettings | undefined;
+  /** Throws `ERR_KVP_NETWORK`. */
+  keep(name: string, settings: IpSettings): void;
+}
+
+/** What the configurator of a stack needs. */
+export interface StackConfiguratorOptions {
+  readonly network: GuestNetwork;
+  /** What the host may ask about, at any time. */
+  readonly adapters: () => readonly HostAdapter[];
+  /** Without it, addresses last as long as the guest runs. */
+  readonly kept?: KeptNetwork | undefined;
+  /** Gets a line about what cannot be restored. */
+  readonly log?: (line: string) => void;
+}
+
 /**
- * The guest's own stack, as the host reads and sets its addresses. They last as long as the guest runs, which has
- * nothing to keep them in. The stack knows IPv4 only, and sends nobody to a DNS server that was set: settings with
- * IPv6 are refused, DNS servers are kept to be read back.
+ * The guest's own stack, as the host reads and sets its addresses. The stack knows IPv4 only, and sends nobody to a DNS
+ * server that was set: settings with IPv6 are refused, DNS servers are there to be read back.
  */
 export class StackConfigurator implements IpConfigurator {
+  readonly #options: StackConfiguratorOptions;
   readonly #network: GuestNetwork;
-  readonly #adapters: () => readonly HostAdapter[];
   readonly #dnsServers = new Map<NetworkInterface, IpSettings["dnsServers"]>();
 
-  /** @param adapters - What the host may ask about, at any time. */
-  constructor(network: GuestNetwork, adapters: () => readonly HostAdapter[]) {
-    this.#network = network;
-    this.#adapters = adapters;
+  constructor(options: StackConfiguratorOptions) {
+    this.#options = options;
+    this.#network = options.network;
   }
 
   /** The name of the interface whose channel has an instance GUID. */
   nameOf(instanceId: string): string | undefined {
-    return this.#adapters().find((one) => one.instanceId === instanceId)?.interface.name;
+    return this.#options.adapters().find((one) => one.instanceId === instanceId)?.interface.name;
   }
 
   read(mac: string): Promise<IpSettings | undefined> {
-    const found = this.#adapters().find(
-      ({ interface: one }) => formatMac(one.device.macAddress).toUpperCase() === mac,
-    )?.interface;
+    const found = this.#options
+      .adapters()
+      .find(
+        ({ interface: one }) => formatMac(one.device.macAddress).toUpperCase() === mac,
+      )?.interface;
     return Promise.resolve(found && this.#settings(found));
   }
 
   async apply(adapterId: string, settings: IpSettings): Promise<boolean> {
     const guid = parseAdapterGuid(adapterId);
-    const target = this.#adapters().find(
+    const { adapters, kept } = this.#options;
+    const target = adapters().find(
       ({ instanceId, interface: { name } }) => name === adapterId || `{${instanceId}}` === guid,
     )?.interface;
     if (target === undefined) return false;
-    const { addresses, gateways, dhcp } = settings;
+    const { addresses, gateways } = settings;
     const all = [...addresses.map(({ address }) => address), ...gateways];
     if (!all.every(isIpv4))
       throw new KvpError("ERR_KVP_NETWORK", `${target.name}: this guest has no IPv6`);
+    // Kept first: what fails now is at least there after the next boot.
+    kept?.keep(target.name, settings);
     try {
-      await this.#set(target, dhcp ? [] : addresses, dhcp ? [] : gateways);
+      await this.#use(target, settings);
     } catch (error) {
       const { message } = error as Error;
       throw new KvpError("ERR_KVP_NETWORK", `${target.name}: ${message}`, { cause: error });
     }
-    this.#dnsServers.set(target, settings.dnsServers);
-    if (dhcp) this.#network.startDhcp(target, () => undefined);
     return true;
+  }
+
+  /** Gives an interface that has come what is kept of it, as rc does at boot. Never rejects. */
+  async restore(target: NetworkInterface): Promise<void> {
+    const { kept, log } = this.#options;
+    const settings = kept?.read(target.name);
+    if (settings === undefined) return;
+    const { addresses, gateways } = settings;
+    try {
+      await this.#use(target, {
+        ...settings,
+        addresses: addresses.filter(({ address }) => isIpv4(address)),
+        gateways: gateways.filter(isIpv4),
+      });
+    } catch (error) {
+      log?.(`${target.name}: ${(error as Error).message}`);
+    }
+  }
+
+  async #use(target: NetworkInterface, settings: IpSettings): Promise<void> {
+    const { dhcp, addresses, gateways, dnsServers } = settings;
+    await this.#set(target, dhcp ? [] : addresses, dhcp ? [] : gateways);
+    this.#dnsServers.set(target, dnsServers);
+    if (dhcp) this.#network.startDhcp(target, () => undefined);
   }
 
   async #set(

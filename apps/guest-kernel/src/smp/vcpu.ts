@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { KvpService } from "@hyperv-is/hv-kvp";
 import { kvpDriver } from "@hyperv-is/hv-kvp/module";
+import { FreebsdFiles } from "@hyperv-is/hv-kvp/node";
 import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import type { IcService } from "@hyperv-is/hv-utils";
@@ -94,6 +95,7 @@ class Guest {
     this.#vcpu = vcpu;
     this.#cpus = cpus;
     const { program } = vcpu.data;
+    const { rootDirectory } = program.keyValuePairs;
     const fromFiles = new Set(loaded.map(({ module }) => module.name));
     this.#keyValuePairs = new KeyValuePairs(program.keyValuePairs, {
       identity: program.identity,
@@ -122,11 +124,17 @@ class Guest {
       nicStacks: program.nicStacks,
       kernelBytes: statSync(fileURLToPath(import.meta.url)).size,
       onShutdownRequest: (action) => this.#send({ kind: "shutdown-request", action }),
+      onInterface: ({ interface: attached }) => this.#configurator.restore(attached),
       onComponent: ({ service }) => this.#attached(service),
       bus: program.busCeiling === undefined ? {} : { ceiling: program.busCeiling },
     });
     const { network } = this.#kernel;
-    this.#configurator = new StackConfigurator(network, () => this.#kernel.nics);
+    this.#configurator = new StackConfigurator({
+      network,
+      adapters: () => this.#kernel.nics,
+      kept: rootDirectory === undefined ? undefined : new FreebsdFiles(rootDirectory),
+      log: (line) => dmesg.print(line),
+    });
     this.#console = new ConsoleServer(this.#kernel, (reply) => this.#send(reply));
     const { kthreads } = this.#kernel;
     this.#calls = new CallLink<KernelProcedures, object>(

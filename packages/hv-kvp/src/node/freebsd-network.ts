@@ -1,17 +1,9 @@
-import { join } from "node:path";
 import type { IpConfigurator } from "../ip-configurator.js";
-import {
-  editRcConf,
-  editResolvConf,
-  ifconfigText,
-  isInterfaceName,
-  parseNetstatRouters,
-  parseResolvConf,
-  rcConfHasDhcp,
-} from "../network-files.js";
+import { ifconfigText, isInterfaceName, parseNetstatRouters } from "../network-files.js";
 import { formatIpAddress, isIpv4, type IpNetwork, type IpSettings } from "../protocol/index.js";
+import { FreebsdFiles } from "./freebsd-files.js";
 import { interfaceByMac, interfaceNetworks } from "./interfaces.js";
-import { readText, replaceText, runProgram, type RunProgram } from "./system-files.js";
+import { runProgram, type RunProgram } from "./system-files.js";
 
 const ifconfig = "/sbin/ifconfig";
 const route = "/sbin/route";
@@ -27,15 +19,12 @@ export interface FreebsdNetworkOptions {
 /** FreeBSD's network: `ifconfig` and `route` now, `rc.conf` and `resolv.conf` for the next boot. */
 export class FreebsdNetwork implements IpConfigurator {
   readonly #run: RunProgram;
-  readonly #rcConf: string;
-  readonly #resolvConf: string;
+  readonly #files: FreebsdFiles;
   readonly #networks: (name: string) => readonly IpNetwork[];
 
   constructor(options: FreebsdNetworkOptions = {}) {
     this.#run = options.run ?? runProgram;
-    const root = options.root ?? "/";
-    this.#rcConf = join(root, "etc/rc.conf");
-    this.#resolvConf = join(root, "etc/resolv.conf");
+    this.#files = new FreebsdFiles(options.root);
     this.#networks = options.networks ?? interfaceNetworks;
   }
 
@@ -44,10 +33,10 @@ export class FreebsdNetwork implements IpConfigurator {
     if (name === undefined) return undefined;
     const routes = await this.#run("/usr/bin/netstat", ["-rn"]);
     return {
-      dhcp: rcConfHasDhcp(readText(this.#rcConf), name),
+      dhcp: this.#files.hasDhcp(name),
       addresses: interfaceNetworks(name),
       gateways: parseNetstatRouters(routes, name),
-      dnsServers: parseResolvConf(readText(this.#resolvConf)),
+      dnsServers: this.#files.nameServers,
     };
   }
 
@@ -55,12 +44,7 @@ export class FreebsdNetwork implements IpConfigurator {
     const names = (await this.#run(ifconfig, ["-l"])).trim().split(/\s+/);
     if (!isInterfaceName(name) || !names.includes(name)) return false;
     // Kept first: what fails now is at least there after the next boot.
-    replaceText(this.#rcConf, editRcConf(readText(this.#rcConf), name, settings));
-    if (settings.dnsServers.length > 0)
-      replaceText(
-        this.#resolvConf,
-        editResolvConf(readText(this.#resolvConf), settings.dnsServers),
-      );
+    this.#files.keep(name, settings);
     for (const { address } of this.#networks(name)) {
       const family = isIpv4(address) ? "inet" : "inet6";
       await this.#run(ifconfig, [name, family, formatIpAddress(address), "-alias"]);

@@ -1,5 +1,6 @@
 export { serveDaemon } from "./device-client.js";
 export { serveDevice, type ServedDevice } from "./device-server.js";
+export { FreebsdFiles } from "./freebsd-files.js";
 export { FreebsdNetwork, type FreebsdNetworkOptions } from "./freebsd-network.js";
 export { systemFacts } from "./guest-facts.js";
 export { LinuxNetwork, type LinuxNetworkOptions } from "./linux-network.js";

@@ -1,5 +1,5 @@
-import { existsSync, lstatSync, mkdirSync, readdirSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { existsSync, lstatSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { KvpError } from "../errors.js";
 import type { IpConfigurator } from "../ip-configurator.js";
 import {
@@ -90,7 +90,6 @@ export class LinuxNetwork implements IpConfigurator {
     const name = guid === undefined ? undefined : this.#interfaceOf(guid);
     if (guid === undefined || name === undefined) return false;
     const kept = { ...this.#read(), [guid]: { dhcp: settings.dhcp, ...formatIpTexts(settings) } };
-    mkdirSync(dirname(this.#kept), { recursive: true, mode: 0o755 });
     replaceText(this.#kept, `${JSON.stringify(kept, undefined, 2)}\n`);
     await this.#set(name, settings);
     return true;

@@ -3,12 +3,14 @@ import {
   closeSync,
   fchmodSync,
   fsyncSync,
+  mkdirSync,
   openSync,
   readFileSync,
   renameSync,
   statSync,
   writeFileSync,
 } from "node:fs";
+import { dirname } from "node:path";
 import { KvpError } from "../errors.js";
 
 const PROGRAM_TIMEOUT_MS = 4000;
@@ -44,10 +46,11 @@ export function readText(path: string): string {
   }
 }
 
-/** Replaces a file by one that is complete, and keeps its mode. Throws `ERR_KVP_NETWORK`. */
+/** Replaces a file by one that is complete, and keeps its mode; makes its directory. Throws `ERR_KVP_NETWORK`. */
 export function replaceText(path: string, text: string): void {
   const made = `${path}.hv-kvp`;
   try {
+    mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
     const mode = statSync(path, { throwIfNoEntry: false })?.mode ?? NEW_FILE_MODE;
     const descriptor = openSync(made, "w", NEW_FILE_MODE);
     try {

@@ -266,6 +266,12 @@ function noteHostErrors(stats: HostStats | undefined): void {
         );
 }
 
+/** Whether a command has failed since the host has the guest restart, which ends what it runs. */
+async function isRestarting(machine: Machine, error: unknown): Promise<boolean> {
+  const isOff = error instanceof BootError && error.code === "ERR_POWERED_OFF";
+  return isOff && (await machine.ended) === "restart";
+}
+
 function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) resolve();
@@ -335,7 +341,11 @@ async function runMachine(
       if (signal.aborted) break;
       if (index < tour.length && !parsed.json) process.stdout.write(`${PROMPT}${line}\n`);
       const capture = parsed.json || parsed.report !== undefined;
-      const result = await execute(machine, line, signal, capture);
+      const result = await execute(machine, line, signal, capture).catch(async (error: unknown) => {
+        if (await isRestarting(machine, error)) return undefined;
+        throw error;
+      });
+      if (result === undefined) break;
       executed.push(result);
       if (!parsed.json && parsed.report !== undefined) {
         process.stdout.write(result.stdout);

@@ -1,12 +1,17 @@
 #!/usr/bin/env node
 import { join } from "node:path";
+import { parseArgs } from "node:util";
 import manifest from "../../package.json" with { type: "json" };
 import { cacheDirectory } from "../cache-directory.js";
 import { UsageMistake, bootCommand, bootUsage } from "../boot-command.js";
-import { makeDemoDisk } from "../demo-disk.js";
+import { makeDemoDisk } from "../demo/sample-disk.js";
+import { failoverCommand } from "../demo/failover.js";
 
 const usage = `usage: guest-kernel boot [options]    boot a guest on the embedded host
        guest-kernel demo              boot one with a sample disk and try it out
+       guest-kernel demo failover [--stop] [--json]
+                                      two hosts share an image: the guest is killed on one (with --stop shut down),
+                                      starts on the other in another subnet, and gets its address from its host
        guest-kernel --version
 
 'guest-kernel boot --help' lists the options.
@@ -23,10 +28,24 @@ const TOUR = [
 ];
 
 async function demo(args: readonly string[]): Promise<number> {
+  if (args[0] === "failover") {
+    const { stop, json } = failoverOptions(args.slice(1));
+    return failoverCommand(stop ? "stop" : "kill", json);
+  }
   const path = join(cacheDirectory(), "sample.vhdx");
   await makeDemoDisk(path);
   process.stdout.write(`The sample disk is ${path}; it is made anew when it is missing.\n`);
   return bootCommand(["--disk", path, ...args], TOUR);
+}
+
+function failoverOptions(args: readonly string[]): { stop: boolean; json: boolean } {
+  const options = { stop: { type: "boolean" }, json: { type: "boolean" } } as const;
+  try {
+    const { stop = false, json = false } = parseArgs({ args: [...args], options }).values;
+    return { stop, json };
+  } catch (error) {
+    throw new UsageMistake((error as Error).message);
+  }
 }
 
 async function main([command, ...args]: readonly string[]): Promise<number> {

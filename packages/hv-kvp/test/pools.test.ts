@@ -2,7 +2,9 @@ import { spawnSync } from "node:child_process";
 import {
   appendFileSync,
   chmodSync,
+  closeSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -11,6 +13,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
+import { lockFile } from "@hyperv-is/platform-node";
 import { splitValue } from "../src/index.js";
 import { PoolFiles, watchPools, type PoolChange } from "../src/node/index.js";
 import { emitPool, utf8Bytes } from "../src/protocol/index.js";
@@ -135,6 +138,28 @@ test("a lock that a dead process left is taken over, and one whose process id so
   utimesSync(lock, 1, 1);
   files.set(1, { key: "b", value: "2" });
   expect(readdirSync(directory).sort()).toEqual([0, 1, 2, 3, 4].map((pool) => `.kvp_pool_${pool}`));
+});
+
+test("a file that another program has locked by fcntl is not changed", () => {
+  const impatient = new PoolFiles(directory, 20);
+  impatient.set(1, { key: "a", value: "1" });
+  const descriptor = openSync(files.path(1), "r+");
+  const lock = lockFile(descriptor);
+  if (lock === "unsupported") {
+    console.warn("locks of pool files: skipped: they need Linux and the package koffi");
+    closeSync(descriptor);
+    return;
+  }
+  const before = poolFile();
+  const locked = expect.objectContaining({ code: "ERR_KVP_LOCKED" }) as Error;
+  expect(() => impatient.set(1, { key: "a", value: "2" })).toThrow(locked);
+  expect(() => impatient.delete(1, "a")).toThrow(locked);
+  expect(poolFile()).toEqual(before);
+  impatient.set(0, { key: "a", value: "2" });
+  closeSync(descriptor);
+  impatient.set(1, { key: "a", value: "2" });
+  expect(files.items(1)).toEqual([{ key: "a", value: "2" }]);
+  expect(readdirSync(directory).sort()).toEqual([".kvp_pool_0", ".kvp_pool_1"]);
 });
 
 describe("long values", () => {

@@ -3,6 +3,7 @@ export { NodeClock } from "./clock.js";
 export { CpuLink } from "./cpu-link.js";
 export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
 export { PlatformError, type PlatformErrorCode } from "./errors.js";
+export { lockFile, type FileLock } from "./file-lock.js";
 export { Interruption } from "./interruption.js";
 export { PcapngFlag, PcapngWriter, type PcapngInterface, type PcapngOptions } from "./pcapng.js";
 export {

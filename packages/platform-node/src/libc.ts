@@ -7,6 +7,7 @@ import { PlatformError } from "./errors.js";
  */
 export interface LibC {
   ioctl(fd: number, request: number, argument: Uint8Array): number;
+  fcntl(fd: number, command: number, argument: Uint8Array): number;
   /** The argument is a number where the request says so. */
   ioctlNumber(fd: number, request: number, argument: number): number;
   socket(family: number, type: number, protocol: number): number;
@@ -77,6 +78,7 @@ function bind(koffi: Koffi): LibC {
   const names = new Map(Object.entries(koffi.os.errno).map(([name, code]) => [code, name]));
   return {
     ioctl: library.func("int ioctl(int fd, unsigned long request, void *argument)"),
+    fcntl: library.func("int fcntl(int fd, int command, void *argument)"),
     ioctlNumber: library.func("int ioctl(int fd, unsigned long request, unsigned long argument)"),
     socket: library.func("int socket(int family, int type, int protocol)"),
     setns: library.func("int setns(int fd, int type)"),

@@ -24,10 +24,12 @@ import {
   type KvpItem,
   type KvpPool,
 } from "../protocol/index.js";
-import { withPoolLock } from "./pool-lock.js";
+import { withPoolLock, withRecordLock } from "./pool-lock.js";
 
 const DIRECTORY_MODE = 0o755;
 const FILE_MODE = 0o644;
+/** How long a change waits for those who have the pools locked. */
+const PATIENCE_MS = 5000;
 const NOTHING = new Uint8Array(0);
 
 /**
@@ -36,14 +38,17 @@ const NOTHING = new Uint8Array(0);
  * Every call reads the file, so that what other programs append is seen. A new item is appended in one write, as
  * cloud-init does it; every other change replaces the file by one that is complete, so that whoever is killed, and
  * whenever, leaves the old content or the new. A partial record at the end is left out, and gone with the next change.
- * Programs of this package keep each other out while they write; a stock daemon beside them does not.
+ * Programs of this package keep each other out while they write. Stock daemons lock the file that they have opened when
+ * they started: on Linux and with the package koffi they are kept out, too, until a change has replaced it.
  */
 export class PoolFiles implements Pools {
   readonly directory: string;
+  readonly #patienceMs: number;
 
-  /** Touches nothing yet. */
-  constructor(directory: string) {
+  /** Touches nothing yet. @param patienceMs - For who has the pools locked; a change throws `ERR_KVP_LOCKED` then. */
+  constructor(directory: string, patienceMs = PATIENCE_MS) {
     this.directory = directory;
+    this.#patienceMs = patienceMs;
   }
 
   /** Where a pool is. */
@@ -104,13 +109,15 @@ export class PoolFiles implements Pools {
   }
 
   #change<Result>(pool: KvpPool, change: (bytes: Uint8Array) => Result): Result {
-    return this.#locked(() => change(this.#read(pool)));
+    return this.#locked(() =>
+      withRecordLock(this.path(pool), this.#patienceMs, () => change(this.#read(pool))),
+    );
   }
 
   #locked<Result>(work: () => Result): Result {
     try {
       mkdirSync(this.directory, { recursive: true, mode: DIRECTORY_MODE });
-      return withPoolLock(this.directory, work);
+      return withPoolLock(this.directory, this.#patienceMs, work);
     } catch (error) {
       throw poolFileError(this.directory, error);
     }

@@ -1,10 +1,20 @@
-import { linkSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  fstatSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { threadId } from "node:worker_threads";
+import { lockFile } from "@hyperv-is/platform-node";
 import { KvpError } from "../errors.js";
 
 const POLL_MS = 1;
-const PATIENCE_MS = 5000;
 /** Nobody has the lock for so long: by then its process id may be that of another process, as after a reboot. */
 const STALE_MS = 10_000;
 const never = new Int32Array(new SharedArrayBuffer(4));
@@ -13,23 +23,69 @@ const never = new Int32Array(new SharedArrayBuffer(4));
  * Runs `work` while no other program of this package changes the pools of a directory: `.kvp_pool.lock` holds the
  * process id of the one that may. A lock that a dead process left is taken over, and one that is old.
  *
- * @throws KvpError `ERR_KVP_LOCKED` after 5 s.
+ * @throws KvpError `ERR_KVP_LOCKED` when that is over.
  */
-export function withPoolLock<Result>(directory: string, work: () => Result): Result {
+export function withPoolLock<Result>(
+  directory: string,
+  patienceMs: number,
+  work: () => Result,
+): Result {
   const path = join(directory, ".kvp_pool.lock");
   const own = `${path}.${process.pid}.${threadId}`;
-  for (let waitedMs = 0; !isTaken(path, own); waitedMs += POLL_MS) {
-    if (waitedMs >= PATIENCE_MS)
-      throw new KvpError(
-        "ERR_KVP_LOCKED",
-        `${path}: process ${String(livingOwner(path))} keeps the pools locked`,
-      );
-    Atomics.wait(never, 0, 0, POLL_MS);
-  }
+  waitFor(
+    () => isTaken(path, own),
+    patienceMs,
+    () => `${path}: process ${String(livingOwner(path))} keeps the pools locked`,
+  );
   try {
     return work();
   } finally {
     rmSync(path, { force: true });
+  }
+}
+
+/**
+ * Runs `work` while no stock daemon writes a pool's file, if it is there: they lock it by `fcntl`. Where there are no such
+ * locks it is just run, see `lockFile`.
+ *
+ * @throws KvpError `ERR_KVP_LOCKED` when the patience is over.
+ */
+export function withRecordLock<Result>(
+  path: string,
+  patienceMs: number,
+  work: () => Result,
+): Result {
+  for (;;) {
+    const descriptor = openIfThere(path);
+    if (descriptor === undefined) return work();
+    try {
+      waitFor(
+        () => lockFile(descriptor) !== "busy",
+        patienceMs,
+        () => `${path}: another program keeps it locked`,
+      );
+      // What was replaced meanwhile is locked for nothing.
+      if (fstatSync(descriptor).ino === statSync(path, { throwIfNoEntry: false })?.ino)
+        return work();
+    } finally {
+      closeSync(descriptor);
+    }
+  }
+}
+
+function openIfThere(path: string): number | undefined {
+  try {
+    return openSync(path, "r+");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function waitFor(isTaken: () => boolean, patienceMs: number, complaint: () => string): void {
+  for (let waitedMs = 0; !isTaken(); waitedMs += POLL_MS) {
+    if (waitedMs >= patienceMs) throw new KvpError("ERR_KVP_LOCKED", complaint());
+    Atomics.wait(never, 0, 0, POLL_MS);
   }
 }
 

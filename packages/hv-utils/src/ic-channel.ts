@@ -209,7 +209,7 @@ export class IcChannel implements QueueHalf, ChannelHandler {
     for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
       const { payload, idLow, idHigh } = next;
       const { descriptorBytes } = Packet;
-      const packetBytes = descriptorBytes + Math.ceil(payload.byteLength / 8) * 8;
+      const packetBytes = descriptorBytes + payload.byteLength;
       const { inBand } = PacketType;
       const result = channel.begin(inBand, 0, descriptorBytes, packetBytes, idLow, idHigh);
       if (result === SendResult.Full) {

@@ -152,6 +152,36 @@ test("a host that does not read is not heard, and gets every answer when it does
   expect(component.counters).toMatchObject({ requests: sent, refused: 0 });
 });
 
+test("while answers wait for room, listening anew reads nothing, and holding goes on when there is room", async () => {
+  const { rig, component } = await attach();
+  rig.negotiate(ic.heartbeatVersions);
+  const body = new Uint8Array(1000);
+  const versions = component.versions!;
+  const request = ic.emitIcMessage(ic.icRequest(ic.IcMessageType.heartbeat, body, versions));
+  const { right } = rig.connected!;
+  right.pause();
+  let sent = 0;
+  for (let round = 0; round < 4; round++) {
+    while (rig.put(request)) sent++;
+    rig.run();
+  }
+  const { counters, channel } = component;
+  const { requests } = counters;
+  expect(requests).toBe(counters.answers);
+  channel.hold();
+  channel.listen();
+  expect(counters.requests).toBe(requests);
+  channel.hold();
+  right.resume();
+  right.poll(100);
+  rig.run();
+  expect(rig.received).toHaveLength(1 + requests);
+  expect(counters.requests).toBe(requests);
+  channel.listen();
+  rig.run();
+  expect(counters).toMatchObject({ requests: sent, refused: 0 });
+});
+
 test("a rescind ends it", async () => {
   const { rig, keeper } = await attach();
   rig.rescind();

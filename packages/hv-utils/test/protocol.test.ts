@@ -25,6 +25,12 @@ describe("messages", () => {
     expect(ic.parseIcMessage(payload)).toBe(flaw);
   });
 
+  test("a body that goes on in the padding is none", () => {
+    const padded = new Uint8Array(48);
+    padded.set(changed(18, 0x14));
+    expect(ic.parseIcMessage(padded)).toBe("body-length");
+  });
+
   test("one that is larger than any message is none, and is not made", () => {
     const large = new Uint8Array(8 + ic.IC_MESSAGE_MAX_BYTES + 8);
     large.set(heartbeat);
@@ -81,6 +87,7 @@ describe("versions", () => {
     ["more versions than the body has", [1, 0, 2, 0, 0, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0, 0]],
     ["65,535 versions", [255, 255, 255, 255, 0, 0, 0, 0, 3, 0, 0, 0]],
     ["101 of one kind", [101, 0, 1, 0, 0, 0, 0, 0, ...Array<number>(408).fill(1)]],
+    ["101 of the other", [1, 0, 101, 0, 0, 0, 0, 0, ...Array<number>(408).fill(1)]],
   ])("%s is no offer", (_, body) => {
     expect(ic.parseIcOffer(Uint8Array.from(body))).toBeUndefined();
   });

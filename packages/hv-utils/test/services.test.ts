@@ -34,6 +34,17 @@ describe("heartbeat", () => {
     expect(ic.parseHeartbeat(effects[0]!.body)).toEqual({ sequence: 43n, applicationState: 2 });
   });
 
+  test("a state that the host has sent comes back from a guest that does not say how it is", () => {
+    const told = ic.Heartbeat.emit({ sequence: 1n, applicationState: 3 });
+    const { effects } = stepHeartbeat(heartbeatStart, told, undefined, 0);
+    expect(ic.parseHeartbeat(effects[0]!.body)).toEqual({ sequence: 2n, applicationState: 3 });
+  });
+
+  test("it is known when the last one came", () => {
+    const { state } = stepHeartbeat(heartbeatStart, body, undefined, 123);
+    expect(stepHeartbeat(state, body, undefined, 456).state).toEqual({ beats: 2, lastMs: 456 });
+  });
+
   test.each([8, 10, 16, 40])("a body of %i bytes is answered in that length", (length) => {
     const long = new Uint8Array(length).fill(0xff);
     const { effects } = stepHeartbeat(heartbeatStart, long, ic.ApplicationState.healthy, 0);
@@ -248,6 +259,7 @@ describe("drivers", () => {
   /** A rig with a kernel around it. */
   class KernelRig extends Rig {
     timeNs = 0n;
+    health: "healthy" | "critical" | "stopped" = "healthy";
     readonly actions: (readonly [action: ShutdownAction, answers: number])[] = [];
     /** Of the device, the drivers use no more than the rig has. */
     readonly kernel = (): ControlContext<IcChannel> => ({
@@ -263,7 +275,7 @@ describe("drivers", () => {
           set: (timeNs: bigint) => void (this.timeNs = timeNs),
         },
         referenceTime: () => 0n,
-        health: () => "healthy" as const,
+        health: () => this.health,
         shutdown: (action: ShutdownAction) => {
           this.connected!.right.poll(100);
           this.actions.push([action, this.received.length]);
@@ -272,13 +284,21 @@ describe("drivers", () => {
     });
   }
 
-  test("the heartbeat says that the guest is well", async () => {
+  test("the heartbeat says how the guest is", async () => {
     const rig = new KernelRig();
     const { service } = await module.heartbeat.control(rig.kernel());
     rig.negotiate([v(1), v(3)]);
     const [answer] = rig.ask(vector("V7"));
     expect(ic.parseHeartbeat(answer!.body)).toEqual({ sequence: 43n, applicationState: 1 });
     expect(service.state.beats).toBe(1);
+    for (const [health, applicationState] of [
+      ["critical", 2],
+      ["stopped", 3],
+    ] as const) {
+      rig.health = health;
+      const [later] = rig.ask(vector("V7"));
+      expect(ic.parseHeartbeat(later!.body)).toMatchObject({ applicationState });
+    }
   });
 
   test("the host has the answer before the system begins to shut down", async () => {

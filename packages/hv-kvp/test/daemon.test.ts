@@ -111,6 +111,21 @@ describe.each([freebsdDialect, linuxDialect])("$name", (dialect) => {
   });
 });
 
+test("of a key that is there several times GET has the last value, as hosts do", async () => {
+  mkdirSync(pools.directory, { recursive: true });
+  const items = ["1", "2", "3"].map((value) => ({ key: "key", value }));
+  writeFileSync(pools.path(1), protocol.emitPool(items));
+  const get = { operation: KvpOperation.get, pool: 1, key: "key" } as const;
+  expect((await ask(daemonOf(), get)).item.value).toBe("3");
+});
+
+test("nothing is deleted from pool 2, whatever its file has", async () => {
+  pools.set(2, { key: "color", value: "green" });
+  const gone = { operation: KvpOperation.delete, pool: 2, key: "color" } as const;
+  expect((await ask(daemonOf(), gone)).status).toBe(IcStatus.noMoreItems);
+  expect(pools.items(2)).toHaveLength(1);
+});
+
 describe("hostile messages, which stock kernels pass on", () => {
   const key = new TextEncoder().encode("key");
   test.each([
@@ -291,4 +306,9 @@ test("Linux's kernel answers the registration with its version, which is no requ
   daemon.registration();
   expect(await daemon.answer(protocol.emitRegistration(linuxDialect, 100, "3.1"))).toBeUndefined();
   expect(daemon.kernelVersion).toBe("3.1");
+  // Once only: after that it is an operation that there is not.
+  const again = protocol.emitRegistration(linuxDialect, 100, "3.1");
+  expect((await ask(daemon, again)).status).toBe(IcStatus.notSupported);
+  daemon.registration();
+  expect(await daemon.answer(again)).toBeUndefined();
 });

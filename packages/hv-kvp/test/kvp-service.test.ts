@@ -221,6 +221,32 @@ describe("the daemon's life", () => {
     expect(daemon.file.write(new Uint8Array(7430))).toBe("EINVAL");
   });
 
+  test("what is no whole message of the one that has the device answers nothing", () => {
+    const { rig, daemon } = served();
+    const old = daemon.file;
+    old.close();
+    const next = rig.openDaemon();
+    old.close();
+    expect(() => rig.openDaemon()).toThrow("EBUSY");
+    rig.request(body("V14"));
+    const answer = emitDeviceAnswer(next.inbox[0]!, { status: IcStatus.ok });
+    expect(old.write(answer)).toBe("EINVAL");
+    expect(next.file.write(answer.subarray(1))).toBe("EINVAL");
+    expect(rig.take()).toBeUndefined();
+    expect(next.file.write(answer)).toBeUndefined();
+    expect(rig.take()?.status).toBe(IcStatus.ok);
+  });
+
+  test("addresses of a daemon that are none fail the request", () => {
+    const { rig, daemon } = served();
+    rig.request(body("V24"));
+    const adapter = protocol.parseIpAnswer(body("V25"), "text")!;
+    const answer = emitDeviceAnswer(daemon.inbox[0]!, { status: IcStatus.ok, adapter });
+    answer[4 + protocol.IpTextLayout.addresses] = 0x78;
+    expect(daemon.file.write(answer)).toBeUndefined();
+    expect(rig.take()?.status).toBe(IcStatus.fail);
+  });
+
   test("FreeBSD: a slow daemon costs the host 5 s, and so does the next request, until it writes", () => {
     const { rig, daemon } = served();
     rig.request(body("V14"));
@@ -328,8 +354,10 @@ test("Linux's legacy daemon says with an empty key that there is no more, and se
   message[0] = 77;
   daemon.file.write(message);
   expect(rig.take()?.status).toBe(IcStatus.noMoreItems);
-  rig.request(body("V22"));
-  expect(rig.take()?.status).toBe(IcStatus.notSupported);
+  for (const id of ["V22", "V24"]) {
+    rig.request(body(id));
+    expect(rig.take()?.status).toBe(IcStatus.notSupported);
+  }
 });
 
 test("our daemon and its driver, in one program", async () => {

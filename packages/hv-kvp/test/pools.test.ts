@@ -8,13 +8,14 @@ import {
   readdirSync,
   readFileSync,
   statSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { lockFile } from "@hyperv-is/platform-node";
-import { splitValue } from "../src/index.js";
+import { MemoryPools, splitValue } from "../src/index.js";
 import { PoolFiles, watchPools, type PoolChange } from "../src/node/index.js";
 import { emitPool, utf8Bytes } from "../src/protocol/index.js";
 import { temporaryDirectory } from "./temporary-directory.js";
@@ -102,6 +103,33 @@ test("what others wrote in a record stays, whatever it is", () => {
   expect(files.items(1)[1]).toEqual({ key: "key", value: "2" });
 });
 
+test("what a killed daemon left of a new file is written over, a link in its place is not followed", () => {
+  files.set(1, { key: "a", value: "1" });
+  const made = `${files.path(1)}.new`;
+  writeFileSync(made, new Uint8Array(10 * 2560).fill(0x41));
+  files.set(1, { key: "a", value: "2" });
+  expect(poolFile()).toEqual(Buffer.from(emitPool([{ key: "a", value: "2" }])));
+  const victim = path(`victim-${count}`);
+  writeFileSync(victim, "precious");
+  symlinkSync(victim, made);
+  expect(() => files.set(1, { key: "a", value: "3" })).toThrow(
+    expect.objectContaining({ code: "ERR_KVP_POOL_FILE" }),
+  );
+  expect(readFileSync(victim, "utf8")).toBe("precious");
+});
+
+test("pools in memory take what files take, and nothing else", () => {
+  const pools = new MemoryPools();
+  pools.set(0, { key: "k", value: "1" });
+  expect(() => pools.set(0, { key: "a\nb", value: "1" })).toThrow(
+    expect.objectContaining({ code: "ERR_KVP_KEY" }),
+  );
+  expect(() => pools.set(9, { key: "k", value: "1" })).toThrow(
+    expect.objectContaining({ code: "ERR_KVP_POOL" }),
+  );
+  expect(pools.items(0)).toEqual([{ key: "k", value: "1" }]);
+});
+
 test.each([
   ["ERR_KVP_KEY", "", "value"],
   ["ERR_KVP_KEY", "a\0b", "value"],
@@ -170,6 +198,11 @@ describe("long values", () => {
     expect(items.map((item) => item.value).join("")).toBe(value);
     for (const item of items) expect(utf8Bytes(item.value)).toBeLessThanOrEqual(1024);
     expect(items.length).toBe(Math.ceil(utf8Bytes(value) / 1024));
+  });
+
+  test("a piece is as long as it may be", () => {
+    const lengths = splitValue("k", "x".repeat(2049)).map(({ value }) => value.length);
+    expect(lengths).toEqual([1024, 1024, 1]);
   });
 
   test("nothing is one piece", () =>

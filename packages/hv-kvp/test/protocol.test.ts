@@ -45,6 +45,14 @@ describe("hostile requests are refused for what is wrong with them", () => {
     ],
     ["a key size of 514", "key", changed("V14", (_, v) => v.setUint32(KEY_BYTES_AT, 514, true))],
     [
+      "a key that fills its field, with a size beyond it",
+      "key",
+      changed("V14", (_, view) => {
+        for (let at = KEY_AT; at < KEY_AT + 510; at += 2) view.setUint16(at, 0x41, true);
+        view.setUint32(KEY_BYTES_AT, 514, true);
+      }),
+    ],
+    [
       "a key size of 4 GiB",
       "key",
       changed("V14", (_, v) => v.setUint32(KEY_BYTES_AT, 0xffff_fffe, true)),
@@ -85,11 +93,26 @@ describe("hostile requests are refused for what is wrong with them", () => {
       "value",
       changed("V14", (_, v) => v.setUint32(VALUE_BYTES_AT, 65_538, true)),
     ],
+    [
+      "a value of 2048 bytes of UTF-8",
+      "value",
+      changed("V14", (_, view) => {
+        for (let unit = 0; unit < 682; unit++) view.setUint16(VALUE_AT + 2 * unit, 0x4e2d, true);
+        view.setUint16(VALUE_AT + 2 * 682, 0x41, true);
+        view.setUint16(VALUE_AT + 2 * 683, 0x41, true);
+        view.setUint32(VALUE_BYTES_AT, 2 * 685, true);
+      }),
+    ],
     ["a value of an unknown type", "value", changed("V14", (bytes) => (bytes[4] = 3))],
     [
       "a number of 8 bytes as a u32",
       "value",
       changed("V15", (_, v) => v.setUint32(VALUE_BYTES_AT, 8, true)),
+    ],
+    [
+      "a number of 16 bytes as a u64",
+      "value",
+      changed("V16", (_, v) => v.setUint32(VALUE_BYTES_AT, 16, true)),
     ],
     [
       "an upper-case hexadecimal that is no MAC",
@@ -105,6 +128,11 @@ describe("hostile requests are refused for what is wrong with them", () => {
   ];
   test.each(cases)("%s: %s", (_, flaw, bytes) => {
     expect(parseKvpRequest(bytes, "text")).toBe(flaw);
+  });
+
+  test("registry text with variables is text", () => {
+    const bytes = changed("V14", (_, view) => view.setUint32(4, 2, true));
+    expect(parseKvpRequest(bytes, "text")).toEqual(parseKvpRequest(body("V14"), "text"));
   });
 
   test("a GUID may be in upper case", () => {
@@ -140,7 +168,9 @@ describe("addresses of the host", () => {
     ["addresses", ":::"],
     ["addresses", "fe80::1%hn0"],
     ["addresses", "1:2:3:4:5:6:7:8:9"],
+    ["addresses", "1:2:3:4:5:6:7::8"],
     ["addresses", "$(reboot)"],
+    ["subnets", "::"],
     ["subnets", "255.255.255.0;x\nEVIL=1"],
     ["subnets", "255.0.255.0"],
     ["subnets", "24"],
@@ -215,6 +245,41 @@ describe("text", () => {
     expect(protocol.emitItemAnswer(dirty, { key: "OSName", value: "FreeBSD" })).toEqual(
       body("V20"),
     );
+  });
+
+  test("a record takes 511 bytes of key and 2047 of value, and no NUL", () => {
+    const item = { key: "k".repeat(511), value: "v".repeat(2047) };
+    expect(protocol.parsePool(protocol.emitPool([item]))).toEqual([item]);
+    for (const wrong of [
+      { ...item, key: "k".repeat(512) },
+      { ...item, value: "v".repeat(2048) },
+      { ...item, value: "a\0b" },
+    ])
+      expect(() => protocol.emitPool([wrong])).toThrow(RangeError);
+  });
+
+  test("an answer to the driver has nothing of what the request left, and an end in every field", () => {
+    const request = protocol.emitDeviceRequest(protocol.linuxDialect, {
+      operation: KvpOperation.enumerate,
+      pool: 1,
+      index: 0,
+    });
+    const { key, value, SIZE } = protocol.ValueLayout;
+    const fields = (item: protocol.KvpItem): [key: string, value: string] => {
+      const dirty = request.slice().fill(0xff, 8);
+      const answer = protocol.emitDeviceAnswer(dirty, { status: 0, item });
+      const texts = answer.subarray(8, 8 + SIZE);
+      const text = (from: number, to: number) => new TextDecoder().decode(texts.slice(from, to));
+      return [text(key, value), text(value, SIZE)];
+    };
+    expect(fields({ key: "OSName", value: "FreeBSD" })).toEqual([
+      "OSName".padEnd(512, "\0"),
+      "FreeBSD".padEnd(2048, "\0"),
+    ]);
+    expect(fields({ key: "k".repeat(600), value: "v".repeat(3000) })).toEqual([
+      `${"k".repeat(511)}\0`,
+      `${"v".repeat(2047)}\0`,
+    ]);
   });
 
   test("what ends a record's text is its first NUL", () => {
@@ -303,6 +368,24 @@ test.each([
 ])("address %s", (text, bytes) => {
   expect(protocol.parseIpAddress(text)).toEqual(Uint8Array.from(bytes));
 });
+
+test("a MAC address is upper case in messages, whoever writes it", () => {
+  expect(protocol.parseMac("00:15:5d:01:02:0a")).toBe("00:15:5D:01:02:0A");
+});
+
+test.each([
+  [false, 2],
+  [true, 1],
+])(
+  "binary form, DHCP %s: every address has origin %i, IPv6 directly behind IPv4",
+  (dhcp, origin) => {
+    const plain = { addresses: ["192.0.2.10/24", "2001:db8::10/64", "2001:db8::11/64"] };
+    const settings = protocol.parseIpSettings({ ...plain, dhcp, gateways: [], dnsServers: [] })!;
+    const answer = protocol.emitIpAnswer({ adapterId: "", settings }, "binary");
+    const view = new DataView(answer.buffer, 4 + protocol.IpBinaryLayout.origins);
+    expect([0, 2, 4, 6].map((at) => view.getUint16(at, true))).toEqual([origin, origin, origin, 0]);
+  },
+);
 
 test("settings come through their plain form, and what is no address is refused", () => {
   const plain = {

@@ -13,6 +13,8 @@ export {
 } from "./trace-reader.js";
 export type { Decoded, DecodedFields, DecodedValue } from "./decode/decoded.js";
 export { MessageDecoder, type ParsedMessage } from "./decode/message-decoder.js";
+export { decodeIntegration } from "./decode/integration-decoder.js";
+export { decodeNetwork } from "./decode/network-decoder.js";
 export { decodeStorage } from "./decode/storage-decoder.js";
 export { TraceDecoder, type DecodedRecord } from "./decode/trace-decoder.js";
 export { traceLine } from "./decode/trace-text.js";

@@ -1,4 +1,5 @@
 import {
+  DeviceClass,
   GpaDirect,
   Msr,
   OfferFlag,
@@ -14,7 +15,9 @@ import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
 import { TICKS_PER_MS } from "../trace-format.js";
 import type { PacketRecord, TraceRecord } from "../trace-reader.js";
 import type { Decoded, DecodedFields } from "./decoded.js";
+import { decodeIntegration } from "./integration-decoder.js";
 import { MessageDecoder, pageRuns } from "./message-decoder.js";
+import { decodeNetwork } from "./network-decoder.js";
 import { className, constantName, hex, hexBytes } from "./protocol-names.js";
 import { decodeStorage } from "./storage-decoder.js";
 
@@ -35,9 +38,15 @@ export interface DecodedRecord extends Decoded {
 /** Decodes the payload of a device's packets. @param request - payload of the packet that is completed. */
 type PacketDecoder = (payload: Uint8Array, request: Uint8Array | undefined) => Decoded;
 
-const packetDecoders: ReadonlyMap<Guid, PacketDecoder> = new Map<Guid, PacketDecoder>(
-  Object.values(StorageClassId).map((classId) => [classId, decodeStorage]),
-);
+const { network, heartbeat, kvp, shutdown, timeSync, vss } = DeviceClass;
+
+const packetDecoders: ReadonlyMap<Guid, PacketDecoder> = new Map<Guid, PacketDecoder>([
+  ...Object.values(StorageClassId).map((classId) => [classId, decodeStorage] as const),
+  [network.classId, decodeNetwork],
+  ...[heartbeat, kvp, shutdown, timeSync, vss].map(
+    ({ classId }) => [classId, decodeIntegration] as const,
+  ),
+]);
 
 interface DecodedChannel {
   readonly relid: number;

@@ -22,5 +22,14 @@ export function traceLine(record: DecodedRecord): string {
 function shown(text: string): string {
   if (/^[0-9a-f]+$/.test(text) && text.length > DIGITS_MAX)
     return `${text.slice(0, DIGITS_MAX)}...`;
-  return text === "" || text.includes(" ") ? JSON.stringify(text) : text;
+  // Keys, values and messages are texts of host and guest.
+  return text === "" || /[\s\p{Cc}]/u.test(text) ? quoted(text) : text;
+}
+
+/** As JSON has it, with nothing left that a terminal would obey. */
+function quoted(text: string): string {
+  return JSON.stringify(text).replace(
+    /\p{Cc}/gu,
+    (control) => `\\u00${control.charCodeAt(0).toString(16)}`,
+  );
 }

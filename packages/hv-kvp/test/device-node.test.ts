@@ -5,6 +5,7 @@ import { IcStatus } from "@hyperv-is/hv-utils/protocol";
 import { describe, expect, test } from "vitest";
 import { KvpDaemon, noNetwork } from "../src/index.js";
 import { PoolFiles, serveDaemon, serveDevice } from "../src/node/index.js";
+import { MessageStream } from "../src/node/message-stream.js";
 import * as protocol from "../src/protocol/index.js";
 import { runDeviceCampaign } from "./device-campaign.js";
 import { ReferenceClient } from "./reference-client.js";
@@ -64,6 +65,52 @@ describe.each([freebsdDialect, linuxDialect])(
       served.close();
     });
 
+    test("stays open to a daemon that answers too late", async () => {
+      const rig = new Rig({ dialect });
+      const served = await serveDevice(path(`late-${dialect.name}`), rig.service.device);
+      const socket = connect(served.path);
+      const messages: Buffer[] = [];
+      let bytes = Buffer.alloc(0);
+      socket.on("data", (chunk: Buffer) => {
+        bytes = Buffer.concat([bytes, chunk]);
+        for (; bytes.length >= dialect.messageBytes; bytes = bytes.subarray(dialect.messageBytes))
+          messages.push(bytes.subarray(0, dialect.messageBytes));
+      });
+      const answer = (): void => {
+        const message = messages.pop()!;
+        socket.write(protocol.emitDeviceAnswer(message, { status: IcStatus.ok }));
+      };
+      const open = (isSo: () => boolean) => until(() => socket.destroyed || isSo());
+      socket.write(protocol.emitRegistration(dialect, dialect.registerOperation));
+      await open(() => rig.service.state === "idle");
+      rig.negotiate(4);
+      const request = { operation: 1, pool: 0, key: "color", value: "green" } as const;
+      const ask = async (): Promise<void> => {
+        const before = messages.length;
+        rig.request(protocol.emitKvpRequest(request, "text"));
+        await open(() => messages.length > before);
+      };
+      await open(() => messages.length === (dialect.answersRegistration ? 1 : 0));
+      messages.length = 0;
+      await ask();
+      rig.timers.advance(dialect.timeoutMs);
+      expect(rig.take()?.status).toBe(IcStatus.fail);
+      answer();
+      await open(() => rig.service.counters.late === 1);
+      await ask();
+      expect(socket.destroyed).toBe(false);
+      answer();
+      await open(() => {
+        rig.run();
+        return rig.received.length > 0;
+      });
+      expect(rig.take()?.status).toBe(IcStatus.ok);
+      const closed = once(socket, "close");
+      served.close();
+      await closed;
+      await until(() => rig.service.state === "absent");
+    });
+
     test("goes away with the driver", async () => {
       const rig = new Rig({ dialect });
       const served = await serveDevice(path(`gone-${dialect.name}`), rig.service.device);
@@ -102,6 +149,19 @@ describe.each([freebsdDialect, linuxDialect])(
     });
   },
 );
+
+test("messages that come in one piece, and in pieces, are arrays of their own", () => {
+  const arrived: Uint8Array[] = [];
+  const stream = new MessageStream(4, (message) => void arrived.push(message));
+  stream.push(Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8, 9));
+  stream.push(Uint8Array.of(10, 11));
+  stream.push(Uint8Array.of(12));
+  expect(arrived.map((message) => [...message])).toEqual([
+    [1, 2, 3, 4],
+    [5, 6, 7, 8],
+    [9, 10, 11, 12],
+  ]);
+});
 
 test("without a device there is nothing to serve: at once, and with a reason", async () => {
   const pools = new PoolFiles(path("pools"));

@@ -168,7 +168,6 @@ describe("addresses of the host", () => {
     ["addresses", ":::"],
     ["addresses", "fe80::1%hn0"],
     ["addresses", "1:2:3:4:5:6:7:8:9"],
-    ["addresses", "1:2:3:4:5:6:7::8"],
     ["addresses", "$(reboot)"],
     ["subnets", "::"],
     ["subnets", "255.255.255.0;x\nEVIL=1"],
@@ -386,6 +385,17 @@ test.each([
     expect([0, 2, 4, 6].map((at) => view.getUint16(at, true))).toEqual([origin, origin, origin, 0]);
   },
 );
+
+test.each([
+  "1:2:3:4:5:6:7::8",
+  "1:2:3:4:5:6:7:8::",
+  "1::2::3",
+  "1:2:3:4:5:6:7",
+  "::12345",
+  "1.2.3",
+])("'%s' is no address", (text) => {
+  expect(protocol.parseIpAddress(text)).toBeUndefined();
+});
 
 test("settings come through their plain form, and what is no address is refused", () => {
   const plain = {

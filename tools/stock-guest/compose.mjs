@@ -89,10 +89,18 @@ function initrd(root, kernelRelease, modules) {
     // The kernel opens the console for init before anything is mounted.
     { path: "dev/console", device: [5, 1] },
     ...["proc", "sys", "tmp", "mnt", "run", "root"].map((path) => ({ path })),
-    ...["bin", "sbin", "usr/bin", "usr/sbin"].map((path) => ({ path })),
+    // The daemons make their own folders in the last.
+    ...["bin", "sbin", "usr/bin", "usr/sbin", "var/lib"].map((path) => ({ path })),
     { path: "init", content: own("init.sh"), executable: true },
+    ...["poweroff", "reboot"].map((name) => ({
+      path: `sbin/${name}`,
+      content: own("leave.sh"),
+      executable: true,
+    })),
     { path: "etc/profile", content: own("profile.sh") },
     { path: "etc/passwd", content: Buffer.from("root::0:0:root:/root:/bin/sh\n") },
+    { path: "etc/hosts", content: Buffer.from("127.0.1.1 stock.example.org stock\n") },
+    { path: "etc/nsswitch.conf", content: Buffer.from("hosts: files\n") },
     ...Object.entries(moduleGroups).map(([group, names]) => ({
       path: `etc/module-groups/${group}`,
       content: Buffer.from(`${names.join("\n")}\n`),

@@ -12,6 +12,7 @@ export const kernelMetapackage = "linux-image-686";
  * @type {Readonly<Record<string, Readonly<Record<string, string>>>>}
  */
 export const guestFiles = {
+  "base-files": { "usr/lib/os-release": "etc/os-release" },
   "busybox-static": { "bin/busybox": "bin/busybox" },
   libc6: {
     "lib/ld-linux.so.2": "lib/ld-linux.so.2",
@@ -29,11 +30,14 @@ export const guestFiles = {
   libmnl0: { "usr/lib/i386-linux-gnu/libmnl.so.0.2.0": "lib/libmnl.so.0" },
   ethtool: { "sbin/ethtool": "usr/sbin/ethtool" },
   "kexec-tools": { "sbin/kexec": "sbin/kexec" },
+  // Helpers of hv_kvp_daemon are written for it.
+  bash: { "bin/bash": "bin/bash" },
+  libtinfo6: { "lib/i386-linux-gnu/libtinfo.so.6.4": "lib/libtinfo.so.6" },
   "hyperv-daemons": Object.fromEntries(
-    ["hv_kvp_daemon", "hv_vss_daemon", "hv_fcopy_daemon"].map((name) => [
-      `usr/sbin/${name}`,
-      `usr/sbin/${name}`,
-    ]),
+    [
+      ...["hv_kvp_daemon", "hv_vss_daemon", "hv_fcopy_daemon"].map((name) => `usr/sbin/${name}`),
+      ...["hv_get_dhcp_info", "hv_get_dns_info"].map((name) => `usr/libexec/hypervkvpd/${name}`),
+    ].map((path) => [path, path]),
   ),
 };
 

@@ -77,6 +77,7 @@ export async function record({ directory, name, boot, controllers, provenance, p
         mac: formatMac(mac),
       })),
     }),
+    integration: true,
   };
   const path = join(directory, `${name}.trace`);
   const pc = await bootPc({
@@ -86,11 +87,11 @@ export async function record({ directory, name, boot, controllers, provenance, p
     onConsole: (bytes) => void process.stderr.write(bytes),
   });
   await play(pc);
-  const { violations, adapters } = pc.host.stats();
+  const { violations, adapters, integration } = pc.host.stats();
   await pc.stop();
   writeFileSync(`${path}.gz`, gzipSync(readFileSync(path), { level: 9 }));
   rmSync(path);
-  process.stderr.write(`\n${name}: ${JSON.stringify({ violations, adapters })}\n`);
+  process.stderr.write(`\n${name}: ${JSON.stringify({ violations, adapters, integration })}\n`);
   const date = new Date().toISOString().slice(0, 10);
   writeProvenance(join(directory, `${name}.json`), { ...provenance, date, host, violations: {} });
   return pc.serial.transcript;

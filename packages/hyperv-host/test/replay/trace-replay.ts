@@ -28,6 +28,7 @@ import type { DeviceOffer, FaultPlanData } from "../../src/index.js";
 import { gatherRanges } from "../../src/trace/channel-trace.js";
 import { rangesOf, type ReplayChannel } from "./replay-channel.js";
 import { ReplayDisks, isRead, type RecordedController } from "./replay-disks.js";
+import { ReplayIntegration, withoutTimes } from "./replay-integration.js";
 import { ReplayNetwork, meaningOf, type RecordedAdapter } from "./replay-network.js";
 import { ReplayGuest } from "./replay-guest.js";
 import type { PagePlacement } from "./replay-memory.js";
@@ -42,6 +43,8 @@ export interface RecordedHost {
   readonly controllers: readonly RecordedController[];
   /** None unless given. */
   readonly adapters?: readonly RecordedAdapter[];
+  /** True if it served the integration components; they were silent unless given. */
+  readonly integration?: boolean;
   /** Its fault plan, but for rescinds: those are in the trace. */
   readonly faults?: FaultPlanData;
 }
@@ -67,14 +70,15 @@ type HostMessageRecord = Extract<TraceRecord, { kind: "host-message" }>;
  * and compares everything that the host answers, byte by byte.
  *
  * What may differ: times; and the order of completions on one channel, which are found by transaction id.
- * What the host did by itself and not in answer to the guest is done when the trace says so: rescinds, and
- * offers of devices that come later.
+ * What the host did by itself and not in answer to the guest is done when the trace says so: rescinds, offers of
+ * devices that come later, and what its administrator asked of integration components.
  */
 export class TraceReplay {
   readonly #trace: Trace;
   readonly #guest: ReplayGuest;
   readonly #disks: ReplayDisks;
   readonly #network: ReplayNetwork;
+  readonly #integration: ReplayIntegration | undefined;
   /** What the guest has lent to its network adapters, by instance. */
   readonly #buffers = new Map<Guid, NetworkBuffers>();
   /** Channels by the number that the trace gives them. */
@@ -112,6 +116,10 @@ export class TraceReplay {
     for (const [instanceId, adapter] of this.#network.adapters) {
       partition.workers[0]!.serve({ classId, instanceId }, adapter);
       this.#buffers.set(instanceId, new NetworkBuffers());
+    }
+    if (host.integration === true) {
+      this.#integration = new ReplayIntegration(this.#guest.timers);
+      this.#integration.serve(partition.workers[0]!);
     }
     for (const offer of firstOffers(trace)) partition.offer(offer);
   }
@@ -202,6 +210,8 @@ export class TraceReplay {
     this.#requests.set(`${record.channel}:${record.transactionId}`, record);
     this.#guest.send(channel, packet);
     this.#pending = "packet";
+    // When the guest answered is when the host goes on from: the next heartbeat, the next sample of the time.
+    if (this.#componentOf(opened) !== undefined) this.#settle();
   }
 
   #compareMessage(record: HostMessageRecord): void {
@@ -225,13 +235,20 @@ export class TraceReplay {
       this.#network.happen(opened.instanceId, record);
       this.#settle();
     }
+    const component = this.#componentOf(opened);
+    if (component !== undefined && channel.arrived.length === 0) {
+      component.happen(record.bytes.subarray(record.headerBytes));
+      this.#settle();
+    }
     const at = channel.arrived.findIndex(
       (packet) => identityOf(packet) === identityOf(record.bytes),
     );
     if (at < 0) throw new Error("sends no such packet");
     const [actual] = channel.arrived.splice(at, 1);
     this.#packets++;
-    if (!same(actual!, record.bytes))
+    const meaning = (bytes: Uint8Array): Uint8Array =>
+      component === undefined ? bytes : withoutTimes(bytes, record.headerBytes);
+    if (!same(meaning(actual!), meaning(record.bytes)))
       throw new Answer("sends something else", { ...record, bytes: actual! });
     if (record.type === PacketType.transferPages) this.#compareMessages(record, buffers);
     else this.#compareData(record, channel);
@@ -309,6 +326,11 @@ export class TraceReplay {
     const known = this.#channels.get(record.channel);
     if (known === undefined) throw new Error("has not opened the channel");
     return known;
+  }
+
+  /** The integration components, if it is a channel of theirs. */
+  #componentOf({ classId }: ChannelOpenedRecord): ReplayIntegration | undefined {
+    return this.#integration?.has(classId) === true ? this.#integration : undefined;
   }
 
   /** What went wrong, beside what was recorded. */

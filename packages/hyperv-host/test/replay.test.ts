@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  DeviceClass,
   MessageHeader,
   MessageType,
   OfferChannel,
@@ -8,8 +9,9 @@ import {
   formatVersion,
   protocolVersions,
 } from "@hyperv-is/vmbus-core/protocol";
+import { IcHeader } from "@hyperv-is/hv-utils/protocol";
 import { RndisType, get32 } from "@hyperv-is/hv-netvsc/protocol";
-import type { Trace, TraceRecord } from "@hyperv-is/hyperv-host/trace";
+import type { PacketRecord, Trace, TraceRecord } from "@hyperv-is/hyperv-host/trace";
 import { isRead } from "./replay/replay-disks.js";
 import { liveSession } from "./replay/live-session.js";
 import type { PagePlacement } from "./replay/replay-memory.js";
@@ -169,6 +171,31 @@ describe("an answer that is another than the recorded one is found", () => {
       const mutant = records.with(index, { ...record, data: { ...record.data!, bytes } });
       const mutated = { ...network.trace, records: mutant };
       expect(() => replay(mutated, network.provenance.host)).toThrow(/in byte \d+ of the data/);
+    }
+  });
+
+  test("what is said to a component, and when", () => {
+    const { trace: session, provenance } = fixtures.find(({ name }) => name === "linux-services")!;
+    const { records } = session;
+    const classes = new Map(
+      records.flatMap((record) =>
+        record.kind === "channel-opened" ? [[record.channel, record.classId] as const] : [],
+      ),
+    );
+    const replayed = (changed: readonly TraceRecord[]) => (): void =>
+      replay({ ...session, records: changed }, provenance.host);
+    const { heartbeat, kvp, shutdown, timeSync, vss } = DeviceClass;
+    for (const { name, classId } of [heartbeat, kvp, shutdown, timeSync, vss]) {
+      const index = records.findIndex(
+        (record) =>
+          record.kind === "packet" && record.toGuest && classes.get(record.channel) === classId,
+      );
+      const record = records[index] as PacketRecord;
+      const bytes = record.bytes.slice();
+      // The status of its message.
+      bytes[record.headerBytes + IcHeader.fields.status.offset]! ^= 1;
+      expect(replayed(records.with(index, { ...record, bytes })), name).toThrow(ReplayMismatch);
+      expect(replayed(records.toSpliced(index, 1)), name).toThrow(ReplayMismatch);
     }
   });
 });

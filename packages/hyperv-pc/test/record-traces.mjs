@@ -1,7 +1,8 @@
 // Records the traces of the stock Linux guest that the host's tests replay:
 //   node packages/hyperv-pc/test/record-traces.mjs packages/hyperv-host/test/traces
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
-import { LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
+import { addGuestItem } from "./linux-commands.mjs";
+import { GUEST_ADDRESS, LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
 import { FIRST, NIC, SECOND, network, ram, record } from "./recording.mjs";
 
 const [directory = ".", only] = process.argv.slice(2);
@@ -126,6 +127,62 @@ const sessions = [
       await run("while [ -e /sys/class/net/eth0 ]; do usleep 10000; done");
       await run(LINUX_NETWORK_UP);
       await run(`ping -c 2 -i 0.1 ${PEER_ADDRESS}; dmesg | tail -3; ip link set eth0 down`);
+    },
+  },
+  {
+    name: "linux-services",
+    modules: "bus,network,services",
+    network,
+    controllers: [],
+    says: [
+      "boots with hv_vmbus, hv_netvsc and hv_utils; heartbeat; hv_kvp_daemon comes late, and key-value pairs with it",
+      "the host enumerates what the guest says of itself, sets, reads, enumerates and deletes keys, some of which are not there",
+      "the host reads the addresses of the adapter, and of one that does not exist; the guest refuses to set them (it has no hv_set_ifconfig)",
+      "the guest's clock is put wrong, and set by the host; the host restarts the guest, and once it is up again has it shut down",
+    ],
+    /** @param {Run} run @param {Pc} pc */
+    async play(run, pc) {
+      /** Asks the guest, which may refuse. @param {Parameters<Pc["host"]["request"]>[0]} request */
+      const ask = async (request) => {
+        const answer = await pc.host.request(request).catch((error) => error);
+        process.stderr.write(`${JSON.stringify(request)}: ${JSON.stringify(answer)}\n`);
+      };
+      /** @param {0 | 1 | 2} operation @param {string} key */
+      const askItem = (operation, key, value = "") =>
+        ask({ kind: "kvp", request: { operation, pool: 0, key, value } });
+      const daemonUp = async () => {
+        await run("hv_kvp_daemon");
+        while (pc.host.stats().integration?.kvp.state !== "ready") await run("usleep 100000");
+      };
+      await run(`sleep 2; ip addr add ${GUEST_ADDRESS}/24 dev eth0; ip link set eth0 up`);
+      await run(
+        `ip route add default via ${PEER_ADDRESS}; echo nameserver 192.0.2.53 > /etc/resolv.conf`,
+      );
+      await daemonUp();
+      await run(addGuestItem("service", "up since the morning"));
+      await askItem(1, "colour", "blue");
+      await askItem(1, "größe", "42 €");
+      await askItem(1, "colour", "green");
+      await askItem(0, "colour");
+      await askItem(0, "absent");
+      await askItem(2, "größe");
+      await askItem(2, "größe");
+      for (const pool of [0, 1, 2, 3]) await ask({ kind: "kvp-enumerate", pool });
+      const [adapter] = pc.host.stats().adapters ?? [];
+      const mac = adapter?.mac.toUpperCase() ?? "";
+      await ask({ kind: "kvp", request: { operation: 4, adapterId: mac } });
+      await ask({ kind: "kvp", request: { operation: 4, adapterId: "02:00:00:00:00:01" } });
+      const settings = { dhcp: true, addresses: [], gateways: [], dnsServers: [] };
+      await ask({ kind: "kvp", request: { operation: 5, adapterId: `{${NIC}}`, settings } });
+      await run("date -s '2020-01-01 00:00:00'");
+      await ask({ kind: "time", sync: true });
+      await run("sleep 6; date");
+      await ask({ kind: "shutdown", action: "restart", force: false, message: "for an update" });
+      await pc.serial.waitFor(commandEnd);
+      await daemonUp();
+      await run("sleep 3");
+      await ask({ kind: "shutdown", action: "power-off", force: true, message: "" });
+      await pc.ended;
     },
   },
 ].filter(({ name }) => only === undefined || name === only);

@@ -1,16 +1,33 @@
-import { expect } from "vitest";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
+import { afterAll, expect } from "vitest";
 import {
   networkAdapterId,
   parseMac,
   scsiControllerId,
   standardDevices,
 } from "@hyperv-is/hyperv-host";
+import { ControlClient } from "@hyperv-is/hyperv-host/node";
+import { hostCommand } from "./host-command.js";
+import { beatAndKeepTime, exchangeKeyValuePairs } from "./linux-services.js";
 import { GUEST_ADDRESS, LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";
 import { StockLinux, withGuest } from "./stock-linux.js";
 
-/** A share of the campaigns `stock-linux-*`: one boot, as those of users begin. */
+const directory = mkdtempSync(join(tmpdir(), "stock-linux-"));
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+const bootedOnce = join(directory, "booted");
+/** Control socket of the machine. */
+const vm = join(directory, "control");
+
+/** Its daemon runs scripts for its addresses, on an emulated processor: longer than any machine that is busy takes. */
+const ANSWER_TIMEOUT_MS = 60_000;
+
+/** A share of the campaigns `stock-linux-*`, of one boot. */
 withGuest(
-  "a stock Linux guest finds what the host offers, and uses its disk and its network adapter",
+  "a stock Linux guest finds what the host offers, uses its disk, its network adapter and its integration components, and is shut down",
   { timeout: 240_000 },
   async () => {
     const instanceId = scsiControllerId(0);
@@ -21,7 +38,9 @@ withGuest(
     const nic = networkAdapterId(0);
     const mac = "00:15:5d:0a:01:02";
     await using linux = await StockLinux.boot({
-      modules: ["bus", "storage", "network"],
+      modules: ["bus", "storage", "network", "services"],
+      bootedOnce,
+      control: vm,
       controllers: [{ instanceId, disks: [disk] }],
       network: {
         switches: [{ name: "lan" }],
@@ -63,8 +82,31 @@ withGuest(
     expect(host.stats().adapters).toMatchObject([{ version: "6.1", receiveSlotsBusy: 0 }]);
     await expect(linux.pc.save()).rejects.toMatchObject({ code: "ERR_BUSY" });
 
+    await linux.output(`ip route add default via ${PEER_ADDRESS}`);
+    using client = await ControlClient.connect(vm, ANSWER_TIMEOUT_MS);
+    await beatAndKeepTime(linux, client);
+    const ip = { mac, address: GUEST_ADDRESS, gateway: PEER_ADDRESS };
+    await exchangeKeyValuePairs(linux, client, ip);
+
     const log = await linux.kernelLog();
     expect(log).not.toMatch(/hv_netvsc.*(invalid|error|fail)/i);
+    await hostCommand("vm", "shutdown", vm);
+    expect(await linux.pc.ended).toBe("powered-off");
+    expect(linux.pc.serial.transcript).toContain("reboot: Power down");
     expect(linux.unexplained).toEqual([]);
   },
 );
+
+withGuest("a stock Linux guest restarts when the host asks", { timeout: 240_000 }, async () => {
+  await using linux = await StockLinux.boot({
+    modules: ["bus", "services"],
+    bootedOnce,
+    control: vm,
+  });
+  await linux.untilIntegration(({ shutdown }) => shutdown.state === "ready");
+  await hostCommand("vm", "restart", vm);
+  await linux.pc.serial.waitFor("reboot: Restarting system");
+  // That it boots is for the campaigns.
+  while (linux.pc.resets === 0) await setImmediate();
+  expect(linux.unexplained).toEqual([]);
+});

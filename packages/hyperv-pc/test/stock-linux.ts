@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { test } from "vitest";
-import type { Violation } from "@hyperv-is/hyperv-host";
+import type { IntegrationStats, Violation } from "@hyperv-is/hyperv-host";
 import {
   bootPc,
   preferQuickCompilation,
@@ -8,6 +8,7 @@ import {
   type PcOptions,
   type SnapshotOptions,
 } from "../src/node/index.js";
+import { integrationUntil } from "./integration-until.js";
 import { composeCommand, stockGuest } from "../../../tools/stock-guest/location.mjs";
 
 /** The composed guest, where there is one. */
@@ -168,9 +169,19 @@ export class StockLinux implements AsyncDisposable {
   /** Restarts the guest by a command that does not return; resolves when it takes commands again. */
   async restart(command: string): Promise<void> {
     this.pc.serial.write(`${command}\n`);
+    await this.restarted(command);
+  }
+
+  /** Resolves when the guest has restarted and takes commands again. @param command - that has it restart. */
+  async restarted(command: string): Promise<void> {
     const { status, output } = await this.#start();
     if (!output.includes("Linux version"))
       throw new Error(`'${command}' exits with ${status}: ${output}`);
+  }
+
+  /** Goes on until what its host knows of its integration components is so. */
+  untilIntegration(isSo: (stats: IntegrationStats) => boolean): Promise<IntegrationStats> {
+    return integrationUntil(this.pc, () => this.output("usleep 50000"), isSo);
   }
 
   /** Restarts the guest's machine. */

@@ -1,8 +1,13 @@
 import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { scsiControllerId, type ControllerConfig } from "@hyperv-is/hyperv-host";
+import {
+  scsiControllerId,
+  type ControllerConfig,
+  type IntegrationStats,
+} from "@hyperv-is/hyperv-host";
 import { bootPc, type PcMachine, type PcOptions } from "../src/node/index.js";
+import { integrationUntil } from "./integration-until.js";
 
 /** What a user brings to test a real FreeBSD; see docs/freebsd-guest.md. */
 export interface FreeBsdImages {
@@ -97,6 +102,11 @@ export class FreeBsdGuest implements AsyncDisposable {
     const { lines, errno } = await this.run(command);
     if (errno !== 0) throw new Error(`${command}: ${lines.join("\n")}`);
     return lines;
+  }
+
+  /** Goes on until what its host knows of its integration components is so. */
+  untilIntegration(isSo: (stats: IntegrationStats) => boolean): Promise<IntegrationStats> {
+    return integrationUntil(this.pc, () => this.must("sleep 50"), isSo);
   }
 
   /** Has the guest switch its machine off. */

@@ -149,6 +149,32 @@ describe("the recorded session of a FreeBSD with a network adapter", () => {
   });
 });
 
+describe("the recorded session of a FreeBSD with its host's integration components", () => {
+  const log = readFileSync(new URL("fixtures/freebsd/services.txt", import.meta.url), "latin1");
+
+  test("attaches KVP and VSS, whose devices can be opened", () => {
+    const { kvp, vss } = DeviceClass;
+    expect(attached(log)).toEqual(expect.arrayContaining([kvp.freebsd, vss.freebsd]));
+    expect(log.match(/^ok hold\r*$/gm)).toHaveLength(2);
+  });
+
+  test("sets its clock when it is told to, and when it is told that it is off", () => {
+    const [before = 0, set = 0, corrected = 0] = Array.from(
+      log.matchAll(/^seconds (\d+)\r*\nok date\r*$/gm),
+      ([, seconds]) => Number(seconds),
+    );
+    const daySeconds = 86_400;
+    expect(Math.abs(set - before - daySeconds)).toBeLessThan(30);
+    expect(Math.abs(corrected - set + daySeconds)).toBeLessThan(30);
+  });
+
+  test("refuses a restart, and is shut down by its host", () => {
+    expect(log).toMatch(
+      /hvshutdown0: unknown shutdown flags 0x00000002.*hvshutdown0: shutdown requested.*stopping/s,
+    );
+  });
+});
+
 /** What the provenance of a trace says of its host. */
 interface RecordedSession {
   readonly host: {
@@ -188,6 +214,60 @@ else
       await guest.powerOff();
       expect(guest.pc.host.violations).toEqual([]);
     });
+
+    test(
+      "beats, follows the host's clock, agrees on key-value pairs and VSS, and is shut down",
+      { timeout: BOOT_MS },
+      async () => {
+        await using guest = new FreeBsdGuest(images);
+        await guest.boot();
+        const { host, serial } = guest.pc;
+        const beating = await guest.untilIntegration(({ heartbeat }) => heartbeat.answered >= 2);
+        expect(beating.heartbeat).toMatchObject({
+          messageVersion: "3.0",
+          status: "OkApplicationsUnknown",
+          missed: 0,
+        });
+
+        // Told to set its clock it does; told the time only, it does when that is more than hw.hvtimesync.sample_thresh off.
+        for (const [offsetMs, sync] of [
+          [86_400_000, true],
+          [3_600_000, false],
+        ] as const) {
+          const { syncs, samples } = host.stats().integration!.timeSync;
+          await host.request({ kind: "time", offsetMs, sync });
+          await guest.untilIntegration(({ timeSync }) =>
+            sync ? timeSync.syncs > syncs : timeSync.samples > samples + 1,
+          );
+          const seconds = Number(await guest.ask("date", "seconds"));
+          expect(Math.abs(seconds - (Date.now() + offsetMs) / 1000)).toBeLessThan(3);
+        }
+
+        // Both drivers answer once a daemon has come.
+        const { kvp, vss } = host.stats().integration!;
+        expect([kvp.state, vss.state]).toEqual(["negotiating", "negotiating"]);
+        await guest.must("hold /dev/hv_kvp_dev 4");
+        await guest.must("hold /dev/hv_fsvss_dev");
+        const agreed = await guest.untilIntegration(
+          (stats) => stats.kvp.state === "ready" && stats.vss.state === "ready",
+        );
+        expect(agreed).toMatchObject({
+          timeSync: { messageVersion: "4.0", refused: 0 },
+          kvp: { frameworkVersion: "3.0", messageVersion: "4.0" },
+          vss: { frameworkVersion: "3.0", messageVersion: "5.0" },
+          shutdown: { messageVersion: "3.0" },
+        });
+
+        const ask = (action: "power-off" | "restart"): Promise<unknown> =>
+          host.request({ kind: "shutdown", action, force: false, message: "" });
+        // Its version 3.0 knows no restart.
+        await expect(ask("restart")).rejects.toMatchObject({ code: "ERR_GUEST_REFUSED" });
+        await ask("power-off");
+        expect(await guest.pc.ended).toBe("powered-off");
+        expect(serial.transcript).toContain("hvshutdown0: shutdown requested");
+        expect(host.violations).toEqual([]);
+      },
+    );
 
     test(
       "sees each disk on its controller, with its size and identity",

@@ -116,6 +116,37 @@ const sessions = [
       await pc.ended;
     },
   },
+  {
+    name: "freebsd-services",
+    console: "services",
+    more: [],
+    network: undefined,
+    says: [
+      "boots from a CD-ROM with GRUB, its root on da0; heartbeat; the host has the guest set its clock, and tells it the time",
+      "KVP and VSS agree on versions when their devices are opened; nobody reads a key that the host sets, and the guest gives up after 5 s",
+      "the guest refuses to be restarted, which its version of shutdown does not know, and is shut down by the host",
+    ],
+    /** @param {Pc} pc */
+    async play(pc) {
+      /** Asks the guest, which may refuse. @param {Parameters<Pc["host"]["request"]>[0]} request */
+      const ask = async (request) => {
+        const answer = await pc.host.request(request).catch((error) => error);
+        process.stderr.write(`\n${JSON.stringify(request)}: ${JSON.stringify(answer)}\n`);
+      };
+      /** @param {"power-off" | "restart"} action */
+      const end = (action) => ask({ kind: "shutdown", action, force: false, message: "" });
+      await type(pc, ["sleep 3000", "date"]);
+      await ask({ kind: "time", offsetMs: 86_400_000, sync: true });
+      await type(pc, ["sleep 100", "date"]);
+      await ask({ kind: "time", offsetMs: 0, sync: false });
+      await type(pc, ["sleep 6000", "date"]);
+      await type(pc, ["hold /dev/hv_kvp_dev 4", "hold /dev/hv_fsvss_dev", "sleep 500"]);
+      await ask({ kind: "kvp", request: { operation: 1, pool: 0, key: "colour", value: "blue" } });
+      await end("restart");
+      await end("power-off");
+      await pc.ended;
+    },
+  },
 ].filter(({ name }) => only === undefined || name === only);
 
 for (const { name, console: log, more, network: lan, says, play } of sessions) {

@@ -15,7 +15,10 @@
  *   interface NAME                      flags, MTU, address and link of a network interface
  *   address NAME ADDRESS MASK, mtu NAME BYTES
  *   ping ADDRESS COUNT BYTES            sends so many echo requests, each when the one before was answered
+ *   hold DEVICE [WORD]                  opens a device and keeps it open, after it has written a 32-bit word to it
  *   date, sleep MILLISECONDS, reboot, halt, poweroff
+ *
+ * When the kernel is asked to shut down in order, by a host for instance, it signals its first process, which does so.
  *
  * Numbers are decimal. How it is built and put into an image: docs/freebsd-guest.md.
  */
@@ -301,6 +304,17 @@ static int set(char **word)
 	return system_call(SYS_SYSCTL, id, depth, 0, 0, word[2], length_of(word[2]));
 }
 
+static int hold(char **word)
+{
+	uint64_t value;
+	int file = system_call(SYS_OPEN, word[1], O_RDWR, 0);
+	if (file < 0 || !word[2])
+		return file;
+	if (!parse_number(word[2], &value))
+		return -EINVAL;
+	return system_call(SYS_WRITE, file, &value, sizeof(uint32_t));
+}
+
 static int date(void)
 {
 	struct {
@@ -326,6 +340,11 @@ static int stop(int how)
 	print("stopping\n");
 	system_call(SYS_SYNC);
 	return system_call(SYS_REBOOT, how);
+}
+
+static void asked_to_stop(int signal)
+{
+	stop(signal == SIGNAL_REBOOT ? REBOOT : HALT | POWER_OFF);
 }
 
 static int run(char **word, int words)
@@ -367,6 +386,8 @@ static int run(char **word, int words)
 		return set_mtu(word);
 	if (same(name, "ping") && words == 4)
 		return ping(word);
+	if (same(name, "hold") && (words == 2 || words == 3))
+		return hold(word);
 	if (same(name, "date") && words == 1)
 		return date();
 	if (same(name, "sleep") && words == 2)
@@ -410,6 +431,9 @@ void init(void)
 	/* The kernel hands over no open file: these become 0, 1 and 2. */
 	for (int i = 0; i < 3; i++)
 		system_call(SYS_OPEN, "/dev/console", O_RDWR, 0);
+	struct signal_action action = {.handler = asked_to_stop};
+	system_call(SYS_SIGACTION, SIGNAL_REBOOT, &action, 0);
+	system_call(SYS_SIGACTION, SIGNAL_POWER_OFF, &action, 0);
 	print("hvis: init is up\n");
 	if (system_call(SYS_KENV, KENV_GET, "hvis.run", line, sizeof line) > 0) {
 		for (char *at = line, *end = line; *at; at = end) {

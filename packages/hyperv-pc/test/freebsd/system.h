@@ -1,6 +1,6 @@
 /*
  * System calls of FreeBSD 14 on i386 without a C library: numbers, ioctl codes and structures as in
- * sys/kern/syscalls.master, sys/sys/disk.h, sys/sys/sysctl.h, sys/sys/mount.h, sys/sys/reboot.h,
+ * sys/kern/syscalls.master, sys/sys/disk.h, sys/sys/signal.h, sys/sys/sysctl.h, sys/sys/mount.h, sys/sys/reboot.h,
  * sys/sys/socket.h, sys/sys/sockio.h and sys/net/if_media.h.
  */
 #include <stdint.h>
@@ -9,11 +9,12 @@ enum {
 	SYS_READ = 3, SYS_WRITE = 4, SYS_OPEN = 5, SYS_CLOSE = 6, SYS_UNLINK = 10, SYS_UNMOUNT = 22, SYS_RECVFROM = 29,
 	SYS_SYNC = 36, SYS_IOCTL = 54, SYS_REBOOT = 55, SYS_FSYNC = 95, SYS_SOCKET = 97, SYS_SETSOCKOPT = 105,
 	SYS_SENDTO = 133, SYS_MKDIR = 136, SYS_SYSCTL = 202, SYS_CLOCK_GETTIME = 232, SYS_NANOSLEEP = 240,
-	SYS_NMOUNT = 378, SYS_KENV = 390, SYS_LSEEK = 478,
+	SYS_NMOUNT = 378, SYS_KENV = 390, SYS_SIGACTION = 416, SYS_LSEEK = 478,
 };
 enum { O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0x200, O_TRUNC = 0x400 };
 enum { EIO = 5, EINVAL = 22 };
 enum { REBOOT = 0, HALT = 0x8, POWER_OFF = 0x4000 };
+enum { SIGNAL_REBOOT = 2, SIGNAL_POWER_OFF = 31 };
 enum { MOUNT_UPDATE = 0x10000 };
 enum { KENV_GET = 0 };
 enum { OID_FIND = 3, OID_FORMAT = 4, OID_DEPTH_MAX = 24 };
@@ -33,6 +34,12 @@ enum { MEDIA_ACTIVE = 2 };
 #define DISK_IDENTITY 0x41006489u
 #define DISK_STRIPE_SIZE 0x4008648bu
 #define DISK_PHYSICAL_PATH 0x4400648du
+
+struct signal_action {
+	void (*handler)(int signal);
+	int flags;
+	uint32_t mask[4];
+};
 
 /* A result of 0 or more, or minus the error number. */
 int system_call(int number, ...);

@@ -109,3 +109,43 @@ withGuest(
     expect(linux.unexplained).toEqual([]);
   },
 );
+
+withGuest(
+  "a guest that its host restarts, and then shuts down, leaves its file system clean",
+  { timeout: 600_000, peers: ["mkfs.ext4", "e2fsck", "qemu-img"] },
+  async () => {
+    const raw = join(directory, "volume.raw");
+    writeFileSync(raw, "");
+    truncateSync(raw, 32 * MEGABYTE);
+    execFileSync("mkfs.ext4", ["-q", raw]);
+    const image = join(directory, "volume.vhdx");
+    execFileSync("qemu-img", ["convert", "-f", "raw", "-O", "vhdx", raw, image]);
+    {
+      const disk = {
+        ...{ path: 0, target: 0, lun: 0 },
+        source: { kind: "image", path: image },
+      } as const;
+      await using linux = await StockLinux.boot({
+        ...start,
+        controllers: [{ instanceId: CONTROLLER, disks: [disk] }],
+        modules: ["bus", "storage", "services"],
+      });
+      const ask = async (action: "restart" | "power-off"): Promise<void> => {
+        await linux.untilIntegration(({ shutdown }) => shutdown.state === "ready");
+        await linux.pc.host.request({ kind: "shutdown", action, force: false, message: "" });
+      };
+      await linux.output("mount -t ext4 /dev/sda /mnt; echo first > /mnt/written");
+      await ask("restart");
+      await linux.restarted("a request of the host");
+      expect(linux.pc.resets).toBe(1);
+      await linux.output("mount -t ext4 /dev/sda /mnt");
+      expect(await linux.kernelLog()).not.toContain("recovery complete");
+      expect(await linux.output("cat /mnt/written; echo second >> /mnt/written")).toBe("first");
+      await ask("power-off");
+      expect(await linux.pc.ended).toBe("powered-off");
+      expect(linux.unexplained).toEqual([]);
+    }
+    execFileSync("qemu-img", ["convert", "-f", "vhdx", "-O", "raw", image, raw]);
+    expect(execFileSync("e2fsck", ["-n", raw], { encoding: "utf8" })).toContain("clean");
+  },
+);

@@ -11,8 +11,8 @@ import { Namespace, noTaps } from "../../hyperv-host/test/namespaces.js";
 import { StockLinux, withGuest } from "./stock-linux.js";
 
 const MEGABYTE = 2 ** 20;
-/** In each direction, for each setting of the adapter: 100 MB in all. */
-const TRANSFER_BYTES = 10 * MEGABYTE;
+/** In each direction, for each setting of the adapter: 100 MB in all, unless `--count` says how many MB each. */
+const TRANSFER_BYTES = Number(process.env["SOAK_COUNT"] ?? 10) * MEGABYTE;
 
 const NIC = networkAdapterId(0);
 const HOST = "192.0.2.1";

@@ -20,6 +20,7 @@ const peerPackages = {
   "mkfs.ext4": "e2fsprogs",
   e2fsck: "e2fsprogs",
   debugfs: "e2fsprogs",
+  ethtool: "ethtool",
 } as const;
 
 /**

@@ -5,6 +5,8 @@ export default library(
   "trace/index",
   "control/index",
   "node/index",
+  "node/control",
+  "node/processor",
   "node/disk-worker",
   "node/network-worker",
   "bin/hyperv-host",

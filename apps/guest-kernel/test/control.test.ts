@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { boot, networkAdapterId, type CaptureStats, type Machine } from "@hyperv-is/guest-kernel";
-import { ControlClient, controlDirectory, controlPath } from "@hyperv-is/hyperv-host/node";
+import { ControlClient, controlDirectory, controlPath } from "@hyperv-is/hyperv-host/node/control";
 import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
 
 const require = createRequire(import.meta.url);

@@ -9,7 +9,7 @@ import { boot, type BootOptions } from "@hyperv-is/guest-kernel";
 import { KvpDaemon, MemoryPools, noNetwork } from "@hyperv-is/hv-kvp";
 import { serveDaemon } from "@hyperv-is/hv-kvp/node";
 import { linuxDialect } from "@hyperv-is/hv-kvp/protocol";
-import { ControlClient, controlPath } from "@hyperv-is/hyperv-host/node";
+import { ControlClient, controlPath } from "@hyperv-is/hyperv-host/node/control";
 
 let directory = "";
 beforeAll(() => {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { HypervisorState, VmbusServer, type WorkerReply } from "@hyperv-is/hyperv-host";
-import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import { DoorbellBells } from "@hyperv-is/hyperv-host/node/processor";
 import {
   Doorbell,
   Pump,

@@ -4,7 +4,7 @@ import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { ControlClient, ControlServer } from "../src/node/index.js";
+import { ControlClient, ControlServer } from "../src/node/control.js";
 import { RawClient, describeMachine } from "./control-rig.js";
 
 const CLIENT_LIMIT = 32;

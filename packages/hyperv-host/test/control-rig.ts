@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import type { HostStats } from "../src/index.js";
 import { IntegrationServices, StorvspController, carryOutRequest } from "../src/index.js";
 import type { ControlledMachine } from "../src/control/index.js";
-import type { MachineDescription } from "../src/node/index.js";
+import type { MachineDescription } from "../src/node/control.js";
 import { Machine } from "./scenario-machine.js";
 
 const INSTANCE = "5c51c000-0000-4000-8000-000000000000";

@@ -22,7 +22,7 @@ import {
   controlDirectory,
   controlPath,
   runningMachines,
-} from "../src/node/index.js";
+} from "../src/node/control.js";
 import { describeMachine } from "./control-rig.js";
 
 let directory = "";

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { ControlServer, controlDirectory } from "../src/node/index.js";
+import { ControlServer, controlDirectory } from "../src/node/control.js";
 import { describeMachine } from "./control-rig.js";
 import { Machine } from "./scenario-machine.js";
 

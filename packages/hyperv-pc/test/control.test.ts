@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { placeDisks } from "@hyperv-is/hyperv-host";
-import { ControlClient } from "@hyperv-is/hyperv-host/node";
+import { ControlClient } from "@hyperv-is/hyperv-host/node/control";
 import { bootPc, type PcMachine } from "../src/node/index.js";
 
 let directory = "";

@@ -3,8 +3,11 @@ import { getHeapStatistics } from "node:v8";
 import type { ScsiDisk, StorvscController } from "@hyperv-is/hv-storvsc";
 import { driver } from "@hyperv-is/hv-storvsc/module";
 import { StorageClassId } from "@hyperv-is/hv-storvsc/protocol";
-import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
-import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import {
+  DoorbellBells,
+  HypervisorState,
+  VirtualProcessor,
+} from "@hyperv-is/hyperv-host/node/processor";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
 import {
   Vmbus,

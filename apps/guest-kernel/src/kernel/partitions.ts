@@ -1,5 +1,5 @@
-import GPT from "gpt";
-import MBR from "mbr";
+import type GPT from "gpt";
+import type MBR from "mbr";
 import type { BlockDevice, GuestBuffer } from "./block-device.js";
 
 /** A partition as its table has it; addresses in blocks of the disk. */
@@ -76,12 +76,14 @@ export async function readPartitionTable(
   };
   const first = await read(0, 1);
   if (first.readUInt16LE(510) !== 0xaa55) return undefined;
-  const mbr = new MBR(first);
+  // The libraries are loaded by what finds a table, not by each processor that starts.
+  const mbr = new (await import("mbr")).default(first);
   if (!mbr.partitions.some(({ type }) => type === PROTECTIVE)) return mbrTable(mbr, blocks);
 
+  const { default: Gpt } = await import("gpt");
   const readGpt = async (headerBlock: number): Promise<GPT | undefined> => {
     try {
-      const gpt = new GPT({ blockSize: blockBytes });
+      const gpt = new Gpt({ blockSize: blockBytes });
       gpt.parseHeader(await read(headerBlock, 1));
       if (gpt.entrySize < 128 || gpt.entries > 1024) return undefined;
       const tableBlocks = Math.ceil((gpt.entries * gpt.entrySize) / blockBytes);

@@ -8,8 +8,11 @@ import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import type { IcService } from "@hyperv-is/hv-utils";
 import { drivers as hvUtils } from "@hyperv-is/hv-utils/module";
-import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
-import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import {
+  DoorbellBells,
+  HypervisorState,
+  VirtualProcessor,
+} from "@hyperv-is/hyperv-host/node/processor";
 import { NodeClock, runVcpu, type Vcpu } from "@hyperv-is/platform-node";
 import { CallLink, PageAllocator, type DriverModule } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";

@@ -2,7 +2,7 @@
 // guest names when it opens it.
 import { ChannelPeerHandler } from "@hyperv-is/conformance";
 import { HostWorker, HypervisorState } from "@hyperv-is/hyperv-host";
-import { DoorbellBells, HostCause } from "@hyperv-is/hyperv-host/node";
+import { DoorbellBells, HostCause } from "@hyperv-is/hyperv-host/node/processor";
 import { runHostWorker } from "@hyperv-is/platform-node";
 
 /** @import { HostChannelHandler, WorkerRequest } from "@hyperv-is/hyperv-host" */

@@ -2,7 +2,7 @@
 // opens and closes channels for all.
 import { channelSuite } from "@hyperv-is/conformance";
 import { HypervisorState, VirtualProcessor } from "@hyperv-is/hyperv-host";
-import { DoorbellBells } from "@hyperv-is/hyperv-host/node";
+import { DoorbellBells } from "@hyperv-is/hyperv-host/node/processor";
 import { NodeClock, runVcpu } from "@hyperv-is/platform-node";
 import { CallLink, Vmbus } from "@hyperv-is/vmbus-core";
 import { RING_MIN_PAGES } from "@hyperv-is/vmbus-core/protocol";

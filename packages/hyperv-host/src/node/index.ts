@@ -1,7 +1,3 @@
-export { controlDirectory, controlPath } from "./control-address.js";
-export { ControlClient } from "./control-client.js";
-export { ControlServer, type MachineDescription } from "./control-server.js";
-export { DoorbellBells, HostCause } from "./doorbell-bells.js";
 export { DiskError, DiskSet, openDiskImage, type OpenDiskImage } from "./disk-set.js";
 export {
   HostOptionError,
@@ -13,7 +9,6 @@ export {
   type HostOptions,
   type HostOptionValues,
 } from "./host-options.js";
-export { runningMachines } from "./machine-list.js";
 export { NodeHost, type ControlOptions, type NodeHostOptions } from "./node-host.js";
 export {
   TraceFile,

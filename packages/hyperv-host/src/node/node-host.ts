@@ -10,7 +10,7 @@ import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer } from "../vmbus/server.js";
-import { ControlServer, type MachineDescription } from "./control-server.js";
+import type { ControlServer, MachineDescription } from "./control-server.js";
 import type { DiskWorkerData, DiskWorkerStats } from "./disk-worker.js";
 import { DiskError, needsEventLoop } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
@@ -247,7 +247,9 @@ export class NodeHost {
     machine: Omit<MachineDescription, "program" | "stats" | "captures" | "request">,
   ): Promise<void> {
     try {
-      this.#control = await ControlServer.listen(address, {
+      // Loaded by the machines that have one: the libraries below it take as long as the rest of the host.
+      const control = await import("./control-server.js");
+      this.#control = await control.ControlServer.listen(address, {
         ...machine,
         program,
         stats: () => this.stats(),

@@ -14,13 +14,13 @@ import {
   type VirtualSwitch,
 } from "@hyperv-is/hyperv-host";
 import {
-  ControlServer,
   NetworkError,
   NetworkSet,
   TraceFile,
   realTime,
   type AdapterChange,
 } from "@hyperv-is/hyperv-host/node";
+import type { ControlServer } from "@hyperv-is/hyperv-host/node/control";
 import { NodeTimers } from "@hyperv-is/platform-node";
 import manifest from "../../package.json" with { type: "json" };
 import { V86, type V86Image, type V86Options } from "v86";
@@ -277,7 +277,8 @@ export class PcMachine implements AsyncDisposable {
     const { options, memoryBytes } = this.#parts;
     if (options.control === undefined) return;
     const { server } = this.#running();
-    this.#control = await ControlServer.listen(options.control, {
+    const control = await import("@hyperv-is/hyperv-host/node/control");
+    this.#control = await control.ControlServer.listen(options.control, {
       program: `hyperv-pc ${manifest.version}`,
       processorCount: 1,
       memoryBytes,

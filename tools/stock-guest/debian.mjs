@@ -34,7 +34,7 @@ export class DebianArchive {
   #configuration(mirror) {
     const at = this.#directory;
     // How the machine reaches the network (proxies, certificates) is kept; hooks and extra indices are not.
-    const network = this.#run("apt-config", ["dump"])
+    const network = this.#run("apt-config", ["dump"], { config: process.env["APT_CONFIG"] })
       .stdout.split("\n")
       .filter((line) => /^Acquire::(?!IndexTargets)/.test(line));
     const settings = {
@@ -123,7 +123,9 @@ export class DebianArchive {
   unpack(packages) {
     const downloads = join(this.#directory, "packages");
     const names = packages.map(({ name, version }) => `${name}=${version}`);
-    const { status, stderr } = this.#run("apt-get", ["download", "-q", ...names], downloads);
+    const { status, stderr } = this.#run("apt-get", ["download", "-q", ...names], {
+      cwd: downloads,
+    });
     if (status !== 0) throw this.#explain(names.join(", "), stderr);
     const root = join(this.#directory, "root");
     for (const file of readdirSync(downloads)) {
@@ -137,14 +139,19 @@ export class DebianArchive {
   /**
    * @param {string} command
    * @param {readonly string[]} args
-   * @param {string} cwd
+   * @param {{ cwd?: string, config?: string | undefined }} at - where it runs, and on whose configuration
    */
-  #run(command, args, cwd = this.#directory) {
+  #run(command, args, at = {}) {
+    const { cwd, config } = {
+      cwd: this.#directory,
+      config: join(this.#directory, "apt.conf"),
+      ...at,
+    };
     const { status, stdout, stderr, error } = spawnSync(command, args, {
       cwd,
       encoding: "utf8",
       maxBuffer: 1 << 26,
-      env: { ...process.env, APT_CONFIG: join(this.#directory, "apt.conf"), LC_ALL: "C.UTF-8" },
+      env: { ...process.env, APT_CONFIG: config, LC_ALL: "C.UTF-8" },
     });
     if (error !== undefined)
       throw new StockGuestError(

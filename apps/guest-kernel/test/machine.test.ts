@@ -233,134 +233,134 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
       await again.shutdown();
     });
   });
+});
 
-  describe("a host that misbehaves", () => {
-    test("late, duplicate and failing completions do not change what is read", async () => {
-      const machine = await start({
-        disks: [ram(4)],
-        faults: {
-          seed: 1,
-          faults: [
-            { kind: "late-completion", operation: "read", probability: 0.2, delayMs: 3 },
-            { kind: "duplicate-completion", operation: "read", probability: 0.2 },
-            { kind: "stalled-ring", probability: 0.05, durationMs: 5, device: "scsi" },
-          ],
-        },
-      });
-      await machine.exec("dd if=/dev/random of=/dev/da0 bs=64k status=none");
-      const first = await machine.exec("sha256 -q /dev/da0");
-      const second = await machine.exec("dd if=/dev/da0 bs=4k status=none | sha256");
-      expect(second.stdout).toBe(first.stdout);
-      noViolations(machine);
-      await machine.shutdown();
+describe("a host that misbehaves", () => {
+  test("late, duplicate and failing completions do not change what is read", async () => {
+    const machine = await boot({
+      disks: [ram(4)],
+      faults: {
+        seed: 1,
+        faults: [
+          { kind: "late-completion", operation: "read", probability: 0.2, delayMs: 3 },
+          { kind: "duplicate-completion", operation: "read", probability: 0.2 },
+          { kind: "stalled-ring", probability: 0.05, durationMs: 5, device: "scsi" },
+        ],
+      },
     });
+    await machine.exec("dd if=/dev/random of=/dev/da0 bs=64k status=none");
+    const first = await machine.exec("sha256 -q /dev/da0");
+    const second = await machine.exec("dd if=/dev/da0 bs=4k status=none | sha256");
+    expect(second.stdout).toBe(first.stdout);
+    noViolations(machine);
+    await machine.shutdown();
+  });
 
-    test("a medium error reaches the command with its sense data", async () => {
-      const machine = await start({
-        disks: [ram(16)],
-        faults: {
-          faults: [
-            {
-              kind: "check-condition",
-              operation: "write",
-              senseKey: 3,
-              additionalCode: 3,
-              additionalQualifier: 0,
-            },
-          ],
-        },
-      });
-      const { status, stderr } = await machine.exec("dd if=/dev/zero of=/dev/da0 count=1");
-      expect(status).toBe(1);
-      expect(stderr).toContain("Input/output error");
-      expect(stderr).toMatch(/medium error/i);
-      const { channels, workers, faults } = await machine.host.stats();
-      expect(faults).toEqual([{ kind: "check-condition", operation: "write", happened: 1 }]);
-      const open = channels.filter(({ state }) => state === "open").map(({ relid }) => relid);
-      const counted = workers.flat();
-      // Components are opened before the controller, in an order of their own.
-      expect(new Set(counted.map(({ relid }) => relid))).toEqual(new Set(open));
-      expect(counted.at(-1)!.packetsIn).toBeGreaterThan(0);
-      expect(counted.at(-1)!.packetsOut).toBe(counted.at(-1)!.packetsIn);
-      await machine.shutdown();
+  test("a medium error reaches the command with its sense data", async () => {
+    const machine = await boot({
+      disks: [ram(16)],
+      faults: {
+        faults: [
+          {
+            kind: "check-condition",
+            operation: "write",
+            senseKey: 3,
+            additionalCode: 3,
+            additionalQualifier: 0,
+          },
+        ],
+      },
     });
+    const { status, stderr } = await machine.exec("dd if=/dev/zero of=/dev/da0 count=1");
+    expect(status).toBe(1);
+    expect(stderr).toContain("Input/output error");
+    expect(stderr).toMatch(/medium error/i);
+    const { channels, workers, faults } = await machine.host.stats();
+    expect(faults).toEqual([{ kind: "check-condition", operation: "write", happened: 1 }]);
+    const open = channels.filter(({ state }) => state === "open").map(({ relid }) => relid);
+    const counted = workers.flat();
+    // Components are opened before the controller, in an order of their own.
+    expect(new Set(counted.map(({ relid }) => relid))).toEqual(new Set(open));
+    expect(counted.at(-1)!.packetsIn).toBeGreaterThan(0);
+    expect(counted.at(-1)!.packetsOut).toBe(counted.at(-1)!.packetsIn);
+    await machine.shutdown();
+  });
 
-    test("a host can begin to misbehave while the guest runs, and stop", async () => {
-      const machine = await start({ disks: [ram(16)] });
-      const write = async (): Promise<number> =>
-        (await machine.exec("dd if=/dev/zero of=/dev/da0 count=1")).status;
-      const protect = {
-        ...({ kind: "check-condition", operation: "write", senseKey: 7 } as const),
-        ...{ additionalCode: 0x27, additionalQualifier: 0 },
-      };
-      expect([machine.host.faults, await write()]).toEqual([{ faults: [] }, 0]);
-      await machine.host.setFaults({ faults: [protect] });
-      expect([machine.host.faults, await write()]).toEqual([{ faults: [protect] }, 1]);
-      expect((await machine.host.stats()).faults).toMatchObject([{ happened: 1 }]);
-      await machine.host.setFaults({ faults: [] });
-      expect([(await machine.host.stats()).faults, await write()]).toEqual([[], 0]);
-      noViolations(machine);
-      await machine.shutdown();
+  test("a host can begin to misbehave while the guest runs, and stop", async () => {
+    const machine = await boot({ disks: [ram(16)] });
+    const write = async (): Promise<number> =>
+      (await machine.exec("dd if=/dev/zero of=/dev/da0 count=1")).status;
+    const protect = {
+      ...({ kind: "check-condition", operation: "write", senseKey: 7 } as const),
+      ...{ additionalCode: 0x27, additionalQualifier: 0 },
+    };
+    expect([machine.host.faults, await write()]).toEqual([{ faults: [] }, 0]);
+    await machine.host.setFaults({ faults: [protect] });
+    expect([machine.host.faults, await write()]).toEqual([{ faults: [protect] }, 1]);
+    expect((await machine.host.stats()).faults).toMatchObject([{ happened: 1 }]);
+    await machine.host.setFaults({ faults: [] });
+    expect([(await machine.host.stats()).faults, await write()]).toEqual([[], 0]);
+    noViolations(machine);
+    await machine.shutdown();
+  });
+
+  test("a controller that is taken away takes its disks along and the guest goes on", async () => {
+    const machine = await boot({ disks: [ram(16)] });
+    const [controller] = (await machine.host.stats()).controllers;
+    const copying = machine.exec("dd if=/dev/zero of=/dev/da0 bs=4k status=none");
+    machine.host.rescind(controller!.instanceId);
+    expect((await copying).status).toBe(1);
+    const { stdout } = await machine.exec("camcontrol devlist; echo alive");
+    expect(stdout).toBe("alive\n");
+    expect(machine.dmesg.join("\n")).toContain("(da0:storvsc0:0:0:0): Periph destroyed");
+    noViolations(machine);
+    await machine.shutdown();
+  });
+
+  test("a controller that comes back, even while the guest boots, has its old names", async () => {
+    let seen: () => void = () => undefined;
+    const nextDisk = (): Promise<void> => new Promise((resolve) => (seen = resolve));
+    const first = nextDisk();
+    const machine = await boot({
+      disks: [ram(16)],
+      faults: {
+        faults: [
+          { kind: "rescind", device: "scsi", operation: "inquiry", nth: 2, reofferAfterMs: 0 },
+        ],
+      },
+      onMessage: (line) => {
+        if (line.startsWith("da0: 16MB")) seen();
+      },
     });
-
-    test("a controller that is taken away takes its disks along and the guest goes on", async () => {
-      const machine = await start({ disks: [ram(16)] });
+    await first;
+    for (const round of [1, 2]) {
+      expect((await machine.exec("camcontrol devlist -v")).stdout).toBe(
+        "scbus0 on storvsc0 bus 0:\n" +
+          "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 0 (da0,pass0)\n" +
+          "scbus-1 on xpt0 bus 0:\n",
+      );
+      expect((await machine.exec("devinfo | grep -c storvsc")).stdout).toBe("1\n");
+      if (round === 2) break;
+      const again = nextDisk();
       const [controller] = (await machine.host.stats()).controllers;
-      const copying = machine.exec("dd if=/dev/zero of=/dev/da0 bs=4k status=none");
-      machine.host.rescind(controller!.instanceId);
-      expect((await copying).status).toBe(1);
-      const { stdout } = await machine.exec("camcontrol devlist; echo alive");
-      expect(stdout).toBe("alive\n");
-      expect(machine.dmesg.join("\n")).toContain("(da0:storvsc0:0:0:0): Periph destroyed");
-      noViolations(machine);
-      await machine.shutdown();
-    });
+      machine.host.rescind(controller!.instanceId, 0);
+      await again;
+    }
+    noViolations(machine);
+    await machine.shutdown();
+  });
 
-    test("a controller that comes back, even while the guest boots, has its old names", async () => {
-      let seen: () => void = () => undefined;
-      const nextDisk = (): Promise<void> => new Promise((resolve) => (seen = resolve));
-      const first = nextDisk();
-      const machine = await start({
-        disks: [ram(16)],
-        faults: {
-          faults: [
-            { kind: "rescind", device: "scsi", operation: "inquiry", nth: 2, reofferAfterMs: 0 },
-          ],
-        },
-        onMessage: (line) => {
-          if (line.startsWith("da0: 16MB")) seen();
-        },
-      });
-      await first;
-      for (const round of [1, 2]) {
-        expect((await machine.exec("camcontrol devlist -v")).stdout).toBe(
-          "scbus0 on storvsc0 bus 0:\n" +
-            "<Msft Virtual Disk 1.0>            at scbus0 target 0 lun 0 (da0,pass0)\n" +
-            "scbus-1 on xpt0 bus 0:\n",
-        );
-        expect((await machine.exec("devinfo | grep -c storvsc")).stdout).toBe("1\n");
-        if (round === 2) break;
-        const again = nextDisk();
-        const [controller] = (await machine.host.stats()).controllers;
-        machine.host.rescind(controller!.instanceId, 0);
-        await again;
-      }
-      noViolations(machine);
-      await machine.shutdown();
+  test("an older host is talked to in its own version", async () => {
+    const machine = await boot({
+      disks: [ram(16)],
+      faults: { faults: [{ kind: "refused-version", version: 0x00030000 as never }] },
     });
-
-    test("an older host is talked to in its own version", async () => {
-      const machine = await start({
-        disks: [ram(16)],
-        faults: { faults: [{ kind: "refused-version", version: 0x00030000 as never }] },
-      });
-      expect((await machine.exec("sysctl -n dev.vmbus.0.version")).stdout).toBe("2.4\n");
-      const [refused] = (await machine.host.stats()).faults;
-      expect(refused!.happened).toBeGreaterThan(0);
-      expect((await machine.exec("sha256 /dev/da0")).status).toBe(0);
-      noViolations(machine);
-      await machine.shutdown();
-    });
+    expect((await machine.exec("sysctl -n dev.vmbus.0.version")).stdout).toBe("2.4\n");
+    const [refused] = (await machine.host.stats()).faults;
+    expect(refused!.happened).toBeGreaterThan(0);
+    expect((await machine.exec("sha256 /dev/da0")).status).toBe(0);
+    noViolations(machine);
+    await machine.shutdown();
   });
 });
 

@@ -84,19 +84,25 @@ describe("a disk that has trouble", () => {
     expect(machine.host.violations).toEqual([]);
   });
 
-  /** Sense key and additional sense of a command that fails for good, and what the client hears. */
-  test.each([
-    ["a medium error", "read", 3, 0x11, 0, EIO],
-    ["a write fault", "write", 3, 3, 0, EIO],
-    ["no space at the host", "write", 7, 0x27, 7, ENOSPC],
-    ["write protection", "write", 7, 0x27, 0, EPERM],
-    ["a range that is not there", "read", 5, 0x21, 0, EINVAL],
-    ["a failed flush", "flush", 3, 3, 0, EIO],
-  ] as const)(
-    "%s is told, and the connection goes on",
-    async (_name, operation, senseKey, code, qualifier, error) => {
-      await using machine = await serve({
-        faults: {
+  describe("for good", () => {
+    let machine: Machine & { uri: string };
+    beforeAll(async () => {
+      machine = await serve();
+    });
+    afterAll(() => machine.shutdown());
+
+    /** Sense key and additional sense of a command that fails for good, and what the client hears. */
+    test.each([
+      ["a medium error", "read", 3, 0x11, 0, EIO],
+      ["a write fault", "write", 3, 3, 0, EIO],
+      ["no space at the host", "write", 7, 0x27, 7, ENOSPC],
+      ["write protection", "write", 7, 0x27, 0, EPERM],
+      ["a range that is not there", "read", 5, 0x21, 0, EINVAL],
+      ["a failed flush", "flush", 3, 3, 0, EIO],
+    ] as const)(
+      "%s is told, and the connection goes on",
+      async (_name, operation, senseKey, code, qualifier, error) => {
+        await machine.host.setFaults({
           faults: [
             {
               kind: "check-condition",
@@ -107,32 +113,34 @@ describe("a disk that has trouble", () => {
               additionalQualifier: qualifier,
             },
           ],
-        },
-      });
-      for (const structured of [true, false]) {
-        const client = await NbdClient.connect(machine.uri, { structured });
-        const answers = await Promise.all([
-          client.read(0, 4096),
-          client.write(4096, random(4096)),
-          client.command(Cmd.flush),
-          client.write(8192, random(512), Flag.fua),
-          client.read(0, MIB),
-          client.write(0, random(MIB)),
-        ]);
-        const fails = [
-          operation === "read",
-          operation === "write",
-          operation === "flush",
-          operation !== "read",
-          operation === "read",
-          operation === "write",
-        ];
-        expect(answers.map((answer) => answer.error)).toEqual(fails.map((is) => (is ? error : 0)));
-        await client.close();
-      }
-      expect(machine.host.violations).toEqual([]);
-    },
-  );
+        });
+        for (const structured of [true, false]) {
+          const client = await NbdClient.connect(machine.uri, { structured });
+          const answers = await Promise.all([
+            client.read(0, 4096),
+            client.write(4096, random(4096)),
+            client.command(Cmd.flush),
+            client.write(8192, random(512), Flag.fua),
+            client.read(0, MIB),
+            client.write(0, random(MIB)),
+          ]);
+          const fails = [
+            operation === "read",
+            operation === "write",
+            operation === "flush",
+            operation !== "read",
+            operation === "read",
+            operation === "write",
+          ];
+          expect(answers.map((answer) => answer.error)).toEqual(
+            fails.map((is) => (is ? error : 0)),
+          );
+          await client.close();
+        }
+        expect(machine.host.violations).toEqual([]);
+      },
+    );
+  });
 
   test("an error behind the header of a long simple read cuts the connection, since it cannot be told", async () => {
     await using machine = await serve({

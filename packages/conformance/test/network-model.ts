@@ -28,7 +28,9 @@ class Reception {
         if (!excuses.duplicates) throw new Error(`${at} has arrived twice`);
         return 0;
       }
-      if (at < this.#next && !excuses.reordering)
+      // The second copy of a super-frame brings the segments that were lost of the first one, behind those that were not.
+      const isSecondCopy = stream && excuses.duplicates;
+      if (at < this.#next && !excuses.reordering && !isSecondCopy)
         throw new Error(`${at} arrived behind what was sent after it`);
       if (!stream && length !== frame.payloadBytes)
         throw new Error(`${at} has ${frame.payloadBytes} bytes of ${length}`);

@@ -1,5 +1,6 @@
 export { attachNetvsc, type NetvscOptions } from "./netvsc-control.js";
-export { attachOverChannel, type OwnChannel } from "./own-channel.js";
+export type { OwnChannel } from "@hyperv-is/vmbus-core";
+export { attachOverChannel } from "./own-channel.js";
 export type { NetvscContext } from "./netvsc-context.js";
 export { NetvscInterface, type InterfaceEvents } from "./netvsc-interface.js";
 export type { NetvscChannel } from "./netvsc-channel.js";

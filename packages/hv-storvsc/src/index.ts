@@ -1,5 +1,6 @@
 export { attachStorvsc, type StorvscOptions } from "./storvsc-control.js";
-export { attachOverChannel, type OwnChannel } from "./own-channel.js";
+export type { OwnChannel } from "@hyperv-is/vmbus-core";
+export { attachOverChannel } from "./own-channel.js";
 export type { StorvscContext } from "./storvsc-context.js";
 export { StorvscController, type BusLayout, type DiskChange } from "./storvsc-controller.js";
 export type { StorvscChannel } from "./storvsc-channel.js";

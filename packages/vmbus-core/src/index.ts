@@ -58,6 +58,7 @@ export {
   type StartQueue,
   type TellControl,
 } from "./queue-handle.js";
+export { ownChannelContext, type OwnChannel, type OwnChannelContext } from "./own-channel.js";
 export { VmbusError } from "./errors.js";
 export { EventFlags } from "./event-flags.js";
 export { MessageSlotControl, messageSlotControl, type MessageSlotFactory } from "./message-slot.js";

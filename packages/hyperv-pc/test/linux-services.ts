@@ -1,5 +1,5 @@
 import { expect } from "vitest";
-import type { ControlClient } from "@hyperv-is/hyperv-host/node";
+import type { ControlClient } from "@hyperv-is/hyperv-host/node/control";
 import { addGuestItem, itemsOf, readPool } from "./linux-commands.mjs";
 import type { StockLinux } from "./stock-linux.js";
 

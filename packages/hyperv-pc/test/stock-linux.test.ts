@@ -9,7 +9,7 @@ import {
   scsiControllerId,
   standardDevices,
 } from "@hyperv-is/hyperv-host";
-import { ControlClient } from "@hyperv-is/hyperv-host/node";
+import { ControlClient } from "@hyperv-is/hyperv-host/node/control";
 import { hostCommand } from "./host-command.js";
 import { beatAndKeepTime, exchangeKeyValuePairs } from "./linux-services.js";
 import { GUEST_ADDRESS, LINUX_NETWORK_UP, NetworkPeer, PEER_ADDRESS } from "./network-peer.mjs";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { ControlError, type ControlErrorCode } from "@hyperv-is/hyperv-host/control";
-import { ControlClient } from "@hyperv-is/hyperv-host/node";
+import { ControlClient } from "@hyperv-is/hyperv-host/node/control";
 import { Interruption } from "@hyperv-is/platform-node";
 import { createImageFile } from "@hyperv-is/vhd/node";
 import { DemoError, GuestProcess } from "./guest-process.js";

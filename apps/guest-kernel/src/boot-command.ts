@@ -25,7 +25,9 @@ import { BootError } from "./boot-error.js";
 import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
 import { junitReport } from "./junit.js";
 import { tune } from "./kernel/tunables.js";
-import { CPUS_MAX, boot, type ExecResult, type ExecutedList, type Machine } from "./machine.js";
+import type { ExecResult, ExecutedList } from "./console/console-client.js";
+import { CPUS_MAX, boot, type Machine } from "./machine.js";
+import { UsageMistake } from "./usage-mistake.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
 import {
   nicStackSyntax,
@@ -33,9 +35,6 @@ import {
   type NicOptions,
   type SwitchOptions,
 } from "./machine-network.js";
-
-/** What the command line got wrong; exit status 2. */
-export class UsageMistake extends Error {}
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
 const STATUS_VIOLATIONS = 3;

@@ -2,15 +2,12 @@ export { BootError, type BootErrorCode } from "./boot-error.js";
 export {
   Machine,
   boot,
-  type BootDisk,
-  type BootOptions,
-  type ExecOptions,
-  type ExecResult,
-  type ExecutedList,
   type KthreadOptions,
   type MachineHost,
   type MachineKthread,
 } from "./machine.js";
+export type { BootDisk, BootOptions } from "./boot-options.js";
+export type { ExecOptions, ExecResult, ExecutedList } from "./console/console-client.js";
 export {
   parseNbdExport,
   type NbdAddress,

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { resolve as resolvePath } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -6,18 +5,14 @@ import {
   VP_LIMIT,
   placeDisks,
   subChannelsFor,
-  type BusOptions,
-  type DiskPlacement,
-  type DiskSource,
   type FaultPlanData,
   type HostStats,
   type CaptureConfig,
   type CaptureStats,
   type IntegrationRequest,
-  type SubChannelPolicy,
   type Violation,
 } from "@hyperv-is/hyperv-host";
-import { NodeHost, type AdapterChange, type TraceFileOptions } from "@hyperv-is/hyperv-host/node";
+import { NodeHost, type AdapterChange } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
   startWorker,
@@ -28,92 +23,18 @@ import { CallLink, RemoteError, type ShutdownAction } from "@hyperv-is/vmbus-cor
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../package.json" with { type: "json" };
 import { BootError } from "./boot-error.js";
+import { machineIdentity, placement, type BootOptions } from "./boot-options.js";
+import { ConsoleClient, type ExecOptions, type ExecResult } from "./console/console-client.js";
 import type { ConsoleReply, ConsoleRequest, GuestDisk, GuestNic } from "./console/console-link.js";
-import type { ListResult } from "./console/shell.js";
 import type { SystemIdentity } from "./kernel/guest-system.js";
-import { checkExport, type NbdExportOptions, type NbdServed } from "./nbd/export-address.js";
+import { checkExport, type NbdServed } from "./nbd/export-address.js";
 import { tune } from "./kernel/tunables.js";
 import { cacheModule } from "./module-cache.js";
-import { networkOf, type NicOptions, type SwitchOptions } from "./machine-network.js";
+import { networkOf } from "./machine-network.js";
 import { checkTap } from "./net/hn/tap-stack.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
-import type { DialectName } from "./kernel/key-value-pairs.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
-
-/** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
-export type BootDisk = string | DiskSource | DiskPlacement;
-
-export interface BootOptions {
-  /** `da0`, `da1`, ... in this order on each controller, one controller after the other. */
-  readonly disks?: readonly BootDisk[];
-  /** Virtual processors, each a thread: 1, unless told, to 64. */
-  readonly cpus?: number;
-  /** Guest memory, a multiple of 1 MiB from 32 MiB to 4 GiB, and 4 MiB for each CPU but the first; 256 MiB unless told. */
-  readonly memoryBytes?: number;
-  /** Loader tunables by name, such as `hw.vmbus.signal_optimization`; `sysctl` shows them. */
-  readonly tunables?: Readonly<Record<string, string | number>>;
-  /** Network adapters: `hn0`, `hn1`, ... in this order. */
-  readonly nics?: readonly NicOptions[];
-  /** The switches that they are connected to. */
-  readonly switches?: readonly SwitchOptions[];
-  /** Sub-channels that the host lets each SCSI controller and network adapter have; `one-per-cpu` unless told. */
-  readonly subChannels?: SubChannelPolicy;
-  /** Driver modules to load from files instead of the drivers in tree of the same name. */
-  readonly modules?: readonly string[];
-  /** What the host's bus speaks: its versions, among others. */
-  readonly bus?: BusOptions;
-  /** How the host is to misbehave. */
-  readonly faults?: FaultPlanData;
-  /** Records what host and guest exchange into a file, for `hyperv-host trace`. */
-  readonly trace?: TraceFileOptions;
-  /** Disks of the guest to serve to NBD clients, from the boot to the shutdown. */
-  readonly nbd?: readonly NbdExportOptions[];
-  /** Makes a control socket for `hyperv-host`: the name of the machine, or the path of the socket. */
-  readonly control?: string;
-  /** Makes device nodes in this directory, unix sockets: `hv_kvp_dev`, or `vmbus/hv_kvp` in Linux's dialect. */
-  readonly deviceDirectory?: string;
-  /** Whose kernel's messages the device nodes speak; FreeBSD's unless told. */
-  readonly dialect?: DialectName;
-  /**
-   * Keeps files of the guest in this directory, which is made if need be: the pools of key-value pairs, and in
-   * `etc/rc.conf` and `etc/resolv.conf` the addresses that the host sets, for the next boot.
-   */
-  readonly rootDirectory?: string;
-  /** Leaves the guest's own daemon of key-value pairs out when false, as `hv_kvpd_enable=NO` in `rc.conf` does. */
-  readonly keyValueDaemon?: boolean;
-  /** Gets each line of dmesg as it is printed. */
-  readonly onMessage?: (line: string) => void;
-}
-
-export interface ExecOptions {
-  /** Gets standard output as it comes, instead of the result; the next chunk waits until it resolves. */
-  readonly onStdout?: (chunk: Uint8Array) => void | Promise<void>;
-  /** Gets standard error as it comes, instead of the result. */
-  readonly onStderr?: (text: string) => void;
-  /** Interrupts the command line, as Ctrl-C does. */
-  readonly signal?: AbortSignal;
-  /** Somebody watches: commands may show progress. */
-  readonly interactive?: boolean;
-}
-
-/** What became of one list of a command line: of what stands between `;`. */
-export interface ExecutedList extends ListResult {
-  /** Empty when `onStdout` took it. */
-  readonly stdout: string;
-  readonly stderr: string;
-}
-
-export interface ExecResult {
-  /** Status of the last list of the command line. */
-  readonly status: number;
-  /** Of all lists. */
-  readonly stdout: string;
-  readonly stderr: string;
-  readonly lists: readonly ExecutedList[];
-  /** The line asked for the power to be switched off, which has happened. */
-  readonly poweredOff: boolean;
-}
 
 /** A kernel thread to be started. */
 export interface KthreadOptions {
@@ -170,11 +91,6 @@ const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 /** What all virtual processors are given. */
 type ProcessorData = Pick<VcpuData<VcpuProgramData>, "memory" | "program">;
 
-function placement(disk: BootDisk): DiskPlacement {
-  if (typeof disk === "string") return { source: { kind: "image", path: disk } };
-  return "source" in disk ? disk : { source: disk };
-}
-
 function identity(): SystemIdentity {
   return {
     type: "FreeBSD",
@@ -185,32 +101,7 @@ function identity(): SystemIdentity {
   };
 }
 
-/**
- * What a machine has at each boot, and no other machine has meanwhile: its name, or the first image that it writes to. One
- * without either is another machine each time.
- */
-function machineIdentity({ control, disks = [] }: BootOptions): string {
-  if (control !== undefined) return `control ${control}`;
-  for (const { source } of disks.map(placement))
-    if (source.kind === "image" && source.readOnly !== true)
-      return `disk ${resolvePath(source.path)}`;
-  return randomUUID();
-}
-
 const poweredOff = (): BootError => new BootError("ERR_POWERED_OFF", "the machine is powered off");
-
-interface PendingLine {
-  /** What its lists have printed so far. */
-  readonly outputs: { readonly stdout: Uint8Array[]; stderr: string }[];
-  readonly options: ExecOptions;
-  resolve(result: ExecResult): void;
-  reject(error: Error): void;
-}
-
-interface PendingAnswer {
-  resolve(reply: ConsoleReply): void;
-  reject(error: Error): void;
-}
 
 /** A running guest on the embedded host. */
 export class Machine implements AsyncDisposable {
@@ -221,12 +112,10 @@ export class Machine implements AsyncDisposable {
   readonly #processors: ApplicationProcessors;
   readonly #options: BootOptions;
   readonly #dmesg: string[] = [];
-  readonly #lines = new Map<number, PendingLine>();
-  readonly #answers = new Map<number, PendingAnswer>();
+  readonly #console: ConsoleClient;
   #disks: readonly GuestDisk[] = [];
   #nics: readonly GuestNic[] = [];
   #nbd: readonly NbdServed[] = [];
-  #nextId = 1;
   #failure: Error | undefined;
   #stopping: Promise<void> | undefined;
   /** What the host asked the guest for, if it did. */
@@ -284,6 +173,10 @@ export class Machine implements AsyncDisposable {
         this.#gone(failure ?? poweredOff());
       },
     });
+    this.#console = new ConsoleClient(
+      (request) => this.#vcpu.post(request),
+      () => this.shutdown(),
+    );
     this.#calls = new CallLink<object, KernelProcedures>(
       { send: (message) => this.#vcpu.post({ kind: "call", message }) },
       {},
@@ -406,24 +299,13 @@ export class Machine implements AsyncDisposable {
    * Runs a command line at the guest's console. Resolves whatever the status is; rejects when the guest
    * fails or is powered off meanwhile.
    */
-  exec(line: string, options: ExecOptions = {}): Promise<ExecResult> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#lines.set(id, { outputs: [], options, resolve, reject });
-      const { signal, interactive = false } = options;
-      this.#vcpu.post({ kind: "exec", id, line, interactive });
-      if (signal === undefined) return;
-      const abort = (): void => this.#vcpu.post({ kind: "abort", id });
-      if (signal.aborted) abort();
-      else signal.addEventListener("abort", abort, { once: true });
-    });
+  exec(line: string, options?: ExecOptions): Promise<ExecResult> {
+    return this.#console.exec(line, options);
   }
 
   /** What could follow the last word of a command line. */
-  async complete(line: string): Promise<readonly string[]> {
-    const reply = await this.#ask((id) => ({ kind: "complete", id, line }));
-    return reply.kind === "completions" ? reply.words : [];
+  complete(line: string): Promise<readonly string[]> {
+    return this.#console.complete(line);
   }
 
   /**
@@ -446,9 +328,8 @@ export class Machine implements AsyncDisposable {
   }
 
   /** State and counters of the guest's bus and drivers, as plain JSON. */
-  async inspect(): Promise<Record<string, unknown>> {
-    const reply = await this.#ask((id) => ({ kind: "inspect", id }));
-    return reply.kind === "inspected" ? reply.state : {};
+  inspect(): Promise<Record<string, unknown>> {
+    return this.#console.inspect();
   }
 
   /**
@@ -480,15 +361,6 @@ export class Machine implements AsyncDisposable {
     }
   }
 
-  #ask(request: (id: number) => ConsoleRequest): Promise<ConsoleReply> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    const id = this.#nextId++;
-    return new Promise((resolve, reject) => {
-      this.#answers.set(id, { resolve, reject });
-      this.#vcpu.post(request(id));
-    });
-  }
-
   #receive(reply: ConsoleReply): void {
     switch (reply.kind) {
       case "message":
@@ -501,21 +373,6 @@ export class Machine implements AsyncDisposable {
         this.#nbd = reply.nbd;
         this.#booted();
         return;
-      case "list":
-        this.#lines.get(reply.id)?.outputs.push({ stdout: [], stderr: "" });
-        return;
-      case "stdout":
-        void this.#takeOutput(reply.id, reply.chunk);
-        return;
-      case "stderr": {
-        const line = this.#lines.get(reply.id);
-        if (line?.options.onStderr !== undefined) line.options.onStderr(reply.text);
-        else if (line !== undefined) line.outputs.at(-1)!.stderr += reply.text;
-        return;
-      }
-      case "done":
-        void this.#done(reply);
-        return;
       case "call":
         this.#calls.receive(reply.message);
         return;
@@ -527,62 +384,17 @@ export class Machine implements AsyncDisposable {
       case "stop-cpu":
         this.#processors.stop(reply.cpu);
         return;
-      case "completions":
-      case "inspected":
-        this.#answers.get(reply.id)?.resolve(reply);
-        this.#answers.delete(reply.id);
+      default:
+        this.#console.receive(reply);
     }
-  }
-
-  async #takeOutput(id: number, chunk: Uint8Array): Promise<void> {
-    const line = this.#lines.get(id);
-    if (line?.options.onStdout === undefined) line?.outputs.at(-1)!.stdout.push(chunk);
-    else await line.options.onStdout(chunk);
-    this.#vcpu.post({ kind: "taken", id });
-  }
-
-  async #done({ id, results, powerOff }: Extract<ConsoleReply, { kind: "done" }>): Promise<void> {
-    const line = this.#lines.get(id);
-    if (line === undefined) return;
-    this.#lines.delete(id);
-    try {
-      if (powerOff) await this.shutdown();
-    } catch (error) {
-      line.reject(error as Error);
-      return;
-    }
-    const lists = results.map((result, index) => {
-      const { stdout, stderr } = line.outputs[index]!;
-      return { ...result, stdout: new TextDecoder().decode(concat(stdout)), stderr };
-    });
-    line.resolve({
-      status: lists.at(-1)?.status ?? 0,
-      stdout: lists.map(({ stdout }) => stdout).join(""),
-      stderr: lists.map(({ stderr }) => stderr).join(""),
-      lists,
-      poweredOff: powerOff,
-    });
   }
 
   #gone(error: Error): void {
     this.#calls.close(error);
     this.#failure ??= error;
     this.#failed(error);
-    for (const waiting of [this.#lines, this.#answers]) {
-      for (const one of waiting.values()) one.reject(error);
-      waiting.clear();
-    }
+    this.#console.close(error);
   }
-}
-
-function concat(chunks: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(chunks.reduce((sum, { byteLength }) => sum + byteLength, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    whole.set(chunk, at);
-    at += chunk.byteLength;
-  }
-  return whole;
 }
 
 /**

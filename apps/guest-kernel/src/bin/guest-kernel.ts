@@ -3,9 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import manifest from "../../package.json" with { type: "json" };
 import { cacheDirectory } from "../cache-directory.js";
-import { UsageMistake, bootCommand, bootUsage } from "../boot-command.js";
-import { makeDemoDisk } from "../demo/sample-disk.js";
-import { failoverCommand } from "../demo/failover.js";
+import { UsageMistake } from "../usage-mistake.js";
 
 const usage = `usage: guest-kernel boot [options]    boot a guest on the embedded host
        guest-kernel demo              boot one with a sample disk and try it out
@@ -30,11 +28,14 @@ const TOUR = [
 async function demo(args: readonly string[]): Promise<number> {
   if (args[0] === "failover") {
     const { stop, json } = failoverOptions(args.slice(1));
+    const { failoverCommand } = await import("../demo/failover.js");
     return failoverCommand(stop ? "stop" : "kill", json);
   }
+  const { makeDemoDisk } = await import("../demo/sample-disk.js");
   const path = join(cacheDirectory(), "sample.vhdx");
   await makeDemoDisk(path);
   process.stdout.write(`The sample disk is ${path}; it is made anew when it is missing.\n`);
+  const { bootCommand } = await import("../boot-command.js");
   return bootCommand(["--disk", path, ...args], TOUR);
 }
 
@@ -50,12 +51,13 @@ function failoverOptions(args: readonly string[]): { stop: boolean; json: boolea
 
 async function main([command, ...args]: readonly string[]): Promise<number> {
   switch (command) {
-    case "boot":
-      if (args.includes("--help") || args.includes("-h")) {
-        process.stdout.write(bootUsage);
-        return 0;
-      }
-      return bootCommand(args);
+    case "boot": {
+      // Loaded where it is needed: it takes longer than all else that the program does before a guest boots.
+      const { bootCommand, bootUsage } = await import("../boot-command.js");
+      if (!args.includes("--help") && !args.includes("-h")) return bootCommand(args);
+      process.stdout.write(bootUsage);
+      return 0;
+    }
     case "demo":
       return demo(args);
     case "--version":

@@ -1,23 +1,11 @@
 #!/usr/bin/env node
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { deviceClasses, formatVersion, protocolVersions } from "@hyperv-is/vmbus-core/protocol";
 import manifest from "../../package.json" with { type: "json" };
-import { standardDevices } from "../device-set.js";
-import {
-  FaultPlanError,
-  faultKinds,
-  faultOperations,
-  faultPoints,
-  parseFaultPlan,
-} from "../faults.js";
 import { controlPath } from "../node/control-address.js";
 import { captureCommand } from "./capture-command.js";
 import { machineCommand, machineVerbs, type MachineVerb } from "./machine-command.js";
-import { textTable } from "./text-table.js";
 import { vmCommand, vmVerbs, type VmCommandOptions } from "./vm-command.js";
 import { vmKvpCommand, vmKvpUsage } from "./vm-kvp-command.js";
-import { traceCommand } from "./trace-command.js";
 
 const usage = `usage: hyperv-host list [VM]               list the machines that run (boot --control)
        hyperv-host stats [VM]              what a machine has counted: channels, controllers, disks, faults
@@ -49,60 +37,6 @@ The host itself runs inside a machine: 'guest-kernel boot' and 'hyperv-pc boot' 
 /** The command line was wrong. */
 class UsageMistake extends Error {}
 
-function table(rows: readonly (readonly string[])[]): void {
-  for (const line of textTable(rows)) process.stdout.write(`${line}\n`);
-}
-
-function print(json: boolean, value: unknown, rows: readonly (readonly string[])[]): number {
-  if (json) process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
-  else table(rows);
-  return 0;
-}
-
-function offers(json: boolean): number {
-  const list = standardDevices(0).map(({ classId, instanceId }) => ({
-    name: deviceClasses.find((row) => row.classId === classId)?.name ?? "unknown",
-    classId,
-    instanceId,
-  }));
-  return print(
-    json,
-    list,
-    list.map((one) => [one.name, one.classId, one.instanceId]),
-  );
-}
-
-function versions(json: boolean): number {
-  const list = protocolVersions.map(({ version }) => formatVersion(version));
-  return print(
-    json,
-    list,
-    list.map((version) => [version]),
-  );
-}
-
-function checkFaults(path: string): number {
-  try {
-    const { faults } = parseFaultPlan(JSON.parse(readFileSync(path, "utf8")));
-    process.stdout.write(
-      `${path}: ${faults.length} fault${faults.length === 1 ? "" : "s"}, fine\n`,
-    );
-    return 0;
-  } catch (error) {
-    const lines = error instanceof FaultPlanError ? error.problems : [(error as Error).message];
-    for (const line of lines) process.stderr.write(`${path}: ${line}\n`);
-    return 1;
-  }
-}
-
-function faults(json: boolean): number {
-  const kinds = faultKinds.map((kind) => ({ kind, at: faultPoints[kind] }));
-  if (json) return print(true, { kinds, operations: faultOperations }, []);
-  table(kinds.map(({ kind, at }) => [kind, at]));
-  process.stdout.write(`operations: ${faultOperations.join(" ")}\n`);
-  return 0;
-}
-
 /** Does what may find a mistake in the command line. */
 function parsed<Values>(parse: () => Values): Values {
   try {
@@ -112,7 +46,7 @@ function parsed<Values>(parse: () => Values): Values {
   }
 }
 
-function trace(args: readonly string[], json: boolean): Promise<number> {
+async function trace(args: readonly string[], json: boolean): Promise<number> {
   const options = { channel: { type: "string" } } as const;
   const { values, positionals } = parsed(() =>
     parseArgs({ args: [...args], options, allowPositionals: true }),
@@ -122,6 +56,7 @@ function trace(args: readonly string[], json: boolean): Promise<number> {
   const { channel } = values;
   if (channel !== undefined && !/^\d+$/.test(channel))
     throw new UsageMistake(`--channel ${channel}: a relid is a number\n`);
+  const { traceCommand } = await import("./trace-command.js");
   return traceCommand({ path, json, ...(channel !== undefined && { relid: Number(channel) }) });
 }
 
@@ -224,14 +159,19 @@ async function keyValuePairs(
   throw new UsageMistake(`vm ${[noun, ...args].join(" ")}: not as below\n`);
 }
 
-function main(args: readonly string[]): number | Promise<number> {
+const catalogueVerbs: ReadonlySet<unknown> = new Set(["offers", "versions", "faults"]);
+
+/** Commands are loaded when they are used: the host is large, and most of them need little of it. */
+async function main(args: readonly string[]): Promise<number> {
   const json = args.includes("--json");
   const [verb, ...rest] = args.filter((arg) => arg !== "--json");
   const plain = rest.length === 0;
-  if (verb === "offers" && plain) return offers(json);
-  if (verb === "versions" && plain) return versions(json);
-  if (verb === "faults" && plain) return faults(json);
-  if (verb === "faults" && rest[0] === "check" && rest.length === 2) return checkFaults(rest[1]!);
+  const isCheck = verb === "faults" && rest[0] === "check" && rest.length === 2;
+  if (isCheck || (plain && catalogueVerbs.has(verb))) {
+    const catalogue = await import("./catalogue.js");
+    if (isCheck) return catalogue.checkFaults(rest[1]!);
+    return catalogue[verb as "offers" | "versions" | "faults"](json);
+  }
   if (verb === "trace") return trace(rest, json);
   if (verb === "capture") return capture(rest, json);
   if (verb === "vm" && (rest[0] === "kvp" || rest[0] === "ip"))

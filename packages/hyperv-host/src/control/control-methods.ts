@@ -7,6 +7,7 @@ import {
 import type { BusState } from "../vmbus/bus.js";
 import { SHUTDOWN_MESSAGE_MAX } from "@hyperv-is/hv-utils/protocol";
 import { captureMethods } from "./capture-methods.js";
+import { CONTROL_PROTOCOL } from "./control-protocol.js";
 import { ControlError } from "./control-error.js";
 import { method, type ControlledMachine } from "./control-method.js";
 import { keyValueMethods } from "./key-value-methods.js";
@@ -14,12 +15,6 @@ import { machineStats, type MachineStats } from "./machine-stats.js";
 
 export type { MachineCapture } from "./capture-methods.js";
 export type { ControlledCaptures, ControlledMachine, ControlMethod } from "./control-method.js";
-
-/**
- * Version of the control protocol: goes up when something that a client relies on changes its meaning or
- * goes away. New methods, parameters and fields leave it as it is.
- */
-export const CONTROL_PROTOCOL = 1;
 
 /** What a machine speaks. */
 export interface ControlVersion {

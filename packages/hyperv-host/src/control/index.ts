@@ -1,4 +1,5 @@
 export { ControlDispatcher } from "./control-dispatcher.js";
+export { CONTROL_PROTOCOL } from "./control-protocol.js";
 export {
   ControlError,
   controlErrorNumbers,
@@ -6,7 +7,6 @@ export {
   type ControlErrorCode,
 } from "./control-error.js";
 export {
-  CONTROL_PROTOCOL,
   controlMethods,
   type ControlMethod,
   type ControlMethodName,

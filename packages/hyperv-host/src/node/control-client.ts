@@ -7,12 +7,12 @@ import {
   type JSONRPCResponse,
 } from "json-rpc-2.0";
 import { ControlError, isControlAnswerCode } from "../control/control-error.js";
-import {
-  CONTROL_PROTOCOL,
-  type ControlMethodName,
-  type ControlParams,
-  type ControlResult,
+import type {
+  ControlMethodName,
+  ControlParams,
+  ControlResult,
 } from "../control/control-methods.js";
+import { CONTROL_PROTOCOL } from "../control/control-protocol.js";
 import { LineSplitter } from "../control/line-splitter.js";
 
 /** How long a machine may take for an answer. */

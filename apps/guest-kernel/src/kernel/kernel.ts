@@ -41,7 +41,7 @@ import type {
   OfferedChannel,
   SystemIdentity,
 } from "./guest-system.js";
-import { hypervisorLines, hypervisorVendor } from "./hypervisor-identity.js";
+import { hypervisorLines } from "./hypervisor-identity.js";
 import { addComponentSysctls, inspectComponent } from "./component-sysctls.js";
 import { LinkerFiles } from "./linker-files.js";
 import { lowestFree } from "./lowest-free.js";
@@ -50,13 +50,8 @@ import { addNetworkSysctls } from "./network-sysctls.js";
 import { nicBufferBytes } from "./nic-buffers.js";
 import { addStorageSysctls } from "./storage-sysctls.js";
 import { SysctlTree } from "./sysctl.js";
-import {
-  parseTunable,
-  tunableKeys,
-  tunables,
-  type Tunable,
-  type TunableValues,
-} from "./tunables.js";
+import { addDeviceSysctls, addSystemSysctls, sysctlPrefix } from "./system-sysctls.js";
+import { tunableKeys, tunables, type TunableValues } from "./tunables.js";
 import { WallClock } from "./wall-clock.js";
 
 /** A driver as this kernel has it: compiled in, or loaded from a file of ports. */
@@ -210,7 +205,7 @@ export class Kernel implements GuestSystem {
       "acpi_syscontainer0: <System Container> on acpi0",
       "vmbus0: <Hyper-V Vmbus> on acpi_syscontainer0",
     );
-    this.#addSystemSysctls();
+    addSystemSysctls(this.sysctl, this, this.#options, this.#tunables);
     cpu.start();
     if (cpus.count > 1)
       this.dmesg.print(`FreeBSD/SMP: Multiprocessor System Detected: ${cpus.count} CPUs`);
@@ -218,7 +213,7 @@ export class Kernel implements GuestSystem {
     const version = await this.#vmbus.connect();
     this.dmesg.print(`vmbus0: version ${formatVersion(version)}`);
     this.sysctl.show("dev.vmbus.0.version", "vmbus version", () => formatVersion(version));
-    this.#addDeviceSysctls(this.#vmbusDevice);
+    addDeviceSysctls(this.sysctl, this.#vmbusDevice);
     await this.#vmbus.requestOffers();
     // One after another, so that devices, buses and disks have the same names at every boot.
     const known = new Set(this.#vmbus.devices);
@@ -328,7 +323,7 @@ export class Kernel implements GuestSystem {
         this.#vmbusDevice,
       );
       this.dmesg.print(`${node.name}: <${description}> on vmbus0`);
-      this.#addDeviceSysctls(node);
+      addDeviceSysctls(this.sysctl, node);
       try {
         await this.#attachDriver(module, device, node);
       } catch (error) {
@@ -441,59 +436,4 @@ export class Kernel implements GuestSystem {
     node.detach();
     this.sysctl.remove(sysctlPrefix(node));
   }
-
-  #addSystemSysctls(): void {
-    const { identity, cpus, cpu, hypervisor } = this.#options;
-    const { sysctl } = this;
-    sysctl.show("kern.ostype", "Operating system type", () => identity.type);
-    sysctl.show("kern.osrelease", "Operating system release", () => identity.release);
-    sysctl.show("kern.version", "Kernel version", () => identity.version);
-    sysctl.show("kern.hostname", "Hostname", () => identity.hostName);
-    sysctl.show("kern.vm_guest", "Virtual machine guest detected?", () => "hv");
-    sysctl.show("kern.disks", "names of available disks", () =>
-      this.disks.map(({ name }) => name).join(" "),
-    );
-    sysctl.show("hw.machine", "Machine class", () => identity.machine);
-    sysctl.show("hw.ncpu", "Number of active CPUs", () => cpus.count);
-    sysctl.show("kern.smp.cpus", "Number of CPUs online", () => cpus.online.length);
-    sysctl.show("hw.pagesize", "System memory page size", () => PAGE_SIZE);
-    sysctl.show("hw.physmem", "Amount of physical memory (in bytes)", () => cpu.memory.sizeBytes);
-    sysctl.show("hw.hv_vendor", "Hypervisor vendor", () => hypervisorVendor(hypervisor));
-    for (const key of tunableKeys) {
-      const tunable: Tunable = tunables[key];
-      const { name, description, isWritable = false } = tunable;
-      const read = (): number => this.#tunables[key];
-      const write = (text: string): void => {
-        this.#tunables[key] = parseTunable(tunable, text);
-      };
-      if (key !== "signalOptimization")
-        sysctl.add(name, { description, read, ...(isWritable && { write }) });
-    }
-    const { signalOptimization } = tunables;
-    sysctl.add(signalOptimization.name, {
-      description: signalOptimization.description,
-      read: () => (cpu.signalOptimization ? 1 : 0),
-      write: async (text) => {
-        const wanted = parseTunable(signalOptimization, text) === 1;
-        cpu.signalOptimization = wanted;
-        await cpus.optimizeSignals(wanted);
-      },
-    });
-  }
-
-  #addDeviceSysctls(device: Device): void {
-    const prefix = sysctlPrefix(device);
-    const show = (name: string, description: string, value: string): void =>
-      this.sysctl.show(`${prefix}.${name}`, description, () => value);
-    show("%desc", "device description", device.description);
-    show("%driver", "device driver name", device.driver ?? "");
-    show("%location", "device location relative to parent", "");
-    show("%pnpinfo", "device identification", device.pnpInfo);
-    show("%parent", "parent device", device.parent?.name ?? "");
-  }
-}
-
-/** `dev.storvsc.0`. */
-function sysctlPrefix({ driver, unit }: Device): string {
-  return `dev.${String(driver)}.${unit}`;
 }

@@ -38,7 +38,7 @@ describe.runIf(replayed === undefined)(`the network under seeded schedules, from
       const seen = { arrived: 0, fullRings: 0, faults: 0, subChannelFrames: 0, superFrames: 0 };
       let schedules = 0;
       // Each story has its turn: about half of the schedules have one on top of what is drawn.
-      for (let seed = first; performance.now() < end; seed++, schedules++) {
+      for (let seed = first; performance.now() < end || schedules < 6; seed++, schedules++) {
         const story =
           seed % 2 === 0 ? undefined : networkStories[(seed >>> 1) % networkStories.length]!;
         try {
@@ -49,7 +49,6 @@ describe.runIf(replayed === undefined)(`the network under seeded schedules, from
         }
       }
       console.log(`${schedules} schedules from seed ${first}`);
-      expect(schedules).toBeGreaterThan(5);
       for (const count of Object.values(seen)) expect(count).toBeGreaterThan(0);
     },
     10 * SHARE_MS,

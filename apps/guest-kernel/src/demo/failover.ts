@@ -122,12 +122,12 @@ class Failover {
     const [diskSha256] = await hostA.line(/^[\da-f]{64}$/);
     this.#say(`A: the guest has written to its disk; SHA-256 of it: ${diskSha256}`);
     await this.#setAddress(a, hostA);
+    const clientB = this.#startClient(b, `ping -i ${PING_INTERVAL_S} ${b.service}`, true);
     const clientA = this.#startClient(a, `ping -i ${PING_INTERVAL_S} -c 3 ${a.service}`, false);
     await clientA.line(ANSWER);
     await clientA.ended;
     this.#say(`A: its client reaches the service at ${a.service}`);
 
-    const clientB = this.#startClient(b, `ping -i ${PING_INTERVAL_S} ${b.service}`, true);
     await clientB.line(/^PING /);
     await this.#endHost(a, hostA);
 

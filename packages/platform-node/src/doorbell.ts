@@ -1,5 +1,13 @@
+import { writeSync } from "node:fs";
+
 /** Words of a doorbell, and what each is for. */
 const Word = { sequence: 0, sleepers: 1, causes: 2, stop: 3 } as const;
+
+/** What the word of sleepers holds beside their count: 1 + the file that wakes its owner, who waits for files. */
+const FILE_SHIFT = 8;
+const COUNT_MASK = (1 << FILE_SHIFT) - 1;
+/** What an eventfd is written with: it can be read then. */
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 /** Why a doorbell rang, as bits. The low eight are the platform's, the others belong to the program. */
 export const DoorbellCause = {
@@ -38,8 +46,10 @@ export class Doorbell {
   ring(causes = 0): void {
     if (causes !== 0) Atomics.or(this.words, this.index + Word.causes, causes);
     Atomics.add(this.words, this.index + Word.sequence, 1);
-    if (Atomics.load(this.words, this.index + Word.sleepers) !== 0)
-      Atomics.notify(this.words, this.index + Word.sequence);
+    const sleepers = Atomics.load(this.words, this.index + Word.sleepers);
+    if (sleepers === 0) return;
+    if (sleepers > COUNT_MASK) this.#wakeFromFiles();
+    if ((sleepers & COUNT_MASK) !== 0) Atomics.notify(this.words, this.index + Word.sequence);
   }
 
   /** Takes all causes, leaving none. To be done before looking for what they announce. */
@@ -75,6 +85,19 @@ export class Doorbell {
     Atomics.sub(this.words, this.index + Word.sleepers, 1);
   }
 
+  /**
+   * Announces a sleep of the owner in which it waits for files, `eventFd` among them: the next ring writes to that, once.
+   * `disarmFile` follows in any case.
+   */
+  armFile(eventFd: number): void {
+    Atomics.or(this.words, this.index + Word.sleepers, (eventFd + 1) << FILE_SHIFT);
+  }
+
+  /** Ends what `armFile` began. @returns True if a ring has written to the file, or is about to. */
+  disarmFile(): boolean {
+    return Atomics.and(this.words, this.index + Word.sleepers, COUNT_MASK) <= COUNT_MASK;
+  }
+
   /** Blocks the thread until a ring or for `timeoutMs`; below about 0.1 ms a time-out is late. @returns False after a time-out. */
   wait(sequence: number, timeoutMs = Infinity): boolean {
     const at = this.index + Word.sequence;
@@ -85,6 +108,12 @@ export class Doorbell {
   async waitAsync(sequence: number): Promise<void> {
     const waiting = Atomics.waitAsync(this.words, this.index + Word.sequence, sequence);
     if (waiting.async) await waiting.value;
+  }
+
+  /** Of several ringers one writes: the owner counts on that. */
+  #wakeFromFiles(): void {
+    const sleepers = Atomics.and(this.words, this.index + Word.sleepers, COUNT_MASK);
+    if (sleepers > COUNT_MASK) writeSync((sleepers >>> FILE_SHIFT) - 1, ONE);
   }
 }
 

@@ -8,6 +8,7 @@ const EFD_CLOEXEC = 0o2_000_000;
 const EFD_NONBLOCK = 0o4_000;
 const EPOLL_CLOEXEC = 0o2_000_000;
 const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
 const EPOLL_CTL_MOD = 3;
 const EPOLLIN = 1;
 /** What has come is told once, until it is asked for again. */
@@ -33,7 +34,7 @@ export interface FileAlarmData {
  */
 export class FileAlarm {
   readonly #libc: LibC;
-  readonly #fds: readonly number[];
+  readonly #fds: number[] = [];
   readonly #epollFd: number;
   readonly #stopFd: number;
   readonly #armed = new Int32Array(new SharedArrayBuffer(4));
@@ -42,16 +43,15 @@ export class FileAlarm {
   readonly #thread: WorkerHandle;
 
   /**
-   * @param fds - Files that stay open until the alarm is closed.
+   * @param fds - Files that stay open until they are removed, or the alarm is closed.
    * @throws PlatformError `ERR_KOFFI_MISSING`; `ERR_FILE_ALARM` for a file that cannot be waited for.
    */
   constructor(doorbell: Doorbell, fds: readonly number[]) {
     this.#libc = libc();
-    this.#fds = fds;
     this.#epollFd = this.#libc.epollCreate(EPOLL_CLOEXEC);
     this.#stopFd = this.#libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     this.#ask(EPOLL_CTL_ADD, this.#stopFd, EPOLLIN);
-    for (const fd of fds) this.#ask(EPOLL_CTL_ADD, fd, 0);
+    for (const fd of fds) this.add(fd);
     const data: FileAlarmData = {
       epollFd: this.#epollFd,
       stopFd: this.#stopFd,
@@ -66,6 +66,21 @@ export class FileAlarm {
       data,
       spinLimitUs: 0,
     });
+  }
+
+  /** Watches one more file, from the next `arm` on. */
+  add(fd: number): void {
+    this.#ask(EPOLL_CTL_ADD, fd, 0);
+    this.#fds.push(fd);
+    Atomics.store(this.#armed, 0, 0);
+  }
+
+  /** Watches a file no longer: it may be closed. */
+  remove(fd: number): void {
+    const at = this.#fds.indexOf(fd);
+    if (at < 0) return;
+    this.#fds.splice(at, 1);
+    this.#libc.epollControl(this.#epollFd, EPOLL_CTL_DEL, fd, this.#eventBytes);
   }
 
   /** Has the doorbell rung as soon as a file can be read, once. To be called before the last look at the files. */

@@ -29,7 +29,8 @@ export {
   type TapOptions,
   type TapQueueDescription,
 } from "./tap.js";
-export { FixedMemory, TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
+export { FixedMemory } from "./fixed-memory.js";
+export { TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 export {

@@ -2,8 +2,8 @@ import { createRequire } from "node:module";
 import { PlatformError } from "./errors.js";
 
 /**
- * What is used of the C library. Addresses are numbers; arrays are passed in place, shared ones too. A call that fails
- * returns -1, and `errno` says why.
+ * What is used of the C library. Addresses are numbers; arrays are passed in place, shared ones too, which costs more than
+ * the address of one that does not move. A call that fails returns -1, and `errno` says why.
  */
 export interface LibC {
   ioctl(fd: number, request: number, argument: Uint8Array): number;
@@ -14,11 +14,16 @@ export interface LibC {
   setns(fd: number, type: number): number;
   send(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
   recv(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
-  /** @param vectors - Pairs of an address and a length, 64 bits each. */
-  readv(fd: number, vectors: Uint8Array, count: number): number;
-  writev(fd: number, vectors: Uint8Array, count: number): number;
-  /** @param entries - Of 8 bytes: fd i32, events u16, returned events u16. */
-  poll(entries: Uint8Array, count: number, timeoutMs: number): number;
+  read(fd: number, address: number, lengthBytes: number): number;
+  /** @param vectors - Where they are: pairs of an address and a length, 64 bits each. */
+  readv(fd: number, vectors: number, count: number): number;
+  writev(fd: number, vectors: number, count: number): number;
+  /**
+   * @param entries - Where they are, 8 bytes each: fd i32, events u16, returned events u16.
+   * @param timeout - Where it is: seconds and nanoseconds, 64 bits each. 0 for none.
+   * @param signals - 0: those of the thread.
+   */
+  ppoll(entries: number, count: number, timeout: number, signals: number): number;
   epollCreate(flags: number): number;
   /** @param event - A `struct epoll_event`, see `EpollEvent`. */
   epollControl(epollFd: number, operation: number, fd: number, event: Uint8Array): number;
@@ -84,9 +89,12 @@ function bind(koffi: Koffi): LibC {
     setns: library.func("int setns(int fd, int type)"),
     send: library.func("int64_t send(int fd, void *p, size_t n, int flags)"),
     recv: library.func("int64_t recv(int fd, void *p, size_t n, int flags)"),
-    readv: library.func("int64_t readv(int fd, void *vectors, int count)"),
-    writev: library.func("int64_t writev(int fd, void *vectors, int count)"),
-    poll: library.func("int poll(void *entries, unsigned long count, int timeout)"),
+    read: library.func("int64_t read(int fd, uintptr_t address, size_t n)"),
+    readv: library.func("int64_t readv(int fd, uintptr_t vectors, int count)"),
+    writev: library.func("int64_t writev(int fd, uintptr_t vectors, int count)"),
+    ppoll: library.func(
+      "int ppoll(uintptr_t entries, unsigned long count, uintptr_t timeout, uintptr_t signals)",
+    ),
     close: library.func("int close(int fd)"),
     epollCreate: library.func("int epoll_create1(int flags)"),
     epollControl: library.func("int epoll_ctl(int epoll, int operation, int fd, void *event)"),

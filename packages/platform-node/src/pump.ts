@@ -2,14 +2,14 @@ import type { Clock, Timers } from "@hyperv-is/vmbus-core";
 import { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
 import { NodeClock } from "./clock.js";
 import type { Doorbell } from "./doorbell.js";
+import { FileAlarm } from "./file-alarm.js";
+import { FileWait } from "./file-wait.js";
 import { NodeTimers } from "./timers.js";
 
 /** What a pump drives: the rings, interrupts and messages of one thread. */
 export interface Pumped {
   /** Does what there is to do, within a budget of its own. @returns True if there was work or there is more. */
   drain(): boolean;
-  /** The thread is about to sleep, unless one more drain finds something: what else is to wake it has to know now. */
-  sleeping?(): void;
 }
 
 /**
@@ -34,10 +34,15 @@ const SETTLED = Promise.resolve();
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 
 /**
- * The loop of a thread: drain, spin for a while, sleep until the doorbell rings or a timer is due.
+ * The loop of a thread: drain, spin for a while, sleep until the doorbell rings, a timer is due, or a watched file can be
+ * read.
  *
  * What it drives does not know which kind of pump it is on. Promises settled by a drain go on at once on an
  * async pump; on a blocking one they go on before the thread sleeps, and at least once per turn.
+ *
+ * While it watches files it does not spin: what comes there is sent by threads that need a core. For as long as it would
+ * spin it naps instead, in one system call, which Node's events wait for. A pump that serves those has a thread of its own
+ * wait for the files when it sleeps for longer.
  */
 export class Pump {
   readonly doorbell: Doorbell;
@@ -50,6 +55,11 @@ export class Pump {
   /** While spinning, when that began; otherwise 0. */
   #spinning = 0;
   #sleeps = 0;
+  readonly #watched: number[] = [];
+  /** There once a file was watched. */
+  #files: FileWait | undefined;
+  /** There once a pump with files has served Node's events. */
+  #alarm: FileAlarm | undefined;
 
   constructor(kind: PumpKind, doorbell: Doorbell, options: PumpOptions = {}) {
     this.doorbell = doorbell;
@@ -72,6 +82,27 @@ export class Pump {
   }
 
   /**
+   * Ends sleeps when a file can be read as well, from now on: what reads it is part of what is driven. The file stays open
+   * until the function that is returned has been called.
+   *
+   * Throws `PlatformError`: `ERR_KOFFI_MISSING`, or `ERR_FILE_ALARM` for a file that cannot be waited for.
+   */
+  watch(fd: number): () => void {
+    this.#files ??= new FileWait(this.doorbell);
+    this.#alarm?.add(fd);
+    this.#files.add(fd);
+    this.#watched.push(fd);
+    this.doorbell.ring();
+    return () => {
+      const at = this.#watched.indexOf(fd);
+      if (at < 0) return;
+      this.#watched.splice(at, 1);
+      this.#files?.remove(fd);
+      this.#alarm?.remove(fd);
+    };
+  }
+
+  /**
    * Drives `pumped` until a stop is requested through the doorbell; until then the process stays alive.
    * Rejects with whatever a drain or a timer throws.
    */
@@ -87,6 +118,7 @@ export class Pump {
       }
     } finally {
       clearInterval(keepAlive);
+      await this.#closeFiles();
     }
   }
 
@@ -109,6 +141,10 @@ export class Pump {
       if (this.#look(pumped, now)) {
         if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
         this.#spinning = 0;
+      } else if (this.#watched.length > 0) {
+        // What the last look settled goes on before the thread blocks.
+        await SETTLED;
+        if (!this.#nap(pumped)) return true;
       } else if (this.#spinning === 0) {
         if (this.#spin.budgetUs === 0) return true;
         this.#spinning = now;
@@ -127,11 +163,41 @@ export class Pump {
     return pumped.drain() || timed;
   }
 
+  /** Waits for the files and the doorbell for as long as others spin. @returns True if there is to be another look. */
+  #nap(pumped: Pumped): boolean {
+    const { budgetUs } = this.#spin;
+    if (budgetUs === 0) return false;
+    const before = this.#clock.now();
+    const isWoken = this.#sleepAtFiles(pumped, before, budgetUs / 1e3);
+    const sleptUs = (this.#clock.now() - before) * 1e3;
+    this.#spin.spun(Math.min(sleptUs, budgetUs), isWoken);
+    return isWoken;
+  }
+
+  /** @returns False after `timeoutMs`; true if something ended the sleep, or kept the thread from it. */
+  #sleepAtFiles(pumped: Pumped, now: number, timeoutMs: number): boolean {
+    const files = this.#files!;
+    files.arm();
+    try {
+      if (this.doorbell.stopRequested || this.#look(pumped, now)) return true;
+      const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
+      return files.wait(Math.min(timeoutMs, untilTimerMs)) || untilTimerMs < timeoutMs;
+    } finally {
+      files.disarm();
+    }
+  }
+
   #sleepBlocking(pumped: Pumped): void {
+    if (this.#watched.length > 0) {
+      this.#sleeps++;
+      const before = this.#clock.now();
+      this.#sleepAtFiles(pumped, before, Infinity);
+      this.#spin.slept((this.#clock.now() - before) * 1e3);
+      return;
+    }
     const doorbell = this.doorbell;
     const sequence = doorbell.arm();
     try {
-      pumped.sleeping?.();
       const before = this.#clock.now();
       if (doorbell.stopRequested || this.#look(pumped, before)) return;
       this.#sleeps++;
@@ -147,7 +213,10 @@ export class Pump {
     const sequence = doorbell.arm();
     let alarm: NodeJS.Timeout | undefined;
     try {
-      pumped.sleeping?.();
+      if (this.#watched.length > 0) {
+        this.#alarm ??= new FileAlarm(doorbell, this.#watched);
+        this.#alarm.arm();
+      }
       const before = this.#clock.now();
       if (doorbell.stopRequested || this.#look(pumped, before)) return;
       this.#sleeps++;
@@ -164,6 +233,15 @@ export class Pump {
       clearTimeout(alarm);
       doorbell.disarm();
     }
+  }
+
+  async #closeFiles(): Promise<void> {
+    const alarm = this.#alarm;
+    this.#alarm = undefined;
+    await alarm?.close();
+    this.#files?.close();
+    this.#files = undefined;
+    this.#watched.length = 0;
   }
 }
 

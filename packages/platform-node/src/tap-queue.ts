@@ -1,4 +1,6 @@
+import { FixedMemory } from "./fixed-memory.js";
 import { libc, type LibC } from "./libc.js";
+import { PollSet } from "./poll-set.js";
 import { VnetHeader, type TapQueueDescription } from "./tap.js";
 
 export interface TapQueueCounters {
@@ -17,32 +19,6 @@ export const TAP_GONE = -1;
 
 const EINTR = 4;
 const EAGAIN = 11;
-const POLLIN = 1;
-const FOREVER_MS = -1;
-
-/** Memory that does not move, and where it is: what pieces of frames are counted from. */
-export class FixedMemory {
-  readonly bytes: Uint8Array;
-  /** In the process. */
-  readonly address: number;
-
-  /**
-   * @param bytes - Its buffer must not be detached or grow while this is in use.
-   * @throws PlatformError `ERR_KOFFI_MISSING`.
-   */
-  constructor(bytes: Uint8Array) {
-    // The view is kept for its memory to stay, and made from the buffer: small arrays without one move.
-    this.bytes = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    this.address = libc().addressOf(this.bytes);
-  }
-
-  /** The address of a position, which is checked: the kernel would read and write anywhere. */
-  addressOf(at: number, lengthBytes: number): number {
-    if (!(at >= 0 && lengthBytes >= 0 && at + lengthBytes <= this.bytes.byteLength))
-      throw new RangeError(`${lengthBytes} bytes at ${at} are outside the memory`);
-    return this.address + at;
-  }
-}
 
 /**
  * One queue of a TAP, on the thread that uses it: frames go between the kernel and memories of the caller, shared or
@@ -69,9 +45,8 @@ export class TapQueue {
   readonly #memory: FixedMemory;
   readonly #receiveVectors: Vectors;
   readonly #sendVectors: Vectors;
-  /** Two entries of poll: the queue and the stop. */
-  readonly #polled = new Uint8Array(16);
-  readonly #pollEvents = new Int16Array(this.#polled.buffer);
+  /** The queue and the stop. */
+  readonly #files = new PollSet();
 
   /**
    * @param memory - What positions of `receive` and `send` are counted from; see `FixedMemory`.
@@ -88,11 +63,8 @@ export class TapQueue {
     this.sendHeader = new DataView(sent.bytes.buffer);
     this.#receiveVectors = new Vectors(received, this.#headerBytes, 1);
     this.#sendVectors = new Vectors(sent, this.#headerBytes, TapQueue.PIECES_MAX);
-    const descriptors = new Int32Array(this.#polled.buffer);
-    descriptors[0] = queue.fd;
-    descriptors[2] = queue.stopFd;
-    this.#pollEvents[2] = POLLIN;
-    this.#pollEvents[6] = POLLIN;
+    this.#files.add(queue.fd);
+    this.#files.add(queue.stopFd);
   }
 
   /**
@@ -105,7 +77,7 @@ export class TapQueue {
     const vectors = this.#receiveVectors;
     vectors.clear();
     vectors.add(this.#memory.addressOf(at, roomBytes), roomBytes);
-    const taken = this.#libc.readv(this.#fd, vectors.bytes, vectors.count);
+    const taken = this.#libc.readv(this.#fd, vectors.address, vectors.count);
     if (taken < 0) {
       const errno = this.#libc.errno();
       return errno === EAGAIN || errno === EINTR ? TAP_EMPTY : TAP_GONE;
@@ -136,7 +108,7 @@ export class TapQueue {
   /** Sends the frame that was begun, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
   sendFrame(): boolean {
     const vectors = this.#sendVectors;
-    const written = this.#libc.writev(this.#fd, vectors.bytes, vectors.count);
+    const written = this.#libc.writev(this.#fd, vectors.address, vectors.count);
     if (written < 0) {
       this.counters.dropped++;
       return false;
@@ -150,13 +122,11 @@ export class TapQueue {
    * Blocks the thread until a frame waits, the TAP is gone, or it is told to stop.
    * @param timeoutMs - At most so long; for ever unless told.
    */
-  wait(timeoutMs = FOREVER_MS): "ready" | "stopped" | "timeout" {
-    const events = this.#pollEvents;
-    events[3] = 0;
-    events[7] = 0;
-    this.#libc.poll(this.#polled, 2, timeoutMs);
-    if (events[7] !== 0) return "stopped";
-    return events[3] !== 0 ? "ready" : "timeout";
+  wait(timeoutMs = Infinity): "ready" | "stopped" | "timeout" {
+    const files = this.#files;
+    files.wait(timeoutMs);
+    if (files.hasNews(1)) return "stopped";
+    return files.hasNews(0) ? "ready" : "timeout";
   }
 }
 
@@ -165,11 +135,12 @@ const VECTOR_WORDS = 4;
 
 /** What readv and writev are given: a header that stays where it is, and a frame in pieces. */
 class Vectors {
-  readonly bytes: Uint8Array;
+  readonly address: number;
   count = 1;
   /** Keeps the header's memory from being collected. */
   readonly header: FixedMemory;
   readonly #words: Uint32Array;
+  readonly #memory: FixedMemory;
   readonly #countMax: number;
   /** Behind the last piece. */
   #end = NaN;
@@ -178,7 +149,8 @@ class Vectors {
     this.header = header;
     this.#countMax = 1 + piecesMax;
     this.#words = new Uint32Array(this.#countMax * VECTOR_WORDS);
-    this.bytes = new Uint8Array(this.#words.buffer);
+    this.#memory = new FixedMemory(new Uint8Array(this.#words.buffer));
+    this.address = this.#memory.address;
     this.#put(0, header.address);
     this.#put(2, headerBytes);
   }

@@ -171,9 +171,6 @@ export async function runVcpu<Program = unknown>(
           for (const pumped of driven) hasWorked = pumped.drain() || hasWorked;
           return hasWorked;
         },
-        sleeping() {
-          for (const pumped of driven) pumped.sleeping?.();
-        },
         rung(causes) {
           if ((causes & DoorbellCause.interrupt) !== 0) cpu.interrupt();
           if ((causes & ~DoorbellCause.interrupt) !== 0)

@@ -27,6 +27,8 @@ export interface WorkerContext<Data> {
   readonly timers: Timers;
   /** Has the messages of a further link, whose other end rings this doorbell, handed to `handle` as they come. */
   listen(link: MessageLink, handle: (message: unknown) => void): void;
+  /** Ends this thread's sleeps when a file can be read as well, see `Pump.watch`. @returns What ends that. */
+  readonly watch: (fd: number) => () => void;
   /** Serves Node's events while `work` is pending, see `Pump.during`. */
   during<T>(work: Promise<T>): Promise<T>;
 }
@@ -71,6 +73,7 @@ export async function runWorker<Data>(
     doorbell,
     timers: pump.timers,
     listen: (link, handle) => void links.set(link, handle),
+    watch: (fd) => pump.watch(fd),
     during: (work) => pump.during(work),
   });
   links.set(starter, (message) => body.message?.(message));
@@ -86,7 +89,6 @@ export async function runWorker<Data>(
         if (causes !== 0) answer(causes);
         return body.drain() || causes !== 0;
       },
-      sleeping: () => body.sleeping?.(),
     });
   } finally {
     await body.stopped?.();

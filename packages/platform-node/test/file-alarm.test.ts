@@ -1,9 +1,7 @@
-import { execFileSync } from "node:child_process";
-import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { closeSync, readSync, writeSync } from "node:fs";
 import { afterEach, expect, test } from "vitest";
 import { FileAlarm, createDoorbells, type Doorbell } from "../src/index.js";
+import { openFifo } from "./fifo.js";
 
 const reason =
   process.platform === "linux" ? undefined : "files are watched by poll, and tried on Linux";
@@ -14,13 +12,8 @@ afterEach(() => {
   for (const cleanUp of cleanUps.splice(0)) cleanUp();
 });
 
-/** Two ends in one file: what is written can be read. */
 function fifo(): number {
-  const directory = mkdtempSync(join(tmpdir(), "hyperv-fifo-"));
-  cleanUps.push(() => rmSync(directory, { recursive: true }));
-  const path = join(directory, "fifo");
-  execFileSync("mkfifo", [path]);
-  const fd = openSync(path, constants.O_RDWR | constants.O_NONBLOCK);
+  const fd = openFifo();
   cleanUps.push(() => closeSync(fd));
   return fd;
 }
@@ -62,6 +55,23 @@ test.skipIf(reason !== undefined)(
     await alarm.close();
   },
 );
+
+test.skipIf(reason !== undefined)("an alarm takes files in and out while it is there", async () => {
+  const [first, second] = [fifo(), fifo()];
+  const [doorbell] = createDoorbells(1) as [Doorbell];
+  const alarm = new FileAlarm(doorbell, [first]);
+  writeSync(first, "x");
+  alarm.remove(first);
+  const sequence = doorbell.arm();
+  alarm.arm();
+  // Though it is armed already.
+  alarm.add(second);
+  alarm.arm();
+  expect(doorbell.arm()).toBe(sequence);
+  writeSync(second, "x");
+  await awake(doorbell.waitAsync(sequence));
+  await alarm.close();
+});
 
 test.skipIf(reason !== undefined)(
   "an alarm that is not armed stays silent, and ends at once",

@@ -1,9 +1,11 @@
+import { closeSync } from "node:fs";
 import {
   createDoorbells,
   startWorker,
   type PumpKind,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
+import { openFifo } from "./fifo.js";
 import { Prng } from "./prng.js";
 
 export interface WakeCampaignOptions {
@@ -11,6 +13,8 @@ export interface WakeCampaignOptions {
   /** Pieces of work to hand over. */
   readonly count: number;
   readonly kinds?: readonly PumpKind[];
+  /** Whether the pumps watch a file, and so sleep in another way; both unless told. */
+  readonly watches?: boolean;
   /** One line per round. */
   readonly report?: (line: string) => void;
 }
@@ -27,6 +31,7 @@ export async function run({
   seed,
   count,
   kinds = ["blocking", "async"],
+  watches,
   report = () => undefined,
 }: WakeCampaignOptions): Promise<void> {
   const prng = new Prng(seed);
@@ -34,12 +39,18 @@ export async function run({
   for (let done = 0; done < count; done += size) {
     const cycles = Math.min(size, count - done);
     const roundSeed = prng.next();
-    const line = await round(roundSeed, cycles, kinds);
+    const watching = watches ?? prng.below(2) === 0;
+    const line = await round(roundSeed, cycles, kinds, watching && process.platform === "linux");
     report(`${done + cycles} of ${count}: ${line}`);
   }
 }
 
-async function round(seed: number, count: number, kinds: readonly PumpKind[]): Promise<string> {
+async function round(
+  seed: number,
+  count: number,
+  kinds: readonly PumpKind[],
+  watches: boolean,
+): Promise<string> {
   const prng = new Prng(seed);
   const kind = kinds[prng.below(kinds.length)]!;
   const ringers = 1 + prng.below(2);
@@ -47,8 +58,12 @@ async function round(seed: number, count: number, kinds: readonly PumpKind[]): P
   const burnUs = [4, 8, 30][prng.below(3)]!;
   const lingerUs = [1, 2, 8][prng.below(3)]!;
   const byCause = prng.below(2) === 0;
+  // Work may also be announced at the file.
+  const byFile = watches && !byCause && prng.below(3) > 0;
+  const file = watches ? openFifo() : undefined;
   const name =
-    `seed ${seed}, ${kind} pump, ${ringers} ringers${byCause ? " with causes" : ""}, ` +
+    `seed ${seed}, ${kind} pump${watches ? " with a file" : ""}, ` +
+    `${ringers} ringers${byCause ? " with causes" : ""}${byFile ? " at the file" : ""}, ` +
     `spin ${spinLimitUs} us, delay ${burnUs} us, linger ${lingerUs} us`;
   const doorbell = createDoorbells(1)[0]!;
   const shared = new Int32Array(new SharedArrayBuffer(4 * 32));
@@ -60,6 +75,8 @@ async function round(seed: number, count: number, kinds: readonly PumpKind[]): P
     bell: doorbell.words,
     cycles: Math.ceil(count / ringers),
     byCause,
+    file,
+    byFile,
     burnUs,
     lingerUs,
     patienceMs: PATIENCE_MS,
@@ -90,6 +107,7 @@ async function round(seed: number, count: number, kinds: readonly PumpKind[]): P
     });
   } finally {
     await Promise.all(workers.map((worker) => worker.stop()));
+    if (file !== undefined) closeSync(file);
   }
   return name;
 }

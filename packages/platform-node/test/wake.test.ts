@@ -3,10 +3,15 @@ import { run } from "./wake-campaign.js";
 
 const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000_007);
 
-test.each(["blocking", "async"] as const)(
-  `no wake-up of a pump that is %s is lost, seed ${seed}`,
+test.each([
+  { kind: "blocking", watches: false },
+  { kind: "async", watches: false },
+  { kind: "blocking", watches: true },
+  { kind: "async", watches: true },
+] as const)(
+  `no wake-up of a pump that is $kind is lost, files: $watches, seed ${seed}`,
   { timeout: 120_000 },
-  async (kind) => {
-    await run({ seed, count: 3_000, kinds: [kind] });
+  async ({ kind, watches }) => {
+    await run({ seed, count: 3_000, kinds: [kind], watches });
   },
 );

@@ -61,7 +61,7 @@ export interface KernelDriver {
   readonly file?: { readonly path: string; readonly sizeBytes: number };
 }
 
-export interface KernelOptions extends Pick<Vcpu, "drive" | "doorbell"> {
+export interface KernelOptions extends Pick<Vcpu, "drive" | "watch" | "doorbell"> {
   /** The boot processor. */
   readonly cpu: GuestCpu;
   readonly hypervisor: HypervisorPort;
@@ -137,6 +137,7 @@ export class Kernel implements GuestSystem {
       memory: cpu.memory,
       allocator: cpu.allocator,
       drive: options.drive,
+      watch: options.watch,
       doorbell: options.doorbell,
       stacks: options.nicStacks,
       usePort: (other, use) => options.cpus.usePort(other, use),

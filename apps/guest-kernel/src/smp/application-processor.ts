@@ -104,6 +104,7 @@ export class ApplicationProcessor {
       allocator: cpu.allocator,
       doorbell,
       drive: (pumped) => this.#vcpu.drive(pumped),
+      watch: (fd) => this.#vcpu.watch(fd),
       deliver: (frames) => this.#calls.call("deliverFrames", frames),
     });
   }

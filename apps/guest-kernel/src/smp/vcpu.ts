@@ -112,6 +112,7 @@ class Guest {
       hypervisor: vcpu.hypervisor,
       timers: vcpu.timers,
       drive: (pumped) => vcpu.drive(pumped),
+      watch: (fd) => vcpu.watch(fd),
       doorbell: vcpu.doorbell,
       programs: new PageAllocator(vcpu.memory, program.programsAddress, program.programsBytes),
       drivers: [

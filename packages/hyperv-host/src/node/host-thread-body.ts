@@ -1,6 +1,5 @@
 import {
   runHostWorker,
-  type Doorbell,
   type HostWorkerContext,
   type WorkerBody,
 } from "@hyperv-is/platform-node";
@@ -28,8 +27,6 @@ export interface HostDevices<Stats extends HostThreadStats> {
   readonly keepsAwake?: boolean;
   /** Does what has come from elsewhere than a guest, within a budget. @returns True if there was any. */
   drain?(): boolean;
-  /** See `Pumped.sleeping`. */
-  sleeping?(): void;
   /**
    * Carries out a request that only these devices know. Calls `done` once, now or later, with a plain result or with
    * what went wrong; an error may be thrown as well. Not a promise: a thread that sleeps in `Atomics` keeps none.
@@ -46,8 +43,8 @@ export interface HostDevicesContext<Data extends HostThreadData> {
   readonly data: Data;
   readonly timers: Timers;
   readonly faults: FaultPlan;
-  /** Wakes the thread. */
-  readonly doorbell: Doorbell;
+  /** Has the thread woken when a file can be read, see `Pump.watch`. @returns What ends that. */
+  readonly watch: (fd: number) => () => void;
 }
 
 /**
@@ -63,7 +60,7 @@ export function runHostThread<Data extends HostThreadData, Stats extends HostThr
 }
 
 async function begin<Data extends HostThreadData, Stats extends HostThreadStats>(
-  { data, memory, timers, starter, doorbell }: HostWorkerContext<Data>,
+  { data, memory, timers, starter, watch }: HostWorkerContext<Data>,
   open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
   failureOf: (error: unknown) => HostThreadFailure | undefined,
 ): Promise<WorkerBody> {
@@ -85,7 +82,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
   });
   let devices: HostDevices<Stats> | undefined;
   try {
-    devices = await open({ data, timers, faults, doorbell });
+    devices = await open({ data, timers, faults, watch });
     devices.serve(worker);
     reply({ kind: "ready" });
   } catch (error) {
@@ -117,7 +114,6 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
       const hasWorked = worker.run();
       return devices?.drain?.() === true || hasWorked || devices?.keepsAwake === true;
     },
-    sleeping: () => devices?.sleeping?.(),
     rung(causes) {
       if ((causes & HostCause.eventFlags) !== 0) worker.interrupt();
     },

@@ -1,5 +1,4 @@
 // Entry of a host worker that owns the switches of a machine and the network adapters at them.
-import { FileAlarm } from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { NicStats } from "../netvsp/nic-config.js";
 import type { CaptureConfig, NetworkConfig } from "../network-config.js";
@@ -24,14 +23,12 @@ export interface NetworkWorkerStats extends HostThreadStats {
 }
 
 await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
-  async ({ data, timers, faults, doorbell }) => {
+  async ({ data, timers, faults, watch }) => {
     const network = await NetworkSet.open(data.network, timers, faults);
-    const { files } = network;
-    const alarm = files.length > 0 ? new FileAlarm(doorbell, files) : undefined;
+    for (const file of network.files) watch(file);
     return {
       serve: (worker) => network.serve(worker),
       drain: () => network.poll(),
-      sleeping: () => alarm?.arm(),
       stats: () => ({ adapters: network.stats() }),
       request(message, done) {
         const request = message as NetworkRequest;
@@ -48,10 +45,7 @@ await runHostThread<NetworkWorkerData, NetworkWorkerStats>(
         }
         done(undefined);
       },
-      async close() {
-        await alarm?.close();
-        network.close();
-      },
+      close: () => network.close(),
     };
   },
   (error) => {

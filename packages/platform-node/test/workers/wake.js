@@ -1,5 +1,6 @@
 // The two sides of the wake-up campaign: a sleeper that takes work and says so, and ringers that hand it work
 // one piece at a time, at moments that are random around the point at which the sleeper falls asleep.
+import { readSync, writeSync } from "node:fs";
 import { Doorbell, NodeClock, runWorker } from "@hyperv-is/platform-node";
 import { Prng } from "../prng.js";
 
@@ -17,6 +18,8 @@ import { Prng } from "../prng.js";
  * @property {number} cycles of this ringer
  * @property {number} seed
  * @property {boolean} byCause whether a ringer says who it is by a cause, or the sleeper looks at all
+ * @property {number | undefined} file watched by the sleeper
+ * @property {boolean} byFile whether a ringer writes to the file instead of ringing
  * @property {number} lingerUs longest delay in a look that found nothing
  * @property {number} burnUs longest delay before a piece is handed over
  * @property {number} patienceMs how long a piece may lie before it counts as a lost wake-up
@@ -43,8 +46,10 @@ await runWorker(
  * @param {WorkerContext<WakeData>} context
  * @returns {WorkerBody}
  */
-function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) {
+function sleeper({ data, watch }) {
+  const { handed, taken, ringers, byCause, file, byFile, seed, lingerUs } = data;
   const prng = new Prng(seed);
+  if (file !== undefined) watch(file);
   /** @param {number} index */
   const take = (index) => {
     const now = Atomics.load(handed, index);
@@ -57,7 +62,7 @@ function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) 
       for (let index = 0; index < ringers; index++) if (causes & cause(index)) take(index);
     },
     drain() {
-      let worked = false;
+      let worked = byFile && file !== undefined && readAll(file);
       for (let index = 0; !byCause && index < ringers; index++) worked = take(index) || worked;
       if (!worked && prng.below(2) === 0) burn(prng.below(lingerUs * 8) / 8);
       return worked;
@@ -66,11 +71,25 @@ function sleeper({ data: { handed, taken, ringers, byCause, seed, lingerUs } }) 
 }
 
 /**
+ * @param {number} file
+ * @returns {boolean}
+ */
+function readAll(file) {
+  try {
+    return readSync(file, new Uint8Array(64)) > 0;
+  } catch (error) {
+    if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EAGAIN") throw error;
+    return false;
+  }
+}
+
+/**
  * @param {WorkerContext<WakeData>} context
  * @returns {WorkerBody}
  */
 function ringer({ data, starter }) {
   const { handed, taken, index, bell, cycles, seed, byCause, burnUs, patienceMs } = data;
+  const { file, byFile } = data;
   const prng = new Prng(seed);
   const sleepersBell = new Doorbell(bell, 0);
   let cycle = 0;
@@ -84,7 +103,8 @@ function ringer({ data, starter }) {
       cycle++;
       burn(prng.below(burnUs * 8) / 8);
       Atomics.add(handed, index, 1);
-      sleepersBell.ring(byCause ? cause(index) : 0);
+      if (byFile && file !== undefined) writeSync(file, "x");
+      else sleepersBell.ring(byCause ? cause(index) : 0);
       // Now and then a second ring comes right behind the first.
       if (prng.below(4) === 0) return true;
       const deadline = clock.now() + patienceMs;

@@ -10,7 +10,7 @@ import type { NicStack } from "./nic-stack.js";
 import { usePort, type PortUse, type RelayedFrames } from "./port-use.js";
 import { TapStack } from "./tap-stack.js";
 
-export interface HnInterfacesOptions extends Pick<Vcpu, "drive" | "doorbell"> {
+export interface HnInterfacesOptions extends Pick<Vcpu, "drive" | "watch" | "doorbell"> {
   readonly network: GuestNetwork;
   readonly memory: GuestMemory;
   /** Of the boot processor. */
@@ -131,7 +131,7 @@ export class HnInterfaces {
 
   /** A channel whose CPU goes away goes too. */
   async #useChannel({ name, netvsc, tap }: HnInterface, channel: NetvscChannel): Promise<void> {
-    const { memory, allocator, drive, doorbell, print } = this.#options;
+    const { memory, allocator, drive, watch, doorbell, print } = this.#options;
     const stack = tap?.portOf(netvsc.channels.indexOf(channel)) ?? { kind: "builtin" };
     const use: PortUse = { relid: channel.relid, interface: name, stack };
     const { local } = channel.handle;
@@ -142,6 +142,7 @@ export class HnInterfaces {
           memory,
           allocator,
           drive,
+          watch,
           doorbell,
           deliver: (frames) => {
             this.deliver(frames);

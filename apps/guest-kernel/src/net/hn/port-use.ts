@@ -1,5 +1,5 @@
 import type { EthernetPort, EthernetUser } from "@hyperv-is/hv-netvsc";
-import { FileAlarm, type Vcpu } from "@hyperv-is/platform-node";
+import type { Vcpu } from "@hyperv-is/platform-node";
 import type { GuestMemory, PageAllocator } from "@hyperv-is/vmbus-core";
 import { FrameRelay, type RelayedBatch } from "./frame-relay.js";
 import type { PortStack } from "./nic-stack.js";
@@ -21,7 +21,7 @@ export interface RelayedFrames extends RelayedBatch {
 }
 
 /** What a CPU offers to the users of its ports. */
-export interface PortContext extends Pick<Vcpu, "drive" | "doorbell"> {
+export interface PortContext extends Pick<Vcpu, "drive" | "watch" | "doorbell"> {
   readonly memory: GuestMemory;
   readonly allocator: PageAllocator;
   /** Hands frames to the CPU of the guest's own stack; resolves when it has taken them. */
@@ -45,9 +45,9 @@ export function usePort(port: EthernetPort, use: PortUse, context: PortContext):
 function bridge(
   port: EthernetPort,
   { queue, mtu }: PortStack & { readonly kind: "tap" },
-  { memory, allocator, doorbell, drive }: PortContext,
+  { memory, allocator, doorbell, drive, watch }: PortContext,
 ): EthernetUser {
-  const alarm = new FileAlarm(doorbell, [queue.fd]);
+  const unwatch = watch(queue.fd);
   const made = new TapBridge({
     port,
     queue,
@@ -57,9 +57,9 @@ function bridge(
     wake: () => doorbell.ring(),
     closed() {
       stop();
-      void alarm.close();
+      unwatch();
     },
   });
-  const stop = drive({ drain: () => made.drain(), sleeping: () => alarm.arm() });
+  const stop = drive({ drain: () => made.drain() });
   return made;
 }

@@ -44,6 +44,7 @@ import {
   vlanInfoOfTag,
 } from "@hyperv-is/hv-netvsc/protocol";
 import type { VlanMode } from "@hyperv-is/hyperv-host";
+import type { Frame } from "../src/switch/frame.js";
 import {
   build,
   expectBytes,
@@ -381,6 +382,39 @@ describe("what the guest sends", () => {
       ]),
     ).toBe(1);
     expectBytes(end.frames[0]!.bytes, frame);
+  });
+
+  test("lasts until the switch is flushed: only then the guest hears that it is done", () => {
+    const rig = new NicRig();
+    rig.attach();
+    const guest = rig.pairs[0]!.left;
+    const lasting: boolean[] = [];
+    const completedAtFlush: number[] = [];
+    class Keeper extends TestEnd {
+      override deliver(frame: Frame): boolean {
+        lasting.push(frame.isLasting);
+        return super.deliver(frame);
+      }
+      override flush(): void {
+        completedAtFlush.push(guest.incoming.inspect().readAvailable);
+      }
+    }
+    rig.network.connect(new Keeper(), { name: "peer", kind: "guest", mac: peer });
+    const message = rig.message(plainFrame(peer, own));
+    const address = 300 * 4096;
+    rig.memory.bytes.set(message, address);
+    for (let number = 0; number < 3; number++) rig.queueSend([[address, message.byteLength]]);
+    rig.pairs[0]!.right.poll(1000);
+    expect(lasting).toEqual([true, true, true]);
+    expect(completedAtFlush).toEqual([0]);
+    expect(guest.incoming.inspect().readAvailable).toBeGreaterThan(0);
+
+    // A channel that is closed in the middle keeps nobody waiting.
+    rig.queueSend([[address, message.byteLength]]);
+    rig.send(new Uint8Array(0), { isQueued: true });
+    rig.pairs[0]!.right.poll(1000);
+    expect(rig.closedCode).toBe("ERR_NETVSP_MESSAGE_SHORT");
+    expect(completedAtFlush).toHaveLength(2);
   });
 
   test("is only what comes from its address", () => {

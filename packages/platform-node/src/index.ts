@@ -30,7 +30,13 @@ export {
   type TapQueueDescription,
 } from "./tap.js";
 export { FixedMemory } from "./fixed-memory.js";
-export { TAP_EMPTY, TAP_GONE, TapQueue, type TapQueueCounters } from "./tap-queue.js";
+export {
+  GatheredFrame,
+  TAP_EMPTY,
+  TAP_GONE,
+  TapQueue,
+  type TapQueueCounters,
+} from "./tap-queue.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 export {

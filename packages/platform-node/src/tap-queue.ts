@@ -77,15 +77,18 @@ export class TapQueue {
     const vectors = this.#receiveVectors;
     vectors.clear();
     vectors.add(this.#memory.addressOf(at, roomBytes), roomBytes);
-    const taken = this.#libc.readv(this.#fd, vectors.address, vectors.count);
-    if (taken < 0) {
-      const errno = this.#libc.errno();
-      return errno === EAGAIN || errno === EINTR ? TAP_EMPTY : TAP_GONE;
-    }
-    const lengthBytes = taken - this.#headerBytes;
-    this.counters.received++;
-    this.counters.receivedBytes += lengthBytes;
-    return lengthBytes;
+    return this.#taken(this.#libc.readv(this.#fd, vectors.address, vectors.count));
+  }
+
+  /**
+   * Takes the next frame as `receive` does, but its header goes right in front of it: into the `vnetHeaderBytes` of the queue
+   * before `at`. Several frames can be taken before the first is looked at.
+   */
+  receiveBehindHeader(at: number, roomBytes: number): number {
+    const headerBytes = this.#headerBytes;
+    const lengthBytes = headerBytes + roomBytes;
+    const address = this.#memory.addressOf(at - headerBytes, lengthBytes);
+    return this.#taken(this.#libc.read(this.#fd, address, lengthBytes));
   }
 
   /** Sends a frame, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
@@ -108,14 +111,12 @@ export class TapQueue {
   /** Sends the frame that was begun, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
   sendFrame(): boolean {
     const vectors = this.#sendVectors;
-    const written = this.#libc.writev(this.#fd, vectors.address, vectors.count);
-    if (written < 0) {
-      this.counters.dropped++;
-      return false;
-    }
-    this.counters.sent++;
-    this.counters.sentBytes += written - this.#headerBytes;
-    return true;
+    return this.#sent(this.#libc.writev(this.#fd, vectors.address, vectors.count));
+  }
+
+  /** Sends a frame that was gathered. @returns False if the kernel did not take it, which is counted. */
+  sendGathered({ vectors }: GatheredFrame): boolean {
+    return this.#sent(this.#libc.writev(this.#fd, vectors.address, vectors.count));
   }
 
   /**
@@ -127,6 +128,27 @@ export class TapQueue {
     files.wait(timeoutMs);
     if (files.hasNews(1)) return "stopped";
     return files.hasNews(0) ? "ready" : "timeout";
+  }
+
+  #taken(takenBytes: number): number {
+    if (takenBytes < 0) {
+      const errno = this.#libc.errno();
+      return errno === EAGAIN || errno === EINTR ? TAP_EMPTY : TAP_GONE;
+    }
+    const lengthBytes = takenBytes - this.#headerBytes;
+    this.counters.received++;
+    this.counters.receivedBytes += lengthBytes;
+    return lengthBytes;
+  }
+
+  #sent(writtenBytes: number): boolean {
+    if (writtenBytes < 0) {
+      this.counters.dropped++;
+      return false;
+    }
+    this.counters.sent++;
+    this.counters.sentBytes += writtenBytes - this.#headerBytes;
+    return true;
   }
 }
 
@@ -182,5 +204,30 @@ class Vectors {
   #put(at: number, value: number): void {
     this.#words[at] = value % 0x1_0000_0000;
     this.#words[at + 1] = Math.floor(value / 0x1_0000_0000);
+  }
+}
+
+/** A frame in pieces, with its header, that is sent later than it is gathered: one object for each frame that waits. */
+export class GatheredFrame {
+  /** Header of the frame: see `VnetHeader`. */
+  readonly header: DataView;
+  /** For the queue. */
+  readonly vectors: Vectors;
+
+  /** @param vnetHeaderBytes - Of the queue that will send it. */
+  constructor({ vnetHeaderBytes }: TapQueueDescription) {
+    const header = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
+    this.header = new DataView(header.bytes.buffer);
+    this.vectors = new Vectors(header, vnetHeaderBytes, TapQueue.PIECES_MAX);
+  }
+
+  /** Begins with a frame, which has no pieces yet. */
+  begin(): void {
+    this.vectors.clear();
+  }
+
+  /** Appends a piece, which stays as it is until the frame is sent. @returns False if there are too many. */
+  addPiece(memory: FixedMemory, at: number, lengthBytes: number): boolean {
+    return this.vectors.add(memory.addressOf(at, lengthBytes), lengthBytes);
   }
 }

@@ -121,9 +121,10 @@ export class NetvspChannel implements HostChannelHandler {
   }
 
   batchEnd(channel: Channel): void {
+    // What the guest gets back when it is told that its packets are done is used until then.
+    this.#adapter.flushSwitch();
     this.#drain(channel);
     this.#isPolled = false;
-    this.#adapter.flushSwitch();
   }
 
   spaceArrived(channel: Channel): void {
@@ -131,6 +132,7 @@ export class NetvspChannel implements HostChannelHandler {
   }
 
   closed(_channel: Channel, reason: ChannelClosedReason): void {
+    this.#adapter.flushSwitch();
     this.#spaceTimer?.cancel();
     for (const timer of this.#late) timer.cancel();
     this.#late.clear();

@@ -110,6 +110,8 @@ export class RndisTransmitter {
     const info = this.#info;
     const frame = this.#frame;
     frame.load(this.#memory, message, at + dataAt, dataBytes);
+    // The guest is told that the packet is done after the switch has been flushed.
+    frame.isLasting = true;
     if ((info.parts & FrameInfoPart.largeSend) !== 0) {
       if (!this.#setLargeSend(frame, info.largeSend)) return this.#refuse("a large send");
       this.#counters.transmitLargeSends++;

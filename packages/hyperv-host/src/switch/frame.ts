@@ -8,8 +8,8 @@ const HEAD_BYTES = 128;
 /** Most bytes that the headers of a frame may take: a transport header at the largest offset that RNDIS can tell. */
 export const HEADERS_MAX_BYTES = 1024 + 60;
 
-/** Room for them, and for a VLAN tag. */
-const HEAD_CAPACITY_BYTES = HEADERS_MAX_BYTES + 20;
+/** Room for them, and for a VLAN tag: most bytes of a head. */
+export const HEAD_CAPACITY_BYTES = (HEADERS_MAX_BYTES + 20 + 7) & ~7;
 
 /** Value of `Frame.vlanTag` for a frame without one. */
 export const NO_VLAN_TAG = -1;
@@ -54,7 +54,7 @@ const noRuns = new OneRun();
  */
 export class Frame {
   /** The first bytes, from address 0 on. */
-  readonly head: FrameMemory = privateMemory((HEAD_CAPACITY_BYTES + 7) & ~7);
+  readonly head: FrameMemory = privateMemory(HEAD_CAPACITY_BYTES);
   headBytes = 0;
   /** Where the bytes behind the head are: `bodyBytes` bytes of `runs`, from `bodyOffset` on. */
   memory: FrameMemory = noMemory;
@@ -79,6 +79,8 @@ export class Frame {
   invertsVerdict = false;
   /** A fault: this byte, or the last if there are fewer, is to be wrong when it arrives; else `NOT_CORRUPT`. */
   corruptAt = NOT_CORRUPT;
+  /** The bytes behind the head stay as they are until the switch has been flushed; else until the frame has been delivered. */
+  isLasting = false;
   /** Priority, DEI and VLAN id as in an 802.1Q tag, for a frame whose tag is not among its bytes; else `NO_VLAN_TAG`. */
   vlanTag = NO_VLAN_TAG;
 
@@ -107,6 +109,7 @@ export class Frame {
     this.bodyBytes = lengthBytes;
     this.headBytes = 0;
     this.vlanTag = NO_VLAN_TAG;
+    this.isLasting = false;
     this.#nothingToDo();
     this.extendHead(HEAD_BYTES);
   }
@@ -134,6 +137,7 @@ export class Frame {
     this.bodyOffset = frame.bodyOffset - frame.headBytes + from;
     this.bodyBytes = bodyBytes;
     this.vlanTag = frame.vlanTag;
+    this.isLasting = frame.isLasting;
     this.#nothingToDo();
   }
 

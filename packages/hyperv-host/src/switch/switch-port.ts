@@ -25,7 +25,7 @@ export interface PortEnd {
   readonly offloads: PortOffloads;
   /**
    * Takes a frame, which is valid during the call only, and may be changed by it only as an offload needs. It must not
-   * send meanwhile.
+   * send meanwhile. Of a frame that is lasting the bytes behind the head are valid until the next `flush`.
    *
    * @returns False if the frame is lost: there is no room, or the end does not want it.
    */

@@ -64,30 +64,31 @@ export class FrameHeaders {
  * Has a frame of the kernel sent with what its header asks for. Nothing is computed: where the kernel left a checksum or
  * the segmentation to its reader, the host is asked.
  *
+ * @param bytes - Guest memory, with the header at `headerAt` and the frame at `at`.
  * @param offload - Is filled. @returns False for what the kernel was not told that it may ask for.
  */
 export function readVnetHeader(
-  header: DataView,
   bytes: Uint8Array,
+  headerAt: number,
   at: number,
   lengthBytes: number,
   offload: TransmitOffload,
 ): boolean {
   offload.clear();
-  if ((header.getUint8(VnetHeader.flags) & VnetFlag.needsChecksum) === 0)
-    return header.getUint8(VnetHeader.gsoType) === VnetGso.none;
+  if ((bytes[headerAt + VnetHeader.flags]! & VnetFlag.needsChecksum) === 0)
+    return bytes[headerAt + VnetHeader.gsoType] === VnetGso.none;
   const isTagged = get16(bytes, at + Ethernet.type) === EtherType.vlan;
   const typeAt = Ethernet.type + (isTagged ? VLAN_TAG_BYTES : 0);
   if (lengthBytes < typeAt + 2) return false;
   const isIpv6 = get16(bytes, at + typeAt) === EtherType.ipv6;
-  const isTcp = header.getUint16(VnetHeader.checksumOffset, true) === Tcp.checksum;
+  const isTcp = get16le(bytes, headerAt + VnetHeader.checksumOffset) === Tcp.checksum;
   offload.checksum =
     (isIpv6 ? TransmitChecksum.ipv6 : TransmitChecksum.ipv4) |
     (isTcp ? TransmitChecksum.tcp : TransmitChecksum.udp);
-  offload.headerOffset = header.getUint16(VnetHeader.checksumStart, true);
-  const gso = header.getUint8(VnetHeader.gsoType) & ~VnetGso.ecn;
+  offload.headerOffset = get16le(bytes, headerAt + VnetHeader.checksumStart);
+  const gso = bytes[headerAt + VnetHeader.gsoType]! & ~VnetGso.ecn;
   if (gso === VnetGso.none) return true;
-  offload.segmentBytes = header.getUint16(VnetHeader.gsoSize, true);
+  offload.segmentBytes = get16le(bytes, headerAt + VnetHeader.gsoSize);
   return gso === (isIpv6 ? VnetGso.tcp6 : VnetGso.tcp4);
 }
 
@@ -156,6 +157,11 @@ export class ReceivedHeader {
     bytes[field] = sum >>> 8;
     bytes[field + 1] = sum;
   }
+}
+
+/** A 16-bit number in the order of the virtio header, little-endian. */
+function get16le(bytes: Uint8Array, at: number): number {
+  return bytes[at]! | (bytes[at + 1]! << 8);
 }
 
 /** A 16-bit number in network order. */

@@ -94,27 +94,24 @@ export function readVnetHeader(
 
 /** What the kernel is told of received frames. */
 export class ReceivedHeader {
-  readonly #header: DataView;
   readonly #bytes: Uint8Array;
   readonly #headers = new FrameHeaders();
   /** Longest packet that was not coalesced. */
   readonly #mtu: number;
 
   /** @param bytes - Guest memory. @param mtu - Of the interface. */
-  constructor(header: DataView, bytes: Uint8Array, mtu: number) {
-    this.#header = header;
+  constructor(bytes: Uint8Array, mtu: number) {
     this.#bytes = bytes;
     this.#mtu = mtu;
   }
 
   /**
-   * Fills the header for a frame whose bytes are about to be given to the kernel.
+   * Fills a header for a frame whose bytes are about to be given to the kernel.
    *
    * A checksum that the host vouches for is not computed again. One that nobody has computed is completed by the kernel if
    * it needs it at all; its field gets the sum of the pseudo header. Of what was coalesced the kernel can make segments.
    */
-  write(frame: ReceivedFrame, addedBytes: number): void {
-    const header = this.#header;
+  write(header: DataView, frame: ReceivedFrame, addedBytes: number): void {
     header.setUint32(0, 0, true);
     header.setUint32(4, 0, true);
     header.setUint16(8, 0, true);

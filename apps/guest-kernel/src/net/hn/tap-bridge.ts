@@ -7,6 +7,7 @@ import {
 } from "@hyperv-is/hv-netvsc";
 import {
   FixedMemory,
+  GatheredFrame,
   TAP_EMPTY,
   TAP_GONE,
   TapQueue,
@@ -69,7 +70,9 @@ export class TapBridge implements EthernetUser {
   readonly #onClosed: () => void;
   readonly #header: ReceivedHeader;
   readonly #offload = new TransmitOffload();
-  readonly #tag = new FixedMemory(new Uint8Array(VLAN_TAG_BYTES));
+  /** Frames for the kernel that are gathered: the first of these. */
+  readonly #received: ReceivedBridgeFrame[];
+  #receivedCount = 0;
   /** By their numbers: where each buffer is, and its frame. */
   readonly #addresses: number[] = [];
   readonly #frames: GpaRanges[] = [];
@@ -96,7 +99,8 @@ export class TapBridge implements EthernetUser {
     this.#onClosed = closed;
     this.#queue = new TapQueue(queue, this.#guest);
     this.#headerBytes = queue.vnetHeaderBytes;
-    this.#header = new ReceivedHeader(this.#queue.sendHeader, memory.bytes, mtu);
+    this.#header = new ReceivedHeader(memory.bytes, mtu);
+    this.#received = Array.from({ length: BATCH_FRAMES }, () => new ReceivedBridgeFrame(queue));
     while (this.#addresses.length < BUFFERS_MAX) {
       const address = allocator.allocate(BUFFER_PAGES);
       if (address === undefined) break;
@@ -117,31 +121,21 @@ export class TapBridge implements EthernetUser {
   }
 
   received(frame: ReceivedFrame): void {
-    const queue = this.#queue;
-    const isTagged = frame.vlanTag >= 0;
-    this.#header.write(frame, isTagged ? VLAN_TAG_BYTES : 0);
-    queue.beginFrame();
-    const first = frame.runAddress(0);
-    const firstBytes = frame.runLength(0);
-    if (isTagged && firstBytes >= Ethernet.type) {
-      const tag = this.#tag.bytes;
-      tag[0] = EtherType.vlan >>> 8;
-      tag[1] = EtherType.vlan & 0xff;
-      tag[2] = frame.vlanTag >>> 8;
-      tag[3] = frame.vlanTag;
-      queue.addPiece(this.#guest, first, Ethernet.type);
-      queue.addPiece(this.#tag, 0, VLAN_TAG_BYTES);
-      queue.addPiece(this.#guest, first + Ethernet.type, firstBytes - Ethernet.type);
-    } else queue.addPiece(this.#guest, first, firstBytes);
-    let fits = true;
-    for (let run = 1; run < frame.runs && fits; run++)
-      fits = queue.addPiece(this.#guest, frame.runAddress(run), frame.runLength(run));
-    if (!fits || !queue.sendFrame()) this.counters.dropped++;
-    this.#port.release(frame.ticket);
+    const next = this.#received[this.#receivedCount]!;
+    this.#header.write(next.gathered.header, frame, frame.vlanTag >= 0 ? VLAN_TAG_BYTES : 0);
+    if (!next.gather(frame, this.#guest)) {
+      this.counters.dropped++;
+      this.#port.release(frame.ticket);
+    } else if (++this.#receivedCount === BATCH_FRAMES) this.batchEnd();
   }
 
+  /** The kernel gets what was gathered, and then the host its memory back. */
   batchEnd(): void {
-    // Each frame is with the kernel already.
+    const count = this.#receivedCount;
+    this.#receivedCount = 0;
+    for (let index = 0; index < count; index++)
+      if (!this.#queue.sendGathered(this.#received[index]!.gathered)) this.counters.dropped++;
+    for (let index = 0; index < count; index++) this.#port.release(this.#received[index]!.ticket);
   }
 
   transmitted(tag: number, released: boolean): void {
@@ -161,6 +155,7 @@ export class TapBridge implements EthernetUser {
 
   closed(): void {
     this.#isOver = true;
+    this.#receivedCount = 0;
     for (; this.#freeCount > 0; this.#freeCount--)
       this.#allocator.free(this.#addresses[this.#free[this.#freeCount - 1]!]!);
     while (this.#next < this.#taken)
@@ -208,6 +203,40 @@ export class TapBridge implements EthernetUser {
       this.counters.refused++;
     }
     this.#free[this.#freeCount++] = buffer;
+    return true;
+  }
+}
+
+/** A received frame on its way to the kernel. */
+class ReceivedBridgeFrame {
+  readonly gathered: GatheredFrame;
+  /** What the port gets back. */
+  ticket = 0;
+  readonly #tag = new FixedMemory(new Uint8Array(VLAN_TAG_BYTES));
+
+  constructor(queue: TapQueueDescription) {
+    this.gathered = new GatheredFrame(queue);
+  }
+
+  /** Notes where a frame lies in guest memory, with its tag among its bytes. @returns False if it has too many pieces. */
+  gather(frame: ReceivedFrame, guest: FixedMemory): boolean {
+    const { gathered } = this;
+    this.ticket = frame.ticket;
+    gathered.begin();
+    const first = frame.runAddress(0);
+    const firstBytes = frame.runLength(0);
+    if (frame.vlanTag >= 0 && firstBytes >= Ethernet.type) {
+      const tag = this.#tag.bytes;
+      tag[0] = EtherType.vlan >>> 8;
+      tag[1] = EtherType.vlan & 0xff;
+      tag[2] = frame.vlanTag >>> 8;
+      tag[3] = frame.vlanTag;
+      gathered.addPiece(guest, first, Ethernet.type);
+      gathered.addPiece(this.#tag, 0, VLAN_TAG_BYTES);
+      gathered.addPiece(guest, first + Ethernet.type, firstBytes - Ethernet.type);
+    } else gathered.addPiece(guest, first, firstBytes);
+    for (let run = 1; run < frame.runs; run++)
+      if (!gathered.addPiece(guest, frame.runAddress(run), frame.runLength(run))) return false;
     return true;
   }
 }

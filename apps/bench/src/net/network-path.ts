@@ -16,6 +16,13 @@ const LOOK_MS = 20;
 const [NEAR_ADDRESS, FAR_ADDRESS] = ["192.0.2.1", "192.0.2.2"];
 const DEVICE = "tap0";
 
+/** How TCP goes over a path. */
+export interface Transfer {
+  readonly flows?: number;
+  /** From the far side to the near one. */
+  readonly isBack?: boolean;
+}
+
 let paths = 0;
 
 /**
@@ -78,16 +85,17 @@ export class NetworkPath implements AsyncDisposable {
       ip("netns", "exec", namespace, "ethtool", "-K", DEVICE, "tso", on ? "on" : "off");
   }
 
-  /** Sends so many megabits by TCP from the near side to the far one. @returns Seconds. */
-  async send(megabits: number, flows = 1): Promise<number> {
+  /** Sends so many megabits by TCP from the near side to the far one, or back. @returns Seconds. */
+  async send(megabits: number, { flows = 1, isBack = false }: Transfer = {}): Promise<number> {
     const bytes = Math.ceil((megabits * 125_000) / flows);
     const args = ["-c", FAR_ADDRESS, "-J", "-n", String(bytes), "-P", String(flows)];
+    if (isBack) args.push("-R");
     const printed = await this.#inside("iperf3", args, "iperf3");
     const { end } = JSON.parse(printed) as {
       readonly end: { readonly sum_received: { readonly seconds: number; readonly bytes: number } };
     };
     const { seconds, bytes: arrived } = end.sum_received;
-    if (!(arrived > 0)) throw new BenchmarkError(`nothing came from ${this.near} to ${this.far}`);
+    if (!(arrived > 0)) throw new BenchmarkError(`nothing came over ${this.near}`);
     // What is in flight at the end is not counted there, and the time that it takes is not either.
     return (seconds * bytes * flows) / arrived;
   }

@@ -409,7 +409,7 @@ describe("a client in its handshake", () => {
         exports: [],
         timers,
         isShuttingDown: false,
-        wake: () => undefined,
+        turnNow: () => undefined,
         released: () => release(),
       });
     }).listen(0, "127.0.0.1");

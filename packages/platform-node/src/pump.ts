@@ -49,6 +49,8 @@ export class Pump {
   readonly #clock: Clock;
   readonly #timers: NodeTimers;
   readonly #spin: AdaptiveSpin;
+  /** The same for `turnNow`: how soon peers answer does not say how soon they ask. */
+  readonly #answerSpin: AdaptiveSpin;
   readonly #turnMs: number;
   /** Reasons to serve Node's events instead of blocking. */
   #serving: number;
@@ -60,13 +62,22 @@ export class Pump {
   #files: FileWait | undefined;
   /** There once a pump with files has served Node's events. */
   #alarm: FileAlarm | undefined;
+  /** What is driven, while Node's events have the thread. */
+  #served: Pumped | undefined;
+  /** They have it until the doorbell rings, or until `#wakesAt` on the pump's clock. */
+  #isAsleep = false;
+  #wakesAt = Infinity;
+  /** What has gone wrong in `turnNow`. */
+  #failure: { readonly error: unknown } | undefined;
 
   constructor(kind: PumpKind, doorbell: Doorbell, options: PumpOptions = {}) {
     this.doorbell = doorbell;
     this.#clock = options.clock ?? new NodeClock();
     // A timer may be made by one of Node's events, while the pump sleeps until a later one.
     this.#timers = new NodeTimers(this.#clock, () => doorbell.ring());
-    this.#spin = new AdaptiveSpin(options.spinLimitUs ?? spinLimitUs());
+    const limitUs = options.spinLimitUs ?? spinLimitUs();
+    this.#spin = new AdaptiveSpin(limitUs);
+    this.#answerSpin = new AdaptiveSpin(limitUs);
     this.#turnMs = (options.turnUs ?? TURN_US[kind]) / 1e3;
     this.#serving = kind === "async" ? 1 : 0;
   }
@@ -111,7 +122,7 @@ export class Pump {
     try {
       while (!this.doorbell.stopRequested) {
         const idle = await this.#turn(pumped);
-        await eventLoopTurn();
+        await this.#serve(pumped, eventLoopTurn());
         if (!idle) continue;
         if (this.#serving > 0) await this.#sleepServing(pumped);
         else this.#sleepBlocking(pumped);
@@ -130,6 +141,55 @@ export class Pump {
     } finally {
       this.#serving--;
       this.doorbell.ring();
+    }
+  }
+
+  /**
+   * A turn from within one of Node's events, which has asked a peer for something: looks for work and spins for it, as
+   * long as that is worth it. So the answer costs no way through the event loop, and a peer that is quick wakes nobody.
+   * Does nothing while the pump does not run or does not serve Node's events. What a drain throws ends the pump.
+   */
+  turnNow(): void {
+    const pumped = this.#served;
+    if (pumped === undefined || this.#failure !== undefined) return;
+    this.#served = undefined;
+    try {
+      // Who looks by itself needs no ring.
+      if (this.#isAsleep) this.doorbell.disarm();
+      try {
+        this.#spinForAnswer(pumped);
+      } finally {
+        if (this.#isAsleep) this.#rearm();
+      }
+      // What came before it was armed again has woken nobody.
+      if (
+        this.#isAsleep &&
+        (this.#hasMore(pumped, this.#clock.now()) || this.#timers.nextDeadline < this.#wakesAt)
+      )
+        this.doorbell.ring();
+    } catch (error) {
+      this.#failure = { error };
+      this.doorbell.ring();
+    }
+    this.#served = pumped;
+  }
+
+  /** Goes on with the sleep that `turnNow` came into. */
+  #rearm(): void {
+    this.doorbell.arm();
+    this.#alarm?.arm();
+  }
+
+  #spinForAnswer(pumped: Pumped): void {
+    const began = this.#clock.now();
+    const { budgetUs } = this.#answerSpin;
+    for (let now = began; ;) {
+      const found = this.#look(pumped, now);
+      now = this.#clock.now();
+      const spunUs = (now - began) * 1e3;
+      if (!found && spunUs < budgetUs) continue;
+      if (found || budgetUs > 0) this.#answerSpin.spun(spunUs, found);
+      return;
     }
   }
 
@@ -158,6 +218,22 @@ export class Pump {
     }
   }
 
+  /** Waits while Node's events have the thread. */
+  async #serve(pumped: Pumped, waiting: Promise<void>): Promise<void> {
+    if (this.#serving > 0) this.#served = pumped;
+    await waiting;
+    this.#served = undefined;
+    if (this.#failure === undefined) return;
+    const { error } = this.#failure;
+    this.#failure = undefined;
+    throw error;
+  }
+
+  /** The look between `arm` and a sleep; true if there must be none. */
+  #hasMore(pumped: Pumped, now: number): boolean {
+    return this.doorbell.stopRequested || this.#look(pumped, now);
+  }
+
   #look(pumped: Pumped, now: number): boolean {
     const timed = this.#timers.runDue(now);
     return pumped.drain() || timed;
@@ -179,7 +255,7 @@ export class Pump {
     const files = this.#files!;
     files.arm();
     try {
-      if (this.doorbell.stopRequested || this.#look(pumped, now)) return true;
+      if (this.#hasMore(pumped, now)) return true;
       const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
       return files.wait(Math.min(timeoutMs, untilTimerMs)) || untilTimerMs < timeoutMs;
     } finally {
@@ -199,7 +275,7 @@ export class Pump {
     const sequence = doorbell.arm();
     try {
       const before = this.#clock.now();
-      if (doorbell.stopRequested || this.#look(pumped, before)) return;
+      if (this.#hasMore(pumped, before)) return;
       this.#sleeps++;
       if (doorbell.wait(sequence, Math.max(0, this.#timers.nextDeadline - before)))
         this.#spin.slept((this.#clock.now() - before) * 1e3);
@@ -218,7 +294,7 @@ export class Pump {
         this.#alarm.arm();
       }
       const before = this.#clock.now();
-      if (doorbell.stopRequested || this.#look(pumped, before)) return;
+      if (this.#hasMore(pumped, before)) return;
       this.#sleeps++;
       const deadline = this.#timers.nextDeadline;
       if (deadline !== Infinity)
@@ -226,10 +302,15 @@ export class Pump {
           () => doorbell.ring(),
           Math.min(Math.ceil(deadline - before), LONGEST_DELAY_MS),
         );
-      await doorbell.waitAsync(sequence);
+      this.#wakesAt = deadline;
+      this.#isAsleep = true;
+      await this.#serve(pumped, doorbell.waitAsync(sequence));
       const now = this.#clock.now();
-      if (now < deadline) this.#spin.slept((now - before) * 1e3);
+      if (now >= deadline) return;
+      this.#spin.slept((now - before) * 1e3);
+      this.#answerSpin.slept((now - before) * 1e3);
     } finally {
+      this.#isAsleep = false;
       clearTimeout(alarm);
       doorbell.disarm();
     }

@@ -31,6 +31,8 @@ export interface WorkerContext<Data> {
   readonly watch: (fd: number) => () => void;
   /** Serves Node's events while `work` is pending, see `Pump.during`. */
   during<T>(work: Promise<T>): Promise<T>;
+  /** Looks for the answer to what one of Node's events has asked, see `Pump.turnNow`. */
+  turnNow(): void;
 }
 
 /** What a worker does. All of it is called on the worker's pump, one after the other. */
@@ -75,6 +77,7 @@ export async function runWorker<Data>(
     listen: (link, handle) => void links.set(link, handle),
     watch: (fd) => pump.watch(fd),
     during: (work) => pump.during(work),
+    turnNow: () => pump.turnNow(),
   });
   links.set(starter, (message) => body.message?.(message));
   const failures: unknown[] = [];

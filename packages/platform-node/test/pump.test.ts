@@ -142,6 +142,128 @@ test("an async pump hears of a timer that one of Node's events made while it sle
   await pump.run({ drain: () => false });
 });
 
+describe("a turn from within one of Node's events", () => {
+  /** Runs an async pump until it is asked to stop; the event comes while it sleeps. */
+  async function during(
+    event: (pump: Pump) => void,
+    drain: (pump: Pump) => boolean,
+    options: PumpOptions = {},
+  ): Promise<Pump> {
+    const pump = pumpOf("async", { spinLimitUs: 0, ...options });
+    pump.timers.after(30_000, () => undefined);
+    let isEvent = false;
+    await pump.run({
+      drain() {
+        if (isEvent) return drain(pump);
+        return false;
+      },
+      sleeping() {
+        if (isEvent) return;
+        setTimeout(() => {
+          isEvent = true;
+          event(pump);
+        }, 2);
+      },
+    });
+    return pump;
+  }
+
+  test("has the answer before the event ends, and wakes nobody", async () => {
+    let looks = 0;
+    let answeredAt = 0;
+    const pump = await during(
+      (pump) => {
+        pump.turnNow();
+        answeredAt = looks;
+        pump.doorbell.requestStop();
+      },
+      () => ++looks === 10,
+      { spinLimitUs: 20_000 },
+    );
+    // The last is the one before the sleep goes on.
+    expect(answeredAt).toBe(11);
+    expect(pump.sleeps).toBe(1);
+  });
+
+  test("looks once where spinning is off", async () => {
+    let looks = 0;
+    await during(
+      (pump) => {
+        pump.turnNow();
+        // The second is the one before the sleep goes on.
+        expect(looks).toBe(2);
+        pump.doorbell.requestStop();
+      },
+      () => {
+        looks++;
+        return false;
+      },
+    );
+  });
+
+  test("loses no work that comes with a ring behind its last look", async () => {
+    let looks = 0;
+    await during(
+      (pump) => pump.turnNow(),
+      (pump) => {
+        looks++;
+        // Nobody is asleep, so the ring wakes nobody.
+        if (looks === 1) pump.doorbell.ring();
+        else if (looks === 3) pump.doorbell.requestStop();
+        return looks === 2;
+      },
+    );
+    expect(looks).toBe(3);
+  });
+
+  test("ends when it is asked to", async () => {
+    await during(
+      (pump) => pump.turnNow(),
+      (pump) => {
+        pump.doorbell.requestStop();
+        return false;
+      },
+    );
+  });
+
+  test("keeps the time of a timer that it has made", async () => {
+    let isMade = false;
+    await during(
+      (pump) => pump.turnNow(),
+      (pump) => {
+        if (!isMade) pump.timers.after(1, () => pump.doorbell.requestStop());
+        isMade = true;
+        return false;
+      },
+    );
+  });
+
+  test("ends the pump with what a drain throws", async () => {
+    const running = during(
+      (pump) => pump.turnNow(),
+      () => {
+        throw new Error("from a turn");
+      },
+    );
+    await expect(running).rejects.toThrow("from a turn");
+  });
+
+  test("is none when it is taken within another, or on a pump that does not run", async () => {
+    pumpOf("async").turnNow();
+    let depth = 0;
+    await during(
+      (pump) => pump.turnNow(),
+      (pump) => {
+        expect(++depth).toBe(1);
+        pump.turnNow();
+        depth--;
+        pump.doorbell.requestStop();
+        return false;
+      },
+    );
+  });
+});
+
 test("promises go on between two looks of an async pump, while it works and while it spins", async () => {
   const pump = pumpOf("async", { spinLimitUs: 1_000_000, turnUs: 1_000_000 });
   let hops = 0;

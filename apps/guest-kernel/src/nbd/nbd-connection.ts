@@ -19,8 +19,8 @@ export interface ConnectionContext {
   readonly timers: Timers;
   /** Nobody is let in any more. */
   readonly isShuttingDown: boolean;
-  /** Requests were given to the disk outside a turn of this thread's pump. */
-  wake(): void;
+  /** Requests were given to the disk outside a turn of this thread's pump: the answers to the first may be waited for. */
+  turnNow(): void;
   /** The connection is gone, and all that it had is given back. */
   released(connection: NbdConnection): void;
 }
@@ -162,7 +162,7 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
   #readRequests(bytes: Uint8Array, from: number): boolean {
     const at = this.#reader!.read(bytes, from);
     this.#transmission!.flush();
-    this.#context.wake();
+    this.#context.turnNow();
     // A client that is not listened to any more has nothing that would be read later.
     if (at === bytes.byteLength || this.#isEnding) return true;
     this.#held = bytes;

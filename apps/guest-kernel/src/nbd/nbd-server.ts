@@ -16,8 +16,8 @@ export interface NbdServerOptions {
   readonly system: GuestSystem;
   readonly memory: GuestMemory;
   readonly timers: Timers;
-  /** Requests were given to a disk outside a turn of this thread's pump. */
-  wake(): void;
+  /** Requests were given to a disk outside a turn of this thread's pump, which takes one now. */
+  turnNow(): void;
 }
 
 /** Serves disks of the guest to NBD clients. */
@@ -93,7 +93,7 @@ export class NbdServer {
       get isShuttingDown() {
         return isShuttingDown();
       },
-      wake: () => this.#options.wake(),
+      turnNow: () => this.#options.turnNow(),
       released: (connection) => this.#released(connection),
     };
     const server = createServer({ allowHalfOpen: true }, (socket) => {

@@ -159,13 +159,13 @@ class Guest {
     await this.#kernel.boot();
     if (this.#kvp !== undefined) await this.#keyValuePairs.serve(this.#kvp);
     this.#isBooted = true;
-    const { memory, timers, doorbell, data } = this.#vcpu;
+    const { memory, timers, data } = this.#vcpu;
     this.#nbd = await NbdServer.start({
       exports: data.program.nbd,
       system: this.#kernel,
       memory,
       timers,
-      wake: () => doorbell.ring(),
+      turnNow: () => this.#vcpu.turnNow(),
     });
     const disks = await this.#disks();
     this.#send({ kind: "booted", disks, nics: this.#nics(), nbd: this.#nbd.served });

@@ -1,6 +1,7 @@
 // The two sides of the wake-up campaign: a sleeper that takes work and says so, and ringers that hand it work
 // one piece at a time, at moments that are random around the point at which the sleeper falls asleep.
 import { readSync, writeSync } from "node:fs";
+import { setImmediate } from "node:timers";
 import { Doorbell, NodeClock, runWorker } from "@hyperv-is/platform-node";
 import { Prng } from "../prng.js";
 
@@ -42,19 +43,30 @@ await runWorker(
 );
 
 /**
- * Some looks that find nothing linger, which leaves room for a ring between the last look and the sleep.
+ * Some looks that find nothing linger, which leaves room for a ring between the last look and the sleep. Some work
+ * brings events of Node's that take turns of their own.
  * @param {WorkerContext<WakeData>} context
  * @returns {WorkerBody}
  */
-function sleeper({ data, watch }) {
+function sleeper({ data, watch, turnNow }) {
   const { handed, taken, ringers, byCause, file, byFile, seed, lingerUs } = data;
   const prng = new Prng(seed);
   if (file !== undefined) watch(file);
+  let events = 0;
+  const event = () => {
+    turnNow();
+    if (--events > 0) setImmediate(event);
+  };
   /** @param {number} index */
   const take = (index) => {
     const now = Atomics.load(handed, index);
     if (now === taken[index]) return false;
     Atomics.store(taken, index, now);
+    // A few events around the next sleep, each of which looks for itself; none once nothing comes.
+    if (events === 0 && prng.below(2) === 0) {
+      events = 1 + prng.below(4);
+      setImmediate(event);
+    }
     return true;
   };
   return {

@@ -83,7 +83,12 @@ describe.runIf(hasPeers("fio"))("the storage benchmark", () => {
       ["4 KiB random reads, depth 8", "reads/s", "fs.readSync loop on the file"],
       ["64 KiB sequential reads, depth 8", "reads/s", "fs.readSync loop on the file"],
       ["4 KiB reads of 500 us each, 1 channel, depth 8 each", "reads/s", "8 every"],
-      ["4 KiB reads of 500 us each, 4 channels, depth 8 each", "reads/s", "1 channel"],
+      ["4 KiB reads of 500 us each, 4 channels on 1 vCPU, depth 8 each", "reads/s", "1 channel"],
+      [
+        "4 KiB reads of 500 us each, 4 channels on as many vCPUs, depth 8 each",
+        "reads/s",
+        "1 channel",
+      ],
       ["heap of the host, reads", "bytes per transfer", undefined],
       ["of it by fs.readSync", "bytes per transfer", undefined],
       ["heap of the host, writes", "bytes per transfer", undefined],

@@ -1,20 +1,17 @@
 import type { DiskSource } from "@hyperv-is/hyperv-host";
 import { NodeHost } from "@hyperv-is/hyperv-host/node";
 import {
+  connectCpus,
   createGuestMemory,
   startWorker,
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
+import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import { BenchmarkError } from "../benchmark.js";
+import type { GuestReply, GuestRequest, VcpuProgramData } from "./boot-processor.js";
 import type { ReadPlan } from "./read-load.js";
-import type {
-  GuestReply,
-  GuestRequest,
-  ReadOptions,
-  ReadOutcome,
-  VcpuProgramData,
-} from "./vcpu.js";
+import type { ReadOptions, ReadOutcome } from "./reader.js";
 
 const MEMORY_BYTES = 64 * 2 ** 20;
 /** The first pages stay unused, so that an address of 0 is always a mistake. */
@@ -25,7 +22,7 @@ type Answer = { readonly reply: GuestReply } | { readonly error: Error };
 
 /**
  * The machine of the storage benchmark: the emulated host with one disk on its worker, and a guest that is nothing
- * but bus, disk driver and load, on one virtual processor.
+ * but bus, disk driver and load, on one virtual processor or several.
  */
 export class BenchMachine implements AsyncDisposable {
   /** Logical blocks of the disk, and their size. */
@@ -33,10 +30,17 @@ export class BenchMachine implements AsyncDisposable {
   readonly blockBytes: number;
   readonly #host: NodeHost;
   readonly #guest: GuestThread;
+  /** The processors beside the one that attaches the disk. */
+  readonly #others: readonly GuestThread[];
 
-  private constructor(host: NodeHost, guest: GuestThread, disk: GuestReply & { kind: "ready" }) {
+  private constructor(
+    host: NodeHost,
+    [guest, ...others]: readonly [GuestThread, ...GuestThread[]],
+    disk: GuestReply & { kind: "ready" },
+  ) {
     this.#host = host;
     this.#guest = guest;
+    this.#others = others;
     this.blocks = disk.blocks;
     this.blockBytes = disk.blockBytes;
   }
@@ -44,13 +48,13 @@ export class BenchMachine implements AsyncDisposable {
   /**
    * Boots with one disk. Rejects when it cannot be opened, or the guest fails.
    *
-   * @param channels - of its controller.
+   * @param channels - of its controller. @param processors - 1, which then has all channels, or one for each of them.
    */
-  static async boot(source: DiskSource, channels = 1): Promise<BenchMachine> {
+  static async boot(source: DiskSource, channels = 1, processors = 1): Promise<BenchMachine> {
     const memory = createGuestMemory(MEMORY_BYTES);
     const host = await NodeHost.start({
       memory,
-      vps: 1,
+      vps: processors,
       controllers: [
         {
           instanceId: CONTROLLER_ID,
@@ -59,17 +63,36 @@ export class BenchMachine implements AsyncDisposable {
         },
       ],
     });
-    const guest = new GuestThread(host, {
-      index: 0,
-      memory: memory.wasm,
-      arenaAddress: ARENA_ADDRESS,
-      arenaBytes: MEMORY_BYTES - ARENA_ADDRESS,
-      program: { state: host.state.buffer, channels },
-    });
+    const numbers = Array.from({ length: processors }, (_, number) => number);
+    const peers = connectCpus(numbers.map((number) => host.doorbellOf(number)));
+    // The first processor has the rings of all channels, and with several as much as all others.
+    const sharePages = Math.floor(MEMORY_BYTES / 2 / Math.max(1, processors - 1) / PAGE_SIZE);
+    const share = sharePages * PAGE_SIZE;
+    const arena = (number: number): { arenaAddress: number; arenaBytes: number } =>
+      number > 0
+        ? { arenaAddress: MEMORY_BYTES / 2 + (number - 1) * share, arenaBytes: share }
+        : {
+            arenaAddress: ARENA_ADDRESS,
+            arenaBytes: MEMORY_BYTES / Math.min(2, processors) - ARENA_ADDRESS,
+          };
+    const start = (index: number, boot?: GuestThread): GuestThread =>
+      new GuestThread(
+        host,
+        {
+          index,
+          memory: memory.wasm,
+          ...arena(index),
+          peers: peers[index]!,
+          program: { state: host.state.buffer, channels, processors },
+        },
+        boot,
+      );
+    const guest = start(0);
+    const others = numbers.slice(1).map((index) => start(index, guest));
     try {
-      return new BenchMachine(host, guest, await guest.answer("ready"));
+      return new BenchMachine(host, [guest, ...others], await guest.answer("ready"));
     } catch (error) {
-      await guest.stop();
+      await Promise.all([guest, ...others].map((thread) => thread.stop()));
       await host.stop();
       throw error;
     }
@@ -84,7 +107,7 @@ export class BenchMachine implements AsyncDisposable {
   /** Shuts the guest down in good order. Rejects if it has broken a rule of the protocol on the way. */
   async shutDown(): Promise<void> {
     this.#guest.send({ kind: "power-off" });
-    await this.#guest.ended;
+    await Promise.all([this.#guest, ...this.#others].map(({ ended }) => ended));
     const [violation] = this.#host.violations.list;
     await this.#host.stop();
     if (violation !== undefined)
@@ -93,27 +116,30 @@ export class BenchMachine implements AsyncDisposable {
 
   /** Ends it, wherever it is: nothing of it is left that would keep the process alive. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#guest.stop();
+    await Promise.all([this.#guest, ...this.#others].map((thread) => thread.stop()));
     await this.#host.stop();
   }
 }
 
-/** The worker of the virtual processor. */
+/** The worker of a virtual processor. */
 class GuestThread {
   readonly #worker: WorkerHandle<GuestRequest, GuestReply>;
   /** Answers that have come, and who waits for one. */
   readonly #answers: Answer[] = [];
   #wake: () => void = () => undefined;
 
-  constructor(host: NodeHost, data: VcpuData<VcpuProgramData>) {
+  /** @param boot - The first processor's, where it is waited for answers. */
+  constructor(host: NodeHost, data: VcpuData<VcpuProgramData>, boot?: GuestThread) {
     this.#worker = startWorker<GuestRequest, GuestReply>({
       entry: "@hyperv-is/bench/storage/vcpu",
       from: import.meta.url,
-      name: "vcpu0",
+      name: `vcpu${data.index}`,
       data,
-      doorbell: host.doorbellOf(0),
+      transfer: (data.peers ?? []).map(({ port }) => port),
+      doorbell: host.doorbellOf(data.index),
       onMessage: (reply) => this.#put({ reply }),
-      onExit: ({ error }) => this.#put({ error: error ?? new Error("the guest has ended") }),
+      onExit: ({ error }) =>
+        (boot ?? this).#put({ error: error ?? new Error("the guest has ended") }),
     });
   }
 

@@ -110,6 +110,7 @@ async function measureLatency(
     };
   await using one = await BenchMachine.boot(source);
   await using several = await BenchMachine.boot(source, LATENCY_CHANNELS);
+  await using spread = await BenchMachine.boot(source, LATENCY_CHANNELS, LATENCY_CHANNELS);
   const results = [];
   for (const [channels, subject, peer, peerRound] of [
     [
@@ -118,13 +119,15 @@ async function measureLatency(
       `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
       (requests: number) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
     ],
-    [`${LATENCY_CHANNELS} channels`, readsOf(several), "1 channel", readsOf(one)],
+    [`${LATENCY_CHANNELS} channels on 1 vCPU`, readsOf(several), "1 channel", readsOf(one)],
+    [`${LATENCY_CHANNELS} channels on as many vCPUs`, readsOf(spread), "1 channel", readsOf(one)],
   ] as const) {
     const name = `4 KiB reads of ${latencyUs} us each, ${channels}, depth ${LATENCY_DEPTH} each`;
     results.push(await compare({ name, unit: "reads/s", subject, peer, peerRound }, measuring));
   }
   await one.shutDown();
   await several.shutDown();
+  await spread.shutDown();
   return results;
 }
 

@@ -152,19 +152,16 @@ describe("a turn from within one of Node's events", () => {
     const pump = pumpOf("async", { spinLimitUs: 0, ...options });
     pump.timers.after(30_000, () => undefined);
     let isEvent = false;
-    await pump.run({
-      drain() {
-        if (isEvent) return drain(pump);
-        return false;
-      },
-      sleeping() {
-        if (isEvent) return;
-        setTimeout(() => {
-          isEvent = true;
-          event(pump);
-        }, 2);
-      },
-    });
+    const whenAsleep = (): void => {
+      if (pump.sleeps === 0) {
+        setImmediate(whenAsleep);
+        return;
+      }
+      isEvent = true;
+      event(pump);
+    };
+    setImmediate(whenAsleep);
+    await pump.run({ drain: () => isEvent && drain(pump) });
     return pump;
   }
 

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readdirSync, writeSync } from "node:fs";
+import { closeSync, constants, openSync, readSync, readdirSync, writeSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { createDoorbells, Pump, type PumpKind } from "@hyperv-is/platform-node";
 import { openFifo } from "./fifo.js";
@@ -59,5 +59,56 @@ describe.skipIf(reason !== undefined).each(kinds)(
       for (let round = 0; round < 5; round++) await once();
       expect(openFiles().length).toBeLessThanOrEqual(before);
     });
+  },
+);
+
+test.skipIf(reason !== undefined)(
+  "an async pump hears of a file again after a turn from within an event has read it",
+  async () => {
+    const [doorbell] = createDoorbells(1);
+    const { words, index } = doorbell!;
+    const pump = new Pump("async", doorbell!, { spinLimitUs: 0 });
+    const fd = openFifo();
+    pump.watch(fd);
+    const byte = new Uint8Array(1);
+    const read: string[] = [];
+    let isTurn = false;
+    const event = (): void => {
+      if (pump.sleeps === 0) {
+        setImmediate(event);
+        return;
+      }
+      isTurn = true;
+      pump.turnNow();
+      writeSync(fd, "2");
+    };
+    setImmediate(event);
+    let isLate = false;
+    pump.timers.after(5_000, () => {
+      isLate = true;
+      doorbell!.requestStop();
+    });
+    await pump.run({
+      drain() {
+        if (isTurn && read.length === 0) {
+          // The alarm rings while nobody is armed, and has nothing to say of the file any more.
+          const sequence = Atomics.load(words, index);
+          writeSync(fd, "1");
+          while (Atomics.load(words, index) === sequence);
+          // A ring looks for sleepers right behind that, and is to find none.
+          for (const end = performance.now() + 5; performance.now() < end;);
+        }
+        try {
+          readSync(fd, byte);
+        } catch {
+          return false;
+        }
+        read.push(String.fromCharCode(byte[0]!));
+        if (read.length === 2) doorbell!.requestStop();
+        return true;
+      },
+    });
+    expect({ isLate, read }).toEqual({ isLate: false, read: ["1", "2"] });
+    closeSync(fd);
   },
 );

@@ -18,7 +18,8 @@ const DEVICE = "tap0";
 
 /** How TCP goes over a path. */
 export interface Transfer {
-  readonly flows?: number;
+  /** Of the near side, and the one at which `listen` has a server; any unless told. */
+  readonly ports?: { readonly near: number; readonly far: number };
   /** From the far side to the near one. */
   readonly isBack?: boolean;
 }
@@ -86,10 +87,11 @@ export class NetworkPath implements AsyncDisposable {
   }
 
   /** Sends so many megabits by TCP from the near side to the far one, or back. @returns Seconds. */
-  async send(megabits: number, { flows = 1, isBack = false }: Transfer = {}): Promise<number> {
-    const bytes = Math.ceil((megabits * 125_000) / flows);
-    const args = ["-c", FAR_ADDRESS, "-J", "-n", String(bytes), "-P", String(flows)];
+  async send(megabits: number, { ports, isBack = false }: Transfer = {}): Promise<number> {
+    const sentBytes = Math.ceil(megabits * 125_000);
+    const args = ["-c", FAR_ADDRESS, "-J", "-n", String(sentBytes)];
     if (isBack) args.push("-R");
+    if (ports !== undefined) args.push("-p", String(ports.far), "--cport", String(ports.near));
     const printed = await this.#inside("iperf3", args, "iperf3");
     const { end } = JSON.parse(printed) as {
       readonly end: { readonly sum_received: { readonly seconds: number; readonly bytes: number } };
@@ -97,7 +99,14 @@ export class NetworkPath implements AsyncDisposable {
     const { seconds, bytes: arrived } = end.sum_received;
     if (!(arrived > 0)) throw new BenchmarkError(`nothing came over ${this.near}`);
     // What is in flight at the end is not counted there, and the time that it takes is not either.
-    return (seconds * bytes * flows) / arrived;
+    return (seconds * sentBytes) / arrived;
+  }
+
+  /** Has further servers in the far namespace, each at a port. */
+  async listen(ports: readonly number[]): Promise<void> {
+    for (const port of ports)
+      this.#start("ip", "netns", "exec", this.far, "iperf3", "-s", "-p", String(port));
+    await delay(200);
   }
 
   /** Pings across, one at a time with pauses. @returns Microseconds of a round trip on average. */

@@ -1,8 +1,4 @@
-import {
-  runHostWorker,
-  type HostWorkerContext,
-  type WorkerBody,
-} from "@hyperv-is/platform-node";
+import { runHostWorker, type HostWorkerContext, type WorkerBody } from "@hyperv-is/platform-node";
 import type { Timers } from "@hyperv-is/vmbus-core";
 import { FaultPlan } from "../faults.js";
 import { HostWorker } from "../host-worker.js";

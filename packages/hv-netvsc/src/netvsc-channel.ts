@@ -93,6 +93,11 @@ export class NetvscChannel {
     await this.#ask({ kind: "drain" }).catch(() => undefined);
   }
 
+  /** Tells the user of the port that it is closed, before the channel is; resolves when it knows, or the CPU is gone. */
+  async endUse(): Promise<void> {
+    await this.#ask({ kind: "endUse" }).catch(() => undefined);
+  }
+
   /** Rejects when the CPU is gone. */
   async counters(): Promise<NetvscQueueCounters> {
     return (await this.#ask({ kind: "counters" })) as NetvscQueueCounters;

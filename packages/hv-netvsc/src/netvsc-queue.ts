@@ -50,6 +50,8 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   readonly #receiver: ReceiveQueue;
   #closedReason: ChannelClosedReason | undefined;
   #stopped = false;
+  /** Nobody uses the port any more; the channel is there for the control half only. */
+  #isUseOver = false;
   #pollTimer: Timer | undefined;
   readonly #onClosed: (reason: ChannelClosedReason) => void;
 
@@ -126,6 +128,18 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
     return drained;
   }
 
+  /**
+   * Tells the user that the port is closed, while the control half goes on: frames that were not released lie in memory
+   * that is about to be taken back. Sends that have not ended are abandoned. Idempotent.
+   */
+  endUse(): void {
+    const { user } = this;
+    this.#isUseOver = true;
+    this.#transmitter.close();
+    this.user = undefined;
+    user?.closed(this.#closedReason ?? "closed");
+  }
+
   /** True when the host has read everything that was put into the ring. */
   get isRead(): boolean {
     return this.#channel.outgoing.isDrained();
@@ -143,8 +157,10 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
     const ring = channel.incoming;
     switch (ring.type) {
       case PacketType.completion:
-        if (ring.idLow < FIRST_CONTROL_ID) this.#transmitter.completion(ring);
-        else if (this.controlQueue?.completion(ring) !== true) this.counters.unknownIds++;
+        if (ring.idLow < FIRST_CONTROL_ID) {
+          // Of what was abandoned the host may still tell.
+          if (!this.#isUseOver) this.#transmitter.completion(ring);
+        } else if (this.controlQueue?.completion(ring) !== true) this.counters.unknownIds++;
         break;
       case PacketType.transferPages:
         this.#receiver.packet(ring);
@@ -174,9 +190,8 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   closed(_channel: Channel, reason: ChannelClosedReason): void {
     this.#closedReason ??= reason;
     this.#pollTimer?.cancel();
-    this.#transmitter.close();
     this.controlQueue?.close();
-    this.user?.closed(this.#closedReason);
+    this.endUse();
     this.#onClosed(this.#closedReason);
   }
 

@@ -384,6 +384,8 @@ export class NetvscSession {
     await this.#within(drainTimeoutMs, Promise.race([drained, this.#gone]));
     await this.conversation.ask({ kind: "halt" }).catch(() => undefined);
     const early = this.#context.device.busVersion < ProtocolVersion.v4_0;
+    // With the buffer goes the memory of frames that users still hold.
+    if (early) await Promise.all([this.#primary.endUse(), this.#subChannels.endUse()]);
     await this.#revoke(
       NvspRevokeReceiveBuffer.packet({ id: RECEIVE_BUFFER_ID }, packetBytes),
       early ? receiveBuffer : undefined,

@@ -11,6 +11,8 @@ import type { NetvscQueueDescription } from "./queue-description.js";
 export type QueueMessage =
   /** No more frames; answered when nothing that was sent is at the host any more. */
   | { readonly kind: "drain" }
+  /** The user is done: `NetvscQueue.endUse`. */
+  | { readonly kind: "endUse" }
   /** Answered with the channel's `NetvscQueueCounters`. */
   | { readonly kind: "counters" }
   /** Answered with what there is to know about the queue, as plain JSON. */
@@ -38,6 +40,9 @@ export class NetvscQueueHalf implements QueueHalf {
     switch (asked.kind) {
       case "drain":
         return this.port.drain();
+      case "endUse":
+        this.port.endUse();
+        return undefined;
       case "counters":
         return { ...this.port.counters };
       case "inspect":

@@ -108,6 +108,11 @@ export class SubChannels {
     await Promise.all(this.#open.map((channel) => channel.drain()));
   }
 
+  /** Tells the users of all of them that they are closed, before they are. */
+  async endUse(): Promise<void> {
+    await Promise.all([...this.#open.map((channel) => channel.endUse()), ...this.#ending]);
+  }
+
   /** Closes all of them. Never rejects. */
   async close(): Promise<void> {
     this.#closing = true;

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import {
   ChecksumVerdict,
   type EthernetUser,
@@ -501,6 +502,23 @@ describe("receive completions", () => {
     expect(receiver.frames).toHaveLength(slots + 5);
     expect(receiver.completions).toHaveLength(slots + 5);
   });
+});
+
+test("frames that are held when an older host gets its buffer back first are gone by then", async () => {
+  const receiver = await Receiver.attach({}, { cpus: 2, busVersion: ProtocolVersion.v3_0 });
+  const { rig } = receiver;
+  receiver.hold = true;
+  receiver.closed = () => void rig.calls.push("closed");
+  rig.half(1).port.user = receiver;
+  rig.adapter.channelOf(1).deliver([{ slot: 17, bytes: packetMessage(frame(60)) }], 17);
+  rig.adapter.channelOf(1).channel.flush();
+  receiver.deliver([{ slot: 16, bytes: packetMessage(frame(60)) }], 16);
+  rig.run();
+  expect(receiver.frames).toHaveLength(2);
+  rig.calls.length = 0;
+  await rig.settle(receiver.hn.detach());
+  expect(rig.calls.slice(0, 3)).toEqual(["closed", "closed", "teardown 925200"]);
+  expect(rig.calls.filter((call) => call === "closed")).toHaveLength(2);
 });
 
 test("what arrives before a rescind is delivered, and releasing it later is harmless", async () => {

@@ -41,6 +41,8 @@ export class ControlQueue {
   readonly #table = new TransmitTable(SLOTS, SLOTS);
   readonly #packets = new Array<Uint8Array>(SLOTS).fill(new Uint8Array(0));
   readonly #done = new Array<((packet: Uint8Array) => void) | undefined>(SLOTS).fill(undefined);
+  /** Messages of each slot that were let go of, and whose completions have not come. */
+  readonly #late = new Int32Array(SLOTS);
   readonly #pages: number;
   #closed = false;
 
@@ -98,25 +100,31 @@ export class ControlQueue {
    * Sends an RNDIS message of at most a page.
    *
    * @param taken - Called with the NVSP status when the host has read it; not if the channel closes first.
-   * @returns False if the host has not read earlier ones, or the channel is closed.
+   * @returns Lets go of the message: the host is known to have read it, whether it completes it or not. Undefined if the
+   *   host has not read earlier ones, or the channel is closed.
    */
-  message(message: Uint8Array, taken: (status: number) => void): boolean {
+  message(message: Uint8Array, taken: (status: number) => void): (() => void) | undefined {
     if (message.byteLength > PAGE_SIZE) throw new RangeError("a control message is at most a page");
-    if (this.#closed) return false;
+    if (this.#closed) return undefined;
     const slot = this.#table.state.indexOf(SendState.free, FIRST_MESSAGE);
-    if (slot < 0) return false;
+    if (slot < 0) return undefined;
+    const generation = this.#table.generation[slot]!;
     this.#memory.bytes.set(message, this.#address(slot));
     this.#table.bytes[slot] = message.byteLength;
     this.#done[slot] = (packet) => taken(sendStatus(packet) ?? NvspStatus.failure);
     this.#start(slot);
-    return true;
+    return () => this.#letGo(slot, generation);
   }
 
   /** Takes the completion that is in the ring. @returns False if nothing waits for it. */
   completion(ring: IncomingRing): boolean {
     const slot = ring.idLow - FIRST_CONTROL_ID;
     const { state, generation } = this.#table;
-    if (state[slot] !== SendState.sent || generation[slot] !== ring.idHigh) return false;
+    if (state[slot] !== SendState.sent || generation[slot] !== ring.idHigh) {
+      if ((this.#late[slot] ?? 0) === 0) return false;
+      this.#late[slot]!--;
+      return true;
+    }
     const packet = ring.copyOut(ring.headerBytes, Math.min(ring.payloadBytes, PAGE_SIZE));
     const done = this.#done[slot];
     this.#table.end(slot);
@@ -144,6 +152,13 @@ export class ControlQueue {
       if (this.#table.state[slot] === SendState.sent) lent = true;
     if (lent) this.#allocator.leak(this.#pages);
     else this.#allocator.free(this.#pages);
+  }
+
+  #letGo(slot: number, generation: number): void {
+    const table = this.#table;
+    if (table.state[slot] !== SendState.sent || table.generation[slot] !== generation) return;
+    table.end(slot);
+    this.#late[slot]!++;
   }
 
   #address(slot: number): number {

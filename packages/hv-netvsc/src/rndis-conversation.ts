@@ -42,10 +42,10 @@ export interface RndisAnswer {
 /** How messages leave, and what comes unasked. */
 export interface ConversationEvents {
   /**
-   * Sends a message; `taken` is called with the NVSP status when the host has read it.
-   * @returns False if that is not possible now.
+   * Sends a message; `taken` is called with the NVSP status when the host says that it has read it.
+   * @returns To be called when the host need not say so any more; undefined if nothing can be sent now.
    */
-  send(message: Uint8Array, taken: (status: number) => void): boolean;
+  send(message: Uint8Array, taken: (status: number) => void): (() => void) | undefined;
   /** INDICATE_STATUS. */
   indicated(indication: RndisStatusIndication): void;
 }
@@ -95,6 +95,8 @@ export class RndisConversation {
   #asked: Pending | undefined;
   /** Of the question that was asked. */
   #askedId = 0;
+  /** Lets go of its message. */
+  #letGo: (() => void) | undefined;
   #lastId = 0;
   #timer: Timer | undefined;
   #closed: Error | undefined;
@@ -183,13 +185,17 @@ export class RndisConversation {
     this.#timer = this.#timers.after(this.#timeoutMs, () => {
       this.#end((asked) => asked.reject(timeout(nameOf(asked.question))));
     });
-    const sent = this.#events.send(emit(pending.question, requestId), (status) => {
+    this.#letGo = undefined;
+    const letGo = this.#events.send(emit(pending.question, requestId), (status) => {
       if (this.#asked !== pending) return;
       if (status !== NvspStatus.success)
         this.#end(({ question, reject }) => reject(refused(nameOf(question), status)));
       else if (pending.question.kind === "halt") this.#end(({ resolve }) => resolve(READ));
     });
-    if (!sent) this.#end((asked) => asked.reject(busy()));
+    if (letGo === undefined) this.#end((asked) => asked.reject(busy()));
+    else if (this.#asked === pending) this.#letGo = letGo;
+    // It was over within the call.
+    else letGo();
   }
 
   #newId(): number {
@@ -212,6 +218,8 @@ export class RndisConversation {
     } else if (parsed.requestId !== this.#askedId) this.counters.unexpected++;
     else {
       const { status, information } = parsed;
+      // What is answered was read, though some hosts say so late, or never.
+      this.#letGo?.();
       this.#end(({ resolve }) => resolve({ status, information, message }));
     }
   }
@@ -243,7 +251,7 @@ export class RndisConversation {
     }
     const { requestId } = keepalive;
     const answer = RndisKeepaliveComplete.emit({ requestId, status: RndisStatus.success });
-    if (this.#events.send(answer, () => undefined)) this.counters.keepalives++;
+    if (this.#events.send(answer, () => undefined) !== undefined) this.counters.keepalives++;
   }
 }
 

@@ -169,6 +169,23 @@ describe("an attach", () => {
     expect(freePages(rig)).toEqual(before);
   });
 
+  test("to a host that completes nothing that it answers comes to its end", async () => {
+    const rig = new Rig();
+    rig.adapter.holdControls = true;
+    const hn = await rig.attach();
+    rig.adapter.holdControls = false;
+    const late = rig.adapter.heldControls;
+    expect(late.length).toBeGreaterThan(4);
+    for (const message of late) rig.adapter.completeSend(message);
+    rig.adapter.completeSend(late[0]!);
+    rig.adapter.primary.channel.flush();
+    rig.run();
+    // Only the one that comes twice is of nothing.
+    expect(hn.port.counters.unknownIds).toBe(1);
+    await rig.settle(hn.detach());
+    expect(leakedPages(rig)).toEqual([0]);
+  });
+
   test("by frames that come too early completes and drops them", async () => {
     const rig = new Rig();
     rig.adapter.onControl = (control) => {

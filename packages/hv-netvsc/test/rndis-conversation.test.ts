@@ -14,12 +14,14 @@ class Talk {
   readonly indicated: number[] = [];
   taken: ((status: number) => void)[] = [];
   canSend = true;
+  /** Messages that were let go of. */
+  readonly free: number[] = [];
   readonly conversation = new RndisConversation(this.timers, TIMEOUT_MS, {
     send: (message, taken) => {
-      if (!this.canSend) return false;
-      this.sent.push(message);
+      if (!this.canSend) return undefined;
       this.taken.push(taken);
-      return true;
+      const count = this.sent.push(message);
+      return () => void this.free.push(count - 1);
     },
     indicated: ({ status }) => this.indicated.push(status),
   });
@@ -43,6 +45,20 @@ test("answers come in either order, and each ends one question", async () => {
   talk.taken[1]!(NvspStatus.success);
   talk.queryDone(Uint8Array.of(9));
   expect(await second).toEqual(Uint8Array.of(9));
+});
+
+test("an answer shows that the question was read, and nothing else does", async () => {
+  const talk = new Talk();
+  const first = talk.conversation.query(Oid.genLinkSpeed);
+  const second = talk.conversation.query(Oid.genLinkSpeed);
+  talk.queryDone(undefined, talk.lastId + 1);
+  expect(talk.free).toEqual([]);
+  talk.queryDone();
+  expect(talk.free).toEqual([0]);
+  await first;
+  talk.timers.advance(TIMEOUT_MS);
+  expect(await codeOf(second)).toBe("ERR_NETVSC_TIMEOUT");
+  expect(talk.free).toEqual([0]);
 });
 
 test("one question is asked at a time, by ids whose lower half is 0", async () => {

@@ -121,6 +121,9 @@ export class ScriptedAdapter {
   /** Sends of frames are left open. */
   holdSends = false;
   heldSends: HostMessage[] = [];
+  /** Control messages are answered, and not completed. */
+  holdControls = false;
+  heldControls: HostMessage[] = [];
   #controlSlot = 0;
 
   constructor(memory: GuestMemory, changed: Partial<AdapterFacts> = {}) {
@@ -238,7 +241,8 @@ export class ScriptedAdapter {
   #rndis(message: HostMessage): void {
     const { channelType } = protocol.NvspSendRndisPacket.parse(message.packet)!;
     if (channelType === protocol.RndisChannelType.control) {
-      this.completeSend(message);
+      if (this.holdControls) this.heldControls.push(message);
+      else this.completeSend(message);
       this.#control(message.rndis);
       return;
     }

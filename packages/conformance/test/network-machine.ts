@@ -52,8 +52,6 @@ export class AdapterPair {
   }
 }
 
-/** Attempts to attach one device, until the next is offered. */
-const ATTEMPTS = 5;
 const RETRY_MS = 50;
 export const USUAL_FILTER = PacketFilter.directed | PacketFilter.broadcast;
 
@@ -165,14 +163,16 @@ export class NetworkMachine extends SimulatedMachine<NetvscQueueHalf> {
     };
   }
 
-  /** Tries until the device is attached, or gone: what a fault has spoiled once succeeds in the end. */
+  /** Tries until the device is attached, or gone. An attempt may fail by a fault, which happens a few times at most; no other. */
   protected override async attach(device: VmbusDevice): Promise<void> {
     const pair = this.#byId.get(device.instanceId as Guid)!;
     pair.device = device;
     void device.rescinded.then(() => {
       if (pair.device === device) pair.device = undefined;
     });
-    for (let attempt = 0; attempt < ATTEMPTS && pair.device === device; attempt++)
+    let spoiled = true;
+    while (spoiled && pair.device === device) {
+      const { faults } = pair.host.counters;
       try {
         const hn = await attachNetvsc(this.contextOf(device), pair.plan.guest);
         this.#use(pair, hn, device);
@@ -181,8 +181,10 @@ export class NetworkMachine extends SimulatedMachine<NetvscQueueHalf> {
       } catch (error) {
         this.attachErrors.push(error);
         if (pair.hn !== undefined) return;
+        spoiled = pair.host.counters.faults > faults;
         await new Promise<void>((resolve) => void this.timers.after(RETRY_MS, resolve));
       }
+    }
   }
 
   async #again(pair: AdapterPair, device: VmbusDevice): Promise<void> {

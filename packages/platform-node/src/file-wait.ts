@@ -29,11 +29,6 @@ export class FileWait {
     this.#files.add(this.#eventFd);
   }
 
-  /** True if there is no file to wait for. */
-  get isEmpty(): boolean {
-    return this.#files.size === 1;
-  }
-
   add(fd: number): void {
     this.#files.add(fd);
   }

@@ -19,10 +19,6 @@ export class PollSet {
   #entries = new FixedMemory(new Uint8Array(0));
   #words: Int32Array = new Int32Array(0);
 
-  get size(): number {
-    return this.#fds.length;
-  }
-
   /** Appends a file. */
   add(fd: number): void {
     this.#fds.push(fd);

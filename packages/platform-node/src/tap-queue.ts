@@ -30,7 +30,7 @@ export class TapQueue {
 
   /** Header of the frame that was received last: see `VnetHeader`. */
   readonly receivedHeader: DataView;
-  /** Header of the frames that are sent; all zeros for a plain one. */
+  /** Header of the frames that `send` sends; all zeros for a plain one. */
   readonly sendHeader: DataView;
   readonly counters: TapQueueCounters = {
     received: 0,
@@ -44,7 +44,8 @@ export class TapQueue {
   readonly #headerBytes: number;
   readonly #memory: FixedMemory;
   readonly #receiveVectors: Vectors;
-  readonly #sendVectors: Vectors;
+  /** What `send` sends. */
+  readonly #whole: GatheredFrame;
   /** The queue and the stop. */
   readonly #files = new PollSet();
 
@@ -58,11 +59,10 @@ export class TapQueue {
     this.#headerBytes = queue.vnetHeaderBytes;
     this.#memory = memory instanceof FixedMemory ? memory : new FixedMemory(memory);
     const received = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
-    const sent = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
     this.receivedHeader = new DataView(received.bytes.buffer);
-    this.sendHeader = new DataView(sent.bytes.buffer);
+    this.#whole = new GatheredFrame(queue);
+    this.sendHeader = this.#whole.header;
     this.#receiveVectors = new Vectors(received, this.#headerBytes, 1);
-    this.#sendVectors = new Vectors(sent, this.#headerBytes, TapQueue.PIECES_MAX);
     this.#files.add(queue.fd);
     this.#files.add(queue.stopFd);
   }
@@ -93,25 +93,10 @@ export class TapQueue {
 
   /** Sends a frame, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
   send(at: number, lengthBytes: number): boolean {
-    this.beginFrame();
-    this.addPiece(this.#memory, at, lengthBytes);
-    return this.sendFrame();
-  }
-
-  /** Begins with a frame that lies in pieces. */
-  beginFrame(): void {
-    this.#sendVectors.clear();
-  }
-
-  /** Appends a piece to the frame that was begun. @returns False if it has too many. */
-  addPiece(memory: FixedMemory, at: number, lengthBytes: number): boolean {
-    return this.#sendVectors.add(memory.addressOf(at, lengthBytes), lengthBytes);
-  }
-
-  /** Sends the frame that was begun, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
-  sendFrame(): boolean {
-    const vectors = this.#sendVectors;
-    return this.#sent(this.#libc.writev(this.#fd, vectors.address, vectors.count));
+    const whole = this.#whole;
+    whole.begin();
+    whole.addPiece(this.#memory, at, lengthBytes);
+    return this.sendGathered(whole);
   }
 
   /** Sends a frame that was gathered. @returns False if the kernel did not take it, which is counted. */

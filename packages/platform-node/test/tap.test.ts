@@ -5,6 +5,7 @@ import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, test } from "vitest";
 import {
   FixedMemory,
+  GatheredFrame,
   TAP_EMPTY,
   TAP_GONE,
   Tap,
@@ -215,23 +216,24 @@ describe.skipIf(reason !== undefined)("a TAP", () => {
     const [first, second] = [new Uint8Array(64), new Uint8Array(new SharedArrayBuffer(8192))];
     const queue = new TapQueue(tap.queues[0]!, first);
     const [head, body] = [new FixedMemory(first), new FixedMemory(second)];
-    queue.beginFrame();
+    const frame = new GatheredFrame(tap.queues[0]!);
+    frame.begin();
     for (const [memory, at, lengthBytes] of [
       [head, 3, 14],
       [body, 100, 30],
       [body, 130, 10],
       [body, 5000, 400],
     ] as const)
-      expect(queue.addPiece(memory, at, lengthBytes)).toBe(true);
-    expect(queue.sendFrame()).toBe(true);
+      expect(frame.addPiece(memory, at, lengthBytes)).toBe(true);
+    expect(queue.sendGathered(frame)).toBe(true);
     expect(queue.counters).toMatchObject({ sent: 1, sentBytes: 454, dropped: 0 });
-    expect(() => queue.addPiece(body, 8000, 193)).toThrow("outside the memory");
-    queue.beginFrame();
+    expect(() => frame.addPiece(body, 8000, 193)).toThrow("outside the memory");
+    frame.begin();
     for (let piece = 0; piece < TapQueue.PIECES_MAX; piece++)
-      expect(queue.addPiece(body, piece * 2, 1)).toBe(true);
+      expect(frame.addPiece(body, piece * 2, 1)).toBe(true);
     // One that follows the last is a part of it.
-    expect(queue.addPiece(body, TapQueue.PIECES_MAX * 2 - 1, 1)).toBe(true);
-    expect(queue.addPiece(body, 4096, 1)).toBe(false);
+    expect(frame.addPiece(body, TapQueue.PIECES_MAX * 2 - 1, 1)).toBe(true);
+    expect(frame.addPiece(body, 4096, 1)).toBe(false);
   });
 
   test("refuses frames while it is down, and tells when it is gone", () => {

@@ -1,3 +1,4 @@
+import type { Channel } from "@hyperv-is/vmbus-core";
 import { expect, test } from "vitest";
 import { IcComponent, type IcChannel, type IcRequest, type IcService } from "../src/index.js";
 import * as ic from "../src/protocol/index.js";
@@ -129,20 +130,27 @@ test("what is no request of a host is dropped, and the next one is heard", async
   expect(rig.ask(vector("V7"))).toHaveLength(1);
 });
 
-test("a host that does not read is not heard, and gets every answer when it does", async () => {
-  const { rig, component } = await attach();
-  rig.negotiate(ic.heartbeatVersions);
-  const body = new Uint8Array(1000);
-  const versions = component.versions!;
-  const request = ic.emitIcMessage(ic.icRequest(ic.IcMessageType.heartbeat, body, versions));
+/** Requests of a host that reads nothing, as many as there is room for: the guest answers until its ring is full. */
+function flood(
+  rig: Rig,
+  { versions }: IcComponent,
+): { readonly right: Channel; readonly sent: number } {
   const { right } = rig.connected!;
-  // Only the guest's end runs: as many answers as its ring takes, and no request beyond.
+  const body = new Uint8Array(1000);
+  const request = ic.emitIcMessage(ic.icRequest(ic.IcMessageType.heartbeat, body, versions!));
   right.pause();
   let sent = 0;
   for (let round = 0; round < 4; round++) {
     while (rig.put(request)) sent++;
     rig.run();
   }
+  return { right, sent };
+}
+
+test("a host that does not read is not heard, and gets every answer when it does", async () => {
+  const { rig, component } = await attach();
+  rig.negotiate(ic.heartbeatVersions);
+  const { right, sent } = flood(rig, component);
   expect(sent).toBeGreaterThan(20);
   expect(component.counters.requests).toBeLessThan(sent);
   right.resume();
@@ -155,16 +163,7 @@ test("a host that does not read is not heard, and gets every answer when it does
 test("while answers wait for room, listening anew reads nothing, and holding goes on when there is room", async () => {
   const { rig, component } = await attach();
   rig.negotiate(ic.heartbeatVersions);
-  const body = new Uint8Array(1000);
-  const versions = component.versions!;
-  const request = ic.emitIcMessage(ic.icRequest(ic.IcMessageType.heartbeat, body, versions));
-  const { right } = rig.connected!;
-  right.pause();
-  let sent = 0;
-  for (let round = 0; round < 4; round++) {
-    while (rig.put(request)) sent++;
-    rig.run();
-  }
+  const { right, sent } = flood(rig, component);
   const { counters, channel } = component;
   const { requests } = counters;
   expect(requests).toBe(counters.answers);

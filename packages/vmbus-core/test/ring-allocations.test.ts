@@ -2,25 +2,12 @@ import { expect, test } from "vitest";
 import { type GuestMemory, IncomingRing, OutgoingRing, RingArea } from "@hyperv-is/vmbus-core";
 import { PAGE_SIZE, PacketType } from "@hyperv-is/vmbus-core/protocol";
 import { memoryFor } from "./ring-ends.js";
+import { leastGarbage } from "../../../tools/garbage.js";
 
 const RING_PAGES = 2;
 const SOURCE = 0;
 const TARGET = 2048;
 const PACKETS = 20_000;
-
-/** Bytes per packet that rounds of so many leave on the heap; the least of several tries, since others allocate, too. */
-function bytesPerPacket(round: (packets: number) => void): number {
-  let least = Infinity;
-  // The engine makes garbage itself until it has compiled the path for good.
-  for (let attempt = 0; attempt < 10 && least >= 1; attempt++) {
-    const before = process.memoryUsage().heapUsed;
-    round(PACKETS);
-    const grown = process.memoryUsage().heapUsed - before;
-    // A negative difference means that garbage was collected: that try says nothing.
-    if (grown >= 0) least = Math.min(least, grown / PACKETS);
-  }
-  return least;
-}
 
 /** A ring, with what it carries in front of it. */
 class Lane {
@@ -60,8 +47,8 @@ test.each<[string, () => GuestMemory[]]>([
   ["of two memories", () => [memoryFor("WebAssembly", 16), memoryFor("WebAssembly", 16)]],
 ])("packets through rings %s leave nothing on the heap", (_name, memories) => {
   const lanes = memories().map((memory) => new Lane(memory));
-  const least = bytesPerPacket((packets) => {
-    for (let id = 1; id <= packets; id++) for (const lane of lanes) lane.carry(id);
+  const least = leastGarbage(PACKETS, () => {
+    for (let id = 1; id <= PACKETS; id++) for (const lane of lanes) lane.carry(id);
   });
   expect(least).toBeLessThan(1);
 });

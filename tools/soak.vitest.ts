@@ -1,5 +1,5 @@
 import { defineConfig } from "vitest/config";
-import { sources } from "./vitest.js";
+import { sources } from "./sources.js";
 import { watForTests } from "./wat.js";
 
 /** Campaigns take minutes to hours, one at a time, and say how far they are. */

@@ -179,7 +179,7 @@ const rootOnly =
     ? ["ip", "ping", "dnsmasq"].some((name) => spawnSync(name, ["--version"]).error !== undefined)
       ? "ip, ping or dnsmasq is missing: apt-get install iproute2 iputils-ping dnsmasq-base"
       : undefined
-    : "the Linux kernel as a neighbour needs root: sudo npx vitest run --project @hyperv-is/guest-kernel net-peers";
+    : "the Linux kernel as a neighbour needs root: sudo npx vitest run apps/guest-kernel/test/net-peers";
 
 describe.skipIf(lacking(rootOnly))("Linux on the same link", () => {
   const netns = `hvis-inet-${process.pid}`;

@@ -12,7 +12,7 @@ describe(`channel ends under seeded schedules, from seed ${first}`, () => {
       try {
         full += simulateChannel({ seed }).fullRings;
       } catch (cause) {
-        const replay = `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance channel-simulation`;
+        const replay = `SIM_SEED=${seed} npx vitest run packages/conformance/test/channel-simulation`;
         throw new Error(`replay with: ${replay}`, { cause });
       }
     expect(full).toBeGreaterThan(0);

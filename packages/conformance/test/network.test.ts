@@ -16,7 +16,7 @@ const MUTANT_SCHEDULES = 60;
 
 const replay = (seed: number, story?: NetworkStory): string =>
   `SIM_SEED=${seed} ${story === undefined ? "" : `SIM_FAULT=${story} `}` +
-  "npx vitest run --project @hyperv-is/conformance network.test";
+  "npx vitest run packages/conformance/test/network.test";
 
 // Registered only when it is asked for: a skipped test counts as a failed one.
 if (replayed !== undefined)

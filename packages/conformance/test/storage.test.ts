@@ -19,7 +19,7 @@ const MUTANT_SCHEDULES = 300;
 
 const replay = (seed: number, fault?: SubChannelFault): string =>
   `SIM_SEED=${seed} ${fault === undefined ? "" : `SIM_FAULT=${fault} `}` +
-  "npx vitest run --project @hyperv-is/conformance storage";
+  "npx vitest run packages/conformance/test/storage";
 
 // Registered only when it is asked for: a skipped test counts as a failed one.
 if (replayed !== undefined)

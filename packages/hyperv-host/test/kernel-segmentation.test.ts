@@ -24,7 +24,7 @@ if (reason !== undefined) {
 function whyNot(): string | undefined {
   if (process.platform !== "linux") return "the segmentation of Linux is compared with";
   if (process.getuid?.() !== 0)
-    return "TAP devices need root: sudo npx vitest run --project @hyperv-is/hyperv-host kernel-segmentation";
+    return "TAP devices need root: sudo npx vitest run packages/hyperv-host/test/kernel-segmentation";
   return spawnSync("ip", ["-V"]).error === undefined
     ? undefined
     : "ip is missing: apt-get install iproute2";

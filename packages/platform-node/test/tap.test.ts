@@ -25,7 +25,7 @@ if (reason !== undefined) {
 function whyNot(): string | undefined {
   if (process.platform !== "linux") return "TAP devices are those of Linux";
   if (process.getuid?.() !== 0)
-    return "TAP devices need root: sudo npx vitest run --project @hyperv-is/platform-node tap";
+    return "TAP devices need root: sudo npx vitest run packages/platform-node/test/tap";
   const missing = ["ip", "ping"].filter((name) => spawnSync(name, ["-V"]).error !== undefined);
   return missing.length > 0
     ? `${missing.join(", ")} missing: apt-get install iproute2 iputils-ping`

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { run } from "./crash-campaign.js";
 
-/** A round to repeat: `SEED=1007 npx vitest run --project @hyperv-is/vhd crash.test`. */
+/** A round to repeat: `SEED=1007 npx vitest run packages/vhd/test/crash.test`. */
 const again = process.env["SEED"];
 /** A longer campaign takes more: `CRASH_SECONDS=600`. */
 const seconds = Number(process.env["CRASH_SECONDS"] ?? 1.5);

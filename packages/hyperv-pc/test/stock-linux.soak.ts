@@ -25,7 +25,7 @@ const vm = join(directory, "control");
 /** Its daemon runs scripts for its addresses, on an emulated processor: longer than any machine that is busy takes. */
 const ANSWER_TIMEOUT_MS = 60_000;
 
-/** A share of the campaigns `stock-linux-*`, of one boot. */
+/** All that the other campaigns `stock-linux-*` go into, in one boot. */
 withGuest(
   "a stock Linux guest finds what the host offers, uses its disk, its network adapter and its integration components, and is shut down",
   { timeout: 240_000 },
@@ -106,7 +106,7 @@ withGuest("a stock Linux guest restarts when the host asks", { timeout: 240_000 
   await linux.untilIntegration(({ shutdown }) => shutdown.state === "ready");
   await hostCommand("vm", "restart", vm);
   await linux.pc.serial.waitFor("reboot: Restarting system");
-  // That it boots is for the campaigns.
+  // That it boots is for the campaign `stock-linux-restarts`.
   while (linux.pc.resets === 0) await setImmediate();
   expect(linux.unexplained).toEqual([]);
 });

@@ -1,8 +1,6 @@
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { defineProject } from "vitest/config";
-import { watForTests } from "./wat.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const SOURCE = "@hyperv-is/source";
@@ -38,19 +36,4 @@ export function sources(): {
 } {
   const entries = sourceEntries();
   return { name: "workspace-sources", enforce: "pre", resolveId: (id) => entries.get(id) };
-}
-
-/** A package's vitest project. */
-export function project(name: string): ReturnType<typeof defineProject> {
-  return defineProject({
-    plugins: [sources(), watForTests()],
-    test: {
-      name: `@hyperv-is/${name}`,
-      include: ["test/**/*.test.ts"],
-      pool: "forks",
-      // Files of one process share the modules that they import: loading those costs more than most tests.
-      isolate: false,
-      testTimeout: 30_000,
-    },
-  });
 }

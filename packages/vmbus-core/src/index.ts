@@ -59,6 +59,7 @@ export {
   type TellControl,
 } from "./queue-handle.js";
 export { ownChannelContext, type OwnChannel, type OwnChannelContext } from "./own-channel.js";
+export { SubChannelSet, type OpenSubChannel, type SubChannelUser } from "./sub-channel-set.js";
 export { VmbusError } from "./errors.js";
 export { EventFlags } from "./event-flags.js";
 export { MessageSlotControl, messageSlotControl, type MessageSlotFactory } from "./message-slot.js";

@@ -18,7 +18,10 @@ export function isInterfaceName(name: string): boolean {
   return /^[A-Za-z][A-Za-z0-9_.-]{0,14}$/.test(name);
 }
 
-/** `rc.conf` with an interface's addresses and the routers in it; what it says of anything else stays. */
+/**
+ * `rc.conf` with an interface's addresses and the routers in it; what it says of anything else stays. A default router on a
+ * network that the interface had goes with it, also where the host names no other.
+ */
 export function editRcConf(text: string, name: string, settings: IpSettings): string {
   const { dhcp, addresses, gateways } = settings;
   const networks4 = addresses.filter(({ address }) => isIpv4(address));
@@ -38,7 +41,8 @@ export function editRcConf(text: string, name: string, settings: IpSettings): st
   if (router6 !== undefined) lines.push(["ipv6_defaultrouter", formatIpAddress(router6)]);
   const own = new RegExp(`^\\s*ifconfig_${escaped(name)}(?:_ipv6|_alias(?:es|\\d+))?=`);
   const replaced = new Set(lines.map(([variable]) => variable));
-  if (dhcp) replaced.add("defaultrouter");
+  for (const router of parseRcConf(text, name)?.gateways ?? [])
+    replaced.add(isIpv4(router) ? "defaultrouter" : "ipv6_defaultrouter");
   const kept = linesOf(text).filter(
     (line) => !own.test(line) && !replaced.has(/^\s*(\w+)=/.exec(line)?.[1] ?? ""),
   );

@@ -86,6 +86,16 @@ ipv6_defaultrouter="2001:db8::1"
     expect(rcConfHasDhcp(before, "hn01")).toBe(false);
   });
 
+  test("loses the router of a network that the interface had, and no other", () => {
+    const routers = 'defaultrouter="192.0.2.1"\nipv6_defaultrouter="2001:db8::1"\n';
+    const text = `ifconfig_hn0="inet 192.0.2.10/24"\nifconfig_hn0_ipv6="inet6 2001:db8::10/64"\n${routers}`;
+    const alone = { addresses: "198.51.100.7", subnets: "255.255.255.0" };
+    for (const settings of [settingsOf(alone), settingsOf({}, true)]) {
+      expect(editRcConf(text, "hn0", settings)).not.toContain("router");
+      expect(editRcConf(text, "hn1", settings)).toContain(routers);
+    }
+  });
+
   test("makes of an interface what was kept", () => {
     const { dnsServers, ...kept } = several;
     expect(dnsServers).not.toEqual([]);

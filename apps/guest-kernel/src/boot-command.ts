@@ -38,6 +38,8 @@ import {
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
 const STATUS_VIOLATIONS = 3;
+/** Exit status when the host has shut the guest down before the commands were done. */
+const STATUS_SHUT_DOWN = 4;
 
 export const bootUsage = `usage: guest-kernel boot [options]
 
@@ -57,7 +59,8 @@ ${networkOptionsUsage(nicStackSyntax)}  --nbd DISK=ADDRESS       serve a disk to
   --dialect NAME           whose messages they speak: ${dialectNames.join(" or ")} (freebsd)
   --rc NAME=VALUE          set a variable of rc.conf: hv_kvpd_enable=NO leaves the guest's own daemon of
                            key-value pairs out, for another one at the device node
-${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated
+${hostOptionsUsage}  --exec 'CMD; CMD'        run commands, power off, exit non-zero if one failed; may be repeated.
+                           Status 4: the host shut the guest down before they were done
   --report junit=FILE      write a JUnit report of the commands
   --json                   print one JSON object instead of the commands' output
   --quiet                  do not print the kernel's messages while booting
@@ -265,10 +268,9 @@ function noteHostErrors(stats: HostStats | undefined): void {
         );
 }
 
-/** Whether a command has failed since the host has the guest restart, which ends what it runs. */
-async function isRestarting(machine: Machine, error: unknown): Promise<boolean> {
-  const isOff = error instanceof BootError && error.code === "ERR_POWERED_OFF";
-  return isOff && (await machine.ended) === "restart";
+/** Whether a command has no result since the host has shut the guest down, which ends what it runs. */
+function isShutDown(error: unknown): boolean {
+  return error instanceof BootError && error.code === "ERR_POWERED_OFF";
 }
 
 function aborted(signal: AbortSignal): Promise<void> {
@@ -340,11 +342,15 @@ async function runMachine(
       if (signal.aborted) break;
       if (index < tour.length && !parsed.json) process.stdout.write(`${PROMPT}${line}\n`);
       const capture = parsed.json || parsed.report !== undefined;
-      const result = await execute(machine, line, signal, capture).catch(async (error: unknown) => {
-        if (await isRestarting(machine, error)) return undefined;
+      const result = await execute(machine, line, signal, capture).catch((error: unknown) => {
+        if (isShutDown(error)) return undefined;
         throw error;
       });
-      if (result === undefined) break;
+      if (result === undefined) {
+        if ((await machine.ended) === "restart") break;
+        process.stderr.write(`The host has shut the guest down; not done: ${line}\n`);
+        return STATUS_SHUT_DOWN;
+      }
       executed.push(result);
       if (!parsed.json && parsed.report !== undefined) {
         process.stdout.write(result.stdout);

@@ -118,7 +118,7 @@ export class Machine implements AsyncDisposable {
   #nbd: readonly NbdServed[] = [];
   #failure: Error | undefined;
   #stopping: Promise<void> | undefined;
-  /** What the host asked the guest for, if it did. */
+  /** What the guest is shut down for: its host may ask, or a command. */
   #action: ShutdownAction = "power-off";
   #end: (error: Error | undefined) => void = () => undefined;
   /**
@@ -175,7 +175,10 @@ export class Machine implements AsyncDisposable {
     });
     this.#console = new ConsoleClient(
       (request) => this.#vcpu.post(request),
-      () => this.shutdown(),
+      (action) => {
+        this.#action = action;
+        return this.shutdown();
+      },
     );
     this.#calls = new CallLink<object, KernelProcedures>(
       { send: (message) => this.#vcpu.post({ kind: "call", message }) },

@@ -240,3 +240,16 @@ test("guest-kernel boot --control runs until its host shuts it down, and starts 
   await call("stop-vm");
   expect(await exit).toEqual([0, null]);
 });
+
+test("guest-kernel boot --exec says so when its host shuts it down before the commands are done", async () => {
+  const line = "ping 127.0.0.1";
+  const child = spawn(process.execPath, [program, "boot", "--control", "cut", "--exec", line]);
+  let complaint = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (complaint += text));
+  const exit = once(child, "close");
+  await once(child.stdout, "data");
+  using client = await ControlClient.connect(controlPath("cut"));
+  await vi.waitFor(() => client.call("stop-vm", {}), { timeout: 20_000 });
+  expect(await exit).toEqual([4, null]);
+  expect(complaint).toBe(`The host has shut the guest down; not done: ${line}\n`);
+});

@@ -235,6 +235,12 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
   });
 });
 
+test.each(["reboot", "shutdown -r now"])("%s asks for a restart", async (line) => {
+  const machine = await boot({ memoryBytes: 64 * 2 ** 20 });
+  expect(await machine.exec(line)).toMatchObject({ status: 0, poweredOff: true });
+  expect(await machine.ended).toBe("restart");
+});
+
 describe("a host that misbehaves", () => {
   test("late, duplicate and failing completions do not change what is read", async () => {
     const machine = await boot({

@@ -1,3 +1,4 @@
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { FileTree } from "../kernel/file-tree.js";
 import type { GuestSystem } from "../kernel/guest-system.js";
 import type { ByteSink } from "./byte-pipe.js";
@@ -20,8 +21,8 @@ export interface CommandContext {
   readonly print: (line?: string) => Promise<void>;
   /** Writes a line to standard error. */
   readonly warn: (line: string) => void;
-  /** Asks the machine to power off when the command line has ended. */
-  readonly powerOff: () => void;
+  /** Has the machine shut down when the command line has ended. */
+  readonly shutDown: (action: ShutdownAction) => void;
 }
 
 /** A command of the console. */

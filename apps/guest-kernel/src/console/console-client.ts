@@ -1,3 +1,4 @@
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { ConsoleReply, ConsoleRequest } from "./console-link.js";
 import type { ListResult } from "./shell.js";
 
@@ -26,7 +27,7 @@ export interface ExecResult {
   readonly stdout: string;
   readonly stderr: string;
   readonly lists: readonly ExecutedList[];
-  /** The line asked for the power to be switched off, which has happened. */
+  /** The line had the machine shut down, which has happened: to switch it off, or to restart it. */
   readonly poweredOff: boolean;
 }
 
@@ -52,16 +53,19 @@ type ConsoleAnswer = Extract<
 /** The machine's end of its guest's console. */
 export class ConsoleClient {
   readonly #post: (request: ConsoleRequest) => void;
-  readonly #powerOff: () => Promise<void>;
+  readonly #shutDown: (action: ShutdownAction) => Promise<void>;
   readonly #lines = new Map<number, PendingLine>();
   readonly #answers = new Map<number, PendingAnswer>();
   #nextId = 1;
   #failure: Error | undefined;
 
-  /** @param powerOff - Switches the machine off, as a command line has asked. */
-  constructor(post: (request: ConsoleRequest) => void, powerOff: () => Promise<void>) {
+  /** @param shutDown - Shuts the machine down, as a command line has asked. */
+  constructor(
+    post: (request: ConsoleRequest) => void,
+    shutDown: (action: ShutdownAction) => Promise<void>,
+  ) {
     this.#post = post;
-    this.#powerOff = powerOff;
+    this.#shutDown = shutDown;
   }
 
   /** Runs a command line. Resolves whatever the status is; rejects when the console is closed meanwhile. */
@@ -140,12 +144,12 @@ export class ConsoleClient {
     this.#post({ kind: "taken", id });
   }
 
-  async #done({ id, results, powerOff }: Extract<ConsoleReply, { kind: "done" }>): Promise<void> {
+  async #done({ id, results, shutdown }: Extract<ConsoleReply, { kind: "done" }>): Promise<void> {
     const line = this.#lines.get(id);
     if (line === undefined) return;
     this.#lines.delete(id);
     try {
-      if (powerOff) await this.#powerOff();
+      if (shutdown !== undefined) await this.#shutDown(shutdown);
     } catch (error) {
       line.reject(error as Error);
       return;
@@ -159,7 +163,7 @@ export class ConsoleClient {
       stdout: lists.map(({ stdout }) => stdout).join(""),
       stderr: lists.map(({ stderr }) => stderr).join(""),
       lists,
-      poweredOff: powerOff,
+      poweredOff: shutdown !== undefined,
     });
   }
 }

@@ -65,8 +65,8 @@ export type ConsoleReply =
       readonly kind: "done";
       readonly id: number;
       readonly results: readonly ListResult[];
-      /** A command asked for the power to be switched off. */
-      readonly powerOff: boolean;
+      /** What a command has the machine shut down for. */
+      readonly shutdown: ShutdownAction | undefined;
     }
   | { readonly kind: "completions"; readonly id: number; readonly words: readonly string[] }
   | { readonly kind: "inspected"; readonly id: number; readonly state: Record<string, unknown> }

@@ -1,3 +1,4 @@
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import { FileTree } from "../kernel/file-tree.js";
 import type { GuestSystem } from "../kernel/guest-system.js";
 import type { ByteSink } from "./byte-pipe.js";
@@ -16,11 +17,11 @@ export class ConsoleServer {
   readonly #shell: Shell;
   readonly #send: (reply: ConsoleReply) => void;
   readonly #running = new Map<number, RunningLine>();
-  #powerOff = false;
+  #shutdown: ShutdownAction | undefined;
 
   constructor(system: GuestSystem, send: (reply: ConsoleReply) => void) {
     this.files = new FileTree(system);
-    this.#shell = new Shell(system, this.files, () => (this.#powerOff = true));
+    this.#shell = new Shell(system, this.files, (action) => (this.#shutdown = action));
     this.#send = send;
   }
 
@@ -71,6 +72,6 @@ export class ConsoleServer {
       interactive,
     });
     this.#running.delete(id);
-    this.#send({ kind: "done", id, results, powerOff: this.#powerOff });
+    this.#send({ kind: "done", id, results, shutdown: this.#shutdown });
   }
 }

@@ -1,3 +1,4 @@
+import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import { parse } from "shell-quote";
 import type { FileTree } from "../kernel/file-tree.js";
 import type { GuestSystem } from "../kernel/guest-system.js";
@@ -89,12 +90,12 @@ function commandNamed(name: string | undefined): Command | undefined {
 export class Shell {
   readonly #system: GuestSystem;
   readonly #files: FileTree;
-  readonly #powerOff: () => void;
+  readonly #shutDown: (action: ShutdownAction) => void;
 
-  constructor(system: GuestSystem, files: FileTree, powerOff: () => void) {
+  constructor(system: GuestSystem, files: FileTree, shutDown: (action: ShutdownAction) => void) {
     this.#system = system;
     this.#files = files;
-    this.#powerOff = powerOff;
+    this.#shutDown = shutDown;
   }
 
   /** Runs a command line. @returns What became of each of its lists; none for an empty line. */
@@ -193,7 +194,7 @@ export class Shell {
       interactive: io.interactive,
       print: (line = "") => stdout.write(encoder.encode(`${line}\n`)),
       warn: (line) => io.stderr(`${line}\n`),
-      powerOff: this.#powerOff,
+      shutDown: this.#shutDown,
     };
     try {
       return await command.run(context);

@@ -15,7 +15,16 @@ import { netstat } from "./netstat.js";
 import { ping } from "./ping.js";
 import { sha256 } from "./sha256.js";
 import { sysctl } from "./sysctl.js";
-import { dmesg, echo, falseCommand, poweroff, shutdown, trueCommand, uname } from "./system.js";
+import {
+  dmesg,
+  echo,
+  falseCommand,
+  poweroff,
+  reboot,
+  shutdown,
+  trueCommand,
+  uname,
+} from "./system.js";
 import { tcpdump } from "./tcpdump.js";
 import { grep, head, wc } from "./text.js";
 import { UsageError } from "../command.js";
@@ -69,6 +78,7 @@ export const commands: readonly Command[] = [
   netstat,
   ping,
   poweroff,
+  reboot,
   sha256,
   shutdown,
   sysctl,

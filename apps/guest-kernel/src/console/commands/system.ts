@@ -64,13 +64,13 @@ export const falseCommand: Command = {
 
 export const shutdown: Command = {
   name: "shutdown",
-  summary: "flush the disks and power off",
-  usage: "shutdown -p now",
-  async run({ args, powerOff, print }) {
-    const { flags, operands } = getopt(args, "ph");
+  summary: "flush the disks and power off, or restart",
+  usage: "shutdown [-h | -p | -r] now",
+  async run({ args, shutDown, print }) {
+    const { flags, operands } = getopt(args, "hpr");
     if (flags.size !== 1 || operands.length !== 1 || operands[0] !== "now") throw new UsageError();
     await print("Shutdown NOW!");
-    powerOff();
+    shutDown(flags.has("r") ? "restart" : "power-off");
     return 0;
   },
 };
@@ -79,9 +79,20 @@ export const poweroff: Command = {
   name: "poweroff",
   summary: "the same as shutdown -p now",
   usage: "poweroff",
-  run({ args, powerOff }) {
+  run({ args, shutDown }) {
     if (args.length > 0) throw new UsageError();
-    powerOff();
+    shutDown("power-off");
+    return Promise.resolve(0);
+  },
+};
+
+export const reboot: Command = {
+  name: "reboot",
+  summary: "the same as shutdown -r now",
+  usage: "reboot",
+  run({ args, shutDown }) {
+    if (args.length > 0) throw new UsageError();
+    shutDown("restart");
     return Promise.resolve(0);
   },
 };

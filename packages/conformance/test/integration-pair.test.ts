@@ -9,7 +9,7 @@ import {
   type ShutdownAction,
   type VmbusDevice,
 } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
 import {
   VirtualTimers,
   connectedChannels,
@@ -39,6 +39,8 @@ import {
 } from "@hyperv-is/hyperv-host";
 
 const RING_PAGES = 4;
+const { classId } = DeviceClass.heartbeat;
+const DEVICE = { classId, instanceId: classId };
 const START_MS = Date.UTC(2026, 0, 1);
 
 /** Our guest's components and our host's, each pair on a channel of its own, in virtual time. */
@@ -136,7 +138,7 @@ class World {
   }
 
   #connect(component: Component, memory: GuestMemory, left: ChannelHandler): ConnectedChannels {
-    const handler = component.open(undefined, {
+    const handler = component.open(DEVICE, {
       memory,
       timers: this.timers,
       faults: FaultPlan.none(this.timers),

@@ -1,6 +1,6 @@
 import { beforeEach, expect, test } from "vitest";
 import { GuestMemory, PageAllocator, type ChannelHandler } from "@hyperv-is/vmbus-core";
-import { PAGE_SIZE } from "@hyperv-is/vmbus-core/protocol";
+import { DeviceClass, PAGE_SIZE, type Guid } from "@hyperv-is/vmbus-core/protocol";
 import {
   connectedChannels,
   VirtualTimers,
@@ -26,6 +26,7 @@ import {
 import { IcChannel } from "@hyperv-is/hv-utils";
 import {
   FaultPlan,
+  type Fault,
   type GuestError,
   KeyValueExchange,
   type GuestItem,
@@ -34,6 +35,10 @@ import {
 } from "@hyperv-is/hyperv-host";
 
 const RING_PAGES = 4;
+const DEVICE = {
+  classId: DeviceClass.kvp.classId,
+  instanceId: "242ff919-07db-4180-9c2e-b86cb68c8c55" as Guid,
+};
 const NIC = "{f8615163-df3e-46c5-913f-f2d2f965ed0e}";
 const MAC = "00:15:5D:01:02:03";
 
@@ -67,16 +72,19 @@ class World {
   readonly guest: KvpService;
   readonly pools = new MemoryPools();
   readonly network = new OneAdapter();
+  readonly faults: FaultPlan;
+  /** The guest's end of the channel. */
+  readonly channel: IcChannel;
   readonly #pair: ConnectedChannels;
 
-  constructor(options: KvpOptions = {}, config?: KvpConfig) {
+  constructor(options: KvpOptions = {}, config?: KvpConfig, faults: readonly Fault[] = []) {
     const { timers } = this;
     const memory = new GuestMemory(new ArrayBuffer(2 * RING_PAGES * PAGE_SIZE));
     this.host = new KeyValueExchange(config);
-    const right = this.host.component.open(undefined, {
+    const right = this.host.component.open(DEVICE, {
       memory,
       timers,
-      faults: FaultPlan.none(timers),
+      faults: (this.faults = new FaultPlan({ faults }, timers)),
       gpadl: () => undefined,
       schedule: () => undefined,
       offerSubChannels: () => undefined,
@@ -84,7 +92,7 @@ class World {
       violation: (rule, detail) => void this.violations.push(`${rule}: ${detail}`),
     });
     let pair: ConnectedChannels | undefined;
-    const channel = new IcChannel(
+    const channel = (this.channel = new IcChannel(
       {
         memory,
         allocator: new PageAllocator(memory, 0, PAGE_SIZE),
@@ -96,7 +104,7 @@ class World {
         unbindChannel: () => undefined,
       },
       { channel: {} as never },
-    );
+    ));
     this.#pair = pair!;
     this.guest = new KvpService(channel, timers, options);
     channel.serve(this.guest);
@@ -227,4 +235,92 @@ test("a key that the guest deletes is set again by the next agreement", async ()
   world.host.component.renegotiate();
   world.run();
   expect(await world.enumerate(0)).toEqual([{ key: "role", value: "primary" }]);
+});
+
+const setGreen = { operation: KvpOperation.set, pool: 0, key: "color", value: "green" } as const;
+const green = [{ key: "color", value: "green" }];
+
+/** A guest in FreeBSD's dialect whose host misbehaves, with a daemon. */
+function troubled(fault: Fault): World {
+  world = new World({}, {}, [fault]);
+  world.attachDaemon();
+  return world;
+}
+
+test.each([
+  ["short", "dropped"],
+  ["pipe-length", "dropped"],
+  ["size", "dropped"],
+  ["response", "dropped"],
+  ["type", "refused"],
+] as const)("a message with a wrong frame (%s) is %s", async (damage, counter) => {
+  const { channel } = troubled({ kind: "malformed-message", damage });
+  const refused = channel.counters.refused;
+  expect(await world.ask(setGreen)).toEqual({ kind: "done" });
+  expect(await world.enumerate(0)).toEqual(green);
+  expect(channel.counters[counter] - (counter === "refused" ? refused : 0)).toBe(3);
+  expect(world.host.stats.state).toBe("ready");
+});
+
+test.each(["operation", "pool", "index", "key-size", "key-end", "value-size", "address"] as const)(
+  "a request that is wrong (%s) is refused, and changes nothing",
+  async (damage) => {
+    for (const dialect of [freebsdDialect, linuxDialect])
+      for (const message of [4, 5]) {
+        world = new World({ dialect, versions: [message << 16] }, {}, [
+          { kind: "malformed-kvp", damage },
+        ]);
+        world.attachDaemon();
+        const { counters } = world.guest;
+        expect(await world.ask(setGreen)).toEqual({ kind: "done" });
+        expect(await world.enumerate(0)).toEqual(green);
+        const set = { operation: KvpOperation.setIpInfo, adapterId: NIC, settings } as const;
+        expect(await world.ask(set)).toEqual({ kind: "done" });
+        expect(counters).toMatchObject({ refused: 4, answered: 4 });
+        expect(world.violations).toEqual([]);
+      }
+  },
+);
+
+test("a request that comes twice has two answers, and one result", async () => {
+  const { channel } = troubled({ kind: "repeated-request" });
+  expect(await world.ask(setGreen)).toEqual({ kind: "done" });
+  expect(await world.enumerate(0)).toEqual(green);
+  // The agreement, three requests, and each of them again.
+  expect(channel.counters.answers).toBe(7);
+  expect(world.host.stats).toMatchObject({ answered: 3, failed: 0 });
+});
+
+test("a request that is late is answered when it comes", async () => {
+  const { timers } = troubled({ kind: "late-request", delayMs: 500, count: 1 });
+  const results: KvpResult[] = [];
+  world.host.ask(setGreen, (result) => void results.push(result));
+  timers.advance(499);
+  world.run();
+  expect(world.channel.counters.requests).toBe(0);
+  timers.advance(1);
+  expect(await world.enumerate(0)).toEqual(green);
+  expect(results).toEqual([{ kind: "done" }]);
+});
+
+test("a request that is kept back is void once the conversation begins anew", async () => {
+  const { timers } = troubled({ kind: "late-request", delayMs: 500, count: 1 });
+  const asked = world.ask(setGreen);
+  world.host.component.renegotiate();
+  expect(await asked).toMatchObject({ kind: "failed", error: { code: "ERR_GUEST_GONE" } });
+  timers.advance(500);
+  expect(await world.enumerate(0)).toEqual([]);
+  expect(world.channel.counters.negotiations).toBe(2);
+});
+
+test("versions that are agreed on anew end a request, and the next one goes on", async () => {
+  const { channel } = troubled({ kind: "renegotiation", nth: 1 });
+  expect(await world.ask(setGreen)).toMatchObject({
+    kind: "failed",
+    error: { code: "ERR_GUEST_GONE" },
+  });
+  world.run();
+  expect(await world.ask(setGreen)).toEqual({ kind: "done" });
+  expect(channel.counters.negotiations).toBe(2);
+  expect(world.faults.counts).toEqual([1]);
 });

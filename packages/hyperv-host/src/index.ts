@@ -113,14 +113,12 @@ export {
 } from "./integration/index.js";
 export { absentService } from "./absent-service.js";
 export { Violations, type Violation } from "./violations.js";
+export { FaultPlanError, faultKinds, parseFaultPlan } from "./fault-rules.js";
 export {
   FaultPlan,
-  FaultPlanError,
-  faultKinds,
   faultOperations,
   faultPoints,
   faultStats,
-  parseFaultPlan,
   type Fault,
   type FaultAt,
   type FaultContext,

@@ -202,6 +202,11 @@ describe("a fault plan from JSON", () => {
       { kind: "stray-completion" },
       { kind: "malformed-rndis", damage: "info-size-zero" },
       { kind: "malformed-transfer", damage: "range-overflow" },
+      { kind: "late-request", device: "kvp", delayMs: 100 },
+      { kind: "repeated-request", device: "heartbeat" },
+      { kind: "renegotiation", nth: 3 },
+      { kind: "malformed-message", damage: "pipe-length" },
+      { kind: "malformed-kvp", damage: "index" },
     ];
     const plan = parseFaultPlan({ seed: 4, faults });
     expect(plan.seed).toBe(4);

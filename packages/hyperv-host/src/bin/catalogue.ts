@@ -2,13 +2,8 @@
 import { readFileSync } from "node:fs";
 import { deviceClasses, formatVersion, protocolVersions } from "@hyperv-is/vmbus-core/protocol";
 import { standardDevices } from "../device-set.js";
-import {
-  FaultPlanError,
-  faultKinds,
-  faultOperations,
-  faultPoints,
-  parseFaultPlan,
-} from "../faults.js";
+import { FaultPlanError, faultKinds, parseFaultPlan } from "../fault-rules.js";
+import { faultOperations, faultPoints } from "../faults.js";
 import { textTable } from "./text-table.js";
 
 function table(rows: readonly (readonly string[])[]): void {

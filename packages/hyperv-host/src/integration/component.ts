@@ -1,7 +1,11 @@
 import type { IcStatus, IcVersions } from "@hyperv-is/hv-utils/protocol";
 import { formatVersion } from "@hyperv-is/vmbus-core/protocol";
 import type { HostService, ServiceContext } from "../host-service.js";
-import { ComponentChannel, type ComponentOwner } from "./component-channel.js";
+import {
+  ComponentChannel,
+  type ComponentDevice,
+  type ComponentOwner,
+} from "./component-channel.js";
 import type { ComponentFailure, ComponentSpeech, ComponentState } from "./component-session.js";
 
 /** What became of a request to the guest. */
@@ -56,7 +60,7 @@ export class Component implements HostService {
     return this.#channel?.versions;
   }
 
-  open(_opening: unknown, context: ServiceContext): ComponentChannel {
+  open(device: ComponentDevice, context: ServiceContext): ComponentChannel {
     const owner: ComponentOwner = {
       ...this.#speech,
       heard: (effect) => {
@@ -75,7 +79,7 @@ export class Component implements HostService {
         }
       },
     };
-    const channel = new ComponentChannel(context, owner);
+    const channel = new ComponentChannel(context, device, owner);
     this.#channel = channel;
     return channel;
   }

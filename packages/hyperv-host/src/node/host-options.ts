@@ -7,7 +7,8 @@ import {
 } from "@hyperv-is/vmbus-core/protocol";
 import { ControlError } from "../control/control-error.js";
 import { CONTROLLERS_MAX, type DiskPlacement } from "../disk-placement.js";
-import { FaultPlanError, parseFaultPlan, type FaultPlanData } from "../faults.js";
+import { FaultPlanError, parseFaultPlan } from "../fault-rules.js";
+import type { FaultPlanData } from "../faults.js";
 import { TraceError } from "../trace/trace-error.js";
 import { parseTraceChannels } from "../trace/trace-channels.js";
 import type { ImageSource } from "../storvsp/controller-config.js";

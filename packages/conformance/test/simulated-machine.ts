@@ -228,14 +228,14 @@ export abstract class SimulatedMachine<Half extends QueueHalf> {
   /** Attaches the driver to a device that is offered. Never rejects: how it failed is kept in `attachErrors`. */
   protected abstract attach(device: VmbusDevice): Promise<void>;
 
-  /** Connects, and attaches every device of the driver's class that is offered, now and later. */
-  protected async connect(classId: Guid): Promise<void> {
+  /** Connects, and attaches every device of the driver's classes that is offered, now and later. */
+  protected async connect(...classIds: readonly Guid[]): Promise<void> {
     if (this.#crowded) for (const offer of standardDevices(0)) this.partition.offer(offer);
     this.cpu.start();
     for (const { cpu } of this.others) cpu.start();
     this.busVersion = await this.bus.connect();
     this.bus.onDevice((device) => {
-      if (device.classId === classId) this.begin(this.attach(device));
+      if (classIds.includes(device.classId as Guid)) this.begin(this.attach(device));
     });
     await this.bus.requestOffers();
     await this.settled();

@@ -35,6 +35,17 @@ const shutdown = (flags: number): Uint8Array =>
     flags,
     message: new Uint8Array(),
   });
+const answered = (type: number, version: number): ic.IcMessage => ({
+  ...agreed(type, version),
+  flags: ic.IC_ANSWER_FLAGS,
+});
+/** A body of so many bytes, with these structures at its start. */
+const vss = (lengthBytes: number, ...structures: readonly Uint8Array[]): Uint8Array => {
+  const body = new Uint8Array(lengthBytes);
+  body.set(Buffer.concat(structures));
+  return body;
+};
+const ideController = "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f";
 const parentTime = 133_485_408_000_000_000n;
 
 /** Messages that are to be exactly the bytes of a vector. */
@@ -75,6 +86,35 @@ const exact: readonly (readonly [id: string, message: ic.IcMessage])[] = [
   ],
   ["V27", offer([v(4), v(5), v(6), v(7)])],
   ["V28", choice(v(5))],
+  ["V29", { ...agreed(5, v(5)), body: vss(32, ic.VssFlags.emit({ operation: 2, flags: 0 })) }],
+  [
+    "V30",
+    {
+      ...answered(5, v(5)),
+      body: vss(32, ic.VssFlags.emit({ operation: 2, flags: ic.VSS_HOT_BACKUP_POSSIBLE })),
+    },
+  ],
+  [
+    "V31",
+    {
+      ...agreed(5, v(5)),
+      body: vss(
+        ic.VSS_FREEZE_BYTES,
+        ic.VssFreeze.emit({ operation: 5, backupType: 0, flags: 0, lunCount: 1 }),
+        ic.VssLun.emit({ busType: 1, controller: ideController, port: 0, target: 0, lun: 0 }),
+      ),
+    },
+  ],
+  ["V32", { ...answered(5, v(5)), body: ic.VssHeader.emit({ operation: 5 }) }],
+  ["V33", { ...agreed(5, v(5)), body: ic.VssFlags.emit({ operation: 6, flags: 0 }) }],
+  [
+    "V34",
+    {
+      ...answered(5, v(5)),
+      status: ic.IcStatus.fail,
+      body: ic.VssHeader.emit({ operation: ic.VssOperation.freeze }),
+    },
+  ],
 ];
 
 test.each(exact)("%s is emitted and parsed", (id, message) => {
@@ -83,7 +123,7 @@ test.each(exact)("%s is emitted and parsed", (id, message) => {
 });
 
 test("each vector has a test", () => {
-  const tested = [...exact.map(([id]) => id), "V2", "V6"];
+  const tested = [...exact.map(([id]) => id), "V2", "V6", "V41", "V42"];
   expect([...vectorIds].sort()).toEqual(tested.sort());
 });
 
@@ -97,6 +137,23 @@ test("V6, a guest with which nothing is in common: the counts say it", () => {
   const message = ic.parseIcMessage(vector("V6")) as ic.IcMessage;
   expect(ic.parseIcChoice(message.body)).toBe("none");
   expect(ic.parseIcChoice(ic.emitIcChoice(undefined))).toBe("none");
+});
+
+test("V41, what FreeBSD's driver of backups tells its daemon", () => {
+  const message = {
+    ...{ operation: 2, status: 0, messageId: 0x1122_3344_5566_7788n },
+    reserved: new Uint8Array(48),
+  };
+  expect(ic.VssDeviceMessage.emit(message)).toEqual(vector("V41"));
+  expect(ic.VssDeviceMessage.parse(vector("V41"))).toEqual(message);
+});
+
+test("V42, how a daemon of backups registers with Linux's driver, and the answer", () => {
+  const message = { operation: ic.LINUX_VSS_REGISTER, flags: 0 };
+  const bytes = vector("V42");
+  expect(ic.LinuxVssMessage.emit(message)).toEqual(bytes.subarray(0, ic.LinuxVssMessage.SIZE));
+  expect(ic.LinuxVssMessage.parse(bytes)).toEqual(message);
+  expect(new DataView(bytes.buffer).getUint32(12, true)).toBe(ic.LINUX_VSS_REGISTER);
 });
 
 test("the instant of V12 is the start of 2024", () => {

@@ -61,6 +61,12 @@ describe("integration components", () => {
       "TIME_SYNC",
       { ...request, ...v("3.0"), parentTime: "133485408000000000", time: "SAMPLE" },
     ],
+    ["V29", "VSS", { ...request, ...v("5.0"), operation: "HOT_BACKUP", backup: "0x0" }],
+    ["V30", "VSS", { ...answer, ...v("5.0"), operation: "HOT_BACKUP", backup: "0x5" }],
+    ["V31", "VSS", { ...request, ...v("5.0"), operation: "FREEZE", luns: 1 }],
+    ["V32", "VSS", { ...answer, ...v("5.0"), operation: "FREEZE" }],
+    ["V33", "VSS", { ...request, ...v("5.0"), operation: "THAW", backup: "0x0" }],
+    ["V34", "VSS", { ...answer, ...v("5.0"), status: "FAIL", operation: "FREEZE" }],
     [
       "V14",
       "KVP",

@@ -6,3 +6,4 @@ export * from "./negotiation.js";
 export * from "./heartbeat.js";
 export * from "./shutdown.js";
 export * from "./time-sync.js";
+export * from "./vss.js";

@@ -16,6 +16,10 @@ import {
   ShutdownFlag,
   TIME_SYNC_V4,
   TimeSyncFlag,
+  VssFlags,
+  VssFreeze,
+  VssHeader,
+  VssOperation,
   icVersion,
   parseHeartbeat,
   parseIcChoice,
@@ -66,6 +70,8 @@ function bodyFields(message: IcMessage, isAnswer: boolean): DecodedFields {
         return shutdownFields(body);
       case IcMessageType.timeSync:
         return timeSyncFields(message);
+      case IcMessageType.vss:
+        return vssFields(body);
       default:
         return undefined;
     }
@@ -126,6 +132,18 @@ function timeSyncFields({ version, body }: IcMessage): DecodedFields | undefined
       time: flagNames(TimeSyncFlag, told.flags),
     }
   );
+}
+
+function vssFields(body: Uint8Array): DecodedFields | undefined {
+  const header = VssHeader.parse(body);
+  if (header === undefined) return undefined;
+  const operation = constantName(VssOperation, header.operation);
+  if (header.operation === VssOperation.freeze) {
+    const freeze = VssFreeze.parse(body);
+    return { operation, ...(freeze && { luns: freeze.lunCount }) };
+  }
+  const told = VssFlags.parse(body);
+  return { operation, ...(told && { backup: hex(told.flags) }) };
 }
 
 const formOf = ({ version }: IcMessage): IpForm => (version >= icVersion(5) ? "binary" : "text");

@@ -12,6 +12,7 @@ import {
   KvpService,
   MemoryPools,
   type IpConfigurator,
+  type KvpDeviceFile,
   type KvpOptions,
 } from "@hyperv-is/hv-kvp";
 import {
@@ -116,7 +117,7 @@ class World {
     this.#pair.run();
   }
 
-  attachDaemon(): void {
+  attachDaemon(): KvpDeviceFile {
     const { dialect } = this.guest.device;
     const { pools, network } = this;
     const facts = {
@@ -131,8 +132,10 @@ class World {
           machine: "amd64",
         }),
     };
-    attachDaemon(this.guest.device, new KvpDaemon({ dialect, pools, facts, network }));
+    const daemon = new KvpDaemon({ dialect, pools, facts, network });
+    const file = attachDaemon(this.guest.device, daemon);
     this.run();
+    return file!;
   }
 
   async ask(request: KvpRequest): Promise<KvpResult> {
@@ -220,7 +223,10 @@ test("what a host has for a guest waits for its daemon, and reaches it with the 
   world = new World({}, { atAgreement });
   world.timers.advance(600_000);
   expect(world.host.stats.state).toBe("negotiating");
-  expect(await world.enumerate(0)).toMatchObject({ code: "ERR_GUEST_NOT_READY" });
+  expect(await world.enumerate(0)).toMatchObject({
+    code: "ERR_GUEST_NOT_READY",
+    message: expect.stringContaining("has no daemon of key-value pairs yet") as string,
+  });
   world.attachDaemon();
   expect(await world.enumerate(3)).toEqual([{ key: "HostName", value: "b.example" }]);
   expect(world.network.settings).toEqual(settings);
@@ -323,4 +329,25 @@ test("versions that are agreed on anew end a request, and the next one goes on",
   expect(await world.ask(setGreen)).toEqual({ kind: "done" });
   expect(channel.counters.negotiations).toBe(2);
   expect(world.faults.counts).toEqual([1]);
+});
+
+test("a daemon that has ended is what a host is told of when nobody answers", async () => {
+  const daemon = world.attachDaemon();
+  daemon.close();
+  const asked = world.ask(setGreen);
+  world.timers.advance(35_000);
+  expect(await asked).toMatchObject({
+    kind: "failed",
+    error: {
+      code: "ERR_GUEST_SILENT",
+      message: expect.stringContaining("its daemon of key-value pairs may have ended") as string,
+    },
+  });
+  world.attachDaemon();
+  // The request is carried out all the same; until then nothing else may be asked.
+  while (world.host.stats.state !== "ready") {
+    await Promise.resolve();
+    world.run();
+  }
+  expect(await world.enumerate(0)).toEqual(green);
 });

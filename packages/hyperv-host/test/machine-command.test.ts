@@ -282,6 +282,12 @@ describe("a wrong command line", () => {
     expect(stderr).toContain("usage: hyperv-host");
   });
 
+  test.each(["--help", "help", "vm kvp --help", "stats --help"])("%s is none", async (line) => {
+    const { status, stdout, stderr } = await run(...line.split(" "));
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(stdout).toContain("usage: hyperv-host");
+  });
+
   test("without machines there is nothing to show", async () => {
     for (const verb of ["stats", "violations"])
       expect(await run(verb)).toEqual({

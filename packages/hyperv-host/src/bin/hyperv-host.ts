@@ -172,6 +172,10 @@ async function main(args: readonly string[]): Promise<number> {
     if (isCheck) return catalogue.checkFaults(rest[1]!);
     return catalogue[verb as "offers" | "versions" | "faults"](json);
   }
+  if (["--help", "-h", "help"].includes(verb ?? "") || rest.includes("--help")) {
+    process.stdout.write(usage);
+    return 0;
+  }
   if (verb === "trace") return trace(rest, json);
   if (verb === "capture") return capture(rest, json);
   if (verb === "vm" && (rest[0] === "kvp" || rest[0] === "ip"))
@@ -181,10 +185,6 @@ async function main(args: readonly string[]): Promise<number> {
   if (machineVerb !== undefined) return machines(machineVerb, rest, json);
   if (verb === "--version") {
     process.stdout.write(`hyperv-host ${manifest.version}\n`);
-    return 0;
-  }
-  if (verb === "--help" || verb === "-h" || verb === "help") {
-    process.stdout.write(usage);
     return 0;
   }
   throw new UsageMistake(verb === undefined ? "" : `unknown command '${args.join(" ")}'\n`);

@@ -22,7 +22,10 @@ export type GuestErrorCode =
 export class GuestError extends VmbusError<GuestErrorCode> {}
 
 const failures: Readonly<Record<ComponentFailure, readonly [GuestErrorCode, string]>> = {
-  "not-ready": ["ERR_GUEST_NOT_READY", "the guest does not have the component, or not yet"],
+  "not-ready": [
+    "ERR_GUEST_NOT_READY",
+    "the guest does not have the component, or not yet: it may still boot",
+  ],
   busy: ["ERR_GUEST_BUSY", "the guest has not answered an earlier request"],
   silent: ["ERR_GUEST_SILENT", "the guest did not answer in time"],
   gone: ["ERR_GUEST_GONE", "the guest went away before it answered"],

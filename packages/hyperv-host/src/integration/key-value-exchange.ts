@@ -49,6 +49,11 @@ export interface KvpConfig extends Partial<ComponentSpeech> {
 
 /** Longer than Linux lets its daemon take, 30 s, so that it is the guest that gives up. */
 const ANSWER_TIMEOUT_MS = 35_000;
+const NO_DAEMON =
+  "the guest has no daemon of key-value pairs yet, without which its driver does not hear the host. " +
+  "Start one in the guest: 'service hv_kvpd start', 'systemctl start hv-kvp-daemon', or 'hv-kvp daemon'";
+const SILENT_DAEMON =
+  "the guest did not answer in time: its daemon of key-value pairs may have ended. It goes on when one is started there";
 /** Requests that wait for their turn. */
 const QUEUE_LIMIT = 64;
 /** Items of a pool: more than a guest is to have (1024), and an end for one that never ends. */
@@ -150,10 +155,18 @@ export class KeyValueExchange {
     );
   }
 
+  /** The failure of a request that wants a daemon in the guest, as far as a host can tell. */
+  #wantOfDaemon(result: ComponentResult): GuestError | undefined {
+    if (result.kind !== "failed") return undefined;
+    if (result.why === "silent") return new GuestError("ERR_GUEST_SILENT", SILENT_DAEMON);
+    const isHeld = result.why === "not-ready" && this.component.stats.state === "negotiating";
+    return isHeld ? new GuestError("ERR_GUEST_NOT_READY", NO_DAEMON) : undefined;
+  }
+
   #outcome(request: KvpRequest, form: IpForm, result: ComponentResult): KvpResult {
     if (result.kind === "answered" && result.status === IcStatus.noMoreItems)
       return { kind: "none" };
-    const error = failureOf(result);
+    const error = this.#wantOfDaemon(result) ?? failureOf(result);
     if (error !== undefined || result.kind === "failed")
       return { kind: "failed", error: error ?? new GuestError("ERR_GUEST_GONE", "no answer") };
     switch (request.operation) {

@@ -1,22 +1,11 @@
-import {
-  KvpDaemon,
-  MemoryPools,
-  noNetwork,
-  type KvpDevice,
-  type KvpService,
-} from "@hyperv-is/hv-kvp";
+import { KvpDaemon, MemoryPools, noNetwork, type KvpDevice } from "@hyperv-is/hv-kvp";
 import { kvpDriver } from "@hyperv-is/hv-kvp/module";
 import type { DeviceDialect } from "@hyperv-is/hv-kvp/protocol";
 import type { IcChannel, IcComponent } from "@hyperv-is/hv-utils";
 import { heartbeat, shutdown, timeSync } from "@hyperv-is/hv-utils/module";
 import { NT_TO_UNIX_100NS } from "@hyperv-is/hv-utils/protocol";
 import { IntegrationServices, type IntegrationConfig } from "@hyperv-is/hyperv-host";
-import type {
-  DriverModule,
-  ShutdownAction,
-  SystemServices,
-  VmbusDevice,
-} from "@hyperv-is/vmbus-core";
+import type { ShutdownAction, SystemServices, VmbusDevice } from "@hyperv-is/vmbus-core";
 import { DeviceClass } from "@hyperv-is/vmbus-core/protocol";
 import type { Prng } from "@hyperv-is/conformance";
 import { SimulatedMachine, check, type SimulatedMachineOptions } from "./simulated-machine.js";
@@ -45,7 +34,7 @@ const SLOW_MS = 2000;
 
 /** Instances of the components, as `standardDevices` offers them. */
 export const componentIds = (["heartbeat", "shutdown", "timeSync", "kvp"] as const).map(
-  (name) => DeviceClass[name].instanceIds[0]!,
+  (name) => DeviceClass[name].instanceIds[0],
 );
 
 /** A machine with the integration components of our guest and of our host. */
@@ -60,7 +49,7 @@ export class ComponentMachine extends SimulatedMachine<IcChannel> {
   readonly daemons = { died: 0, slow: 0 };
   /** From now on the daemon is quick, and lives. */
   isCalm = false;
-  readonly #drivers: readonly DriverModule<IcChannel, IcComponent>[];
+  readonly #kvp: ReturnType<typeof kvpDriver>;
   readonly #everAttached: IcComponent[] = [];
   readonly #plan: DaemonPlan;
 
@@ -68,7 +57,7 @@ export class ComponentMachine extends SimulatedMachine<IcChannel> {
     super(options, heartbeat);
     const { simulation, dialect, config, daemon } = options;
     this.#plan = daemon;
-    this.#drivers = [heartbeat, shutdown, timeSync, kvpDriver({ dialect })];
+    this.#kvp = kvpDriver({ dialect });
     this.host = new IntegrationServices(
       { timers: simulation, realTime: () => this.#now100ns() + NT_TO_UNIX_100NS },
       config,
@@ -93,13 +82,18 @@ export class ComponentMachine extends SimulatedMachine<IcChannel> {
   }
 
   protected override async attach(device: VmbusDevice): Promise<void> {
-    const driver = this.#drivers.find(({ probe }) => probe(device.classId) !== undefined)!;
     const context = { ...this.contextOf(device), system: this.#system };
+    const driver = [heartbeat, shutdown, timeSync].find(
+      (one) => one.probe(device.classId) !== undefined,
+    );
     try {
-      const component = await driver.control(context);
+      if (driver !== undefined) {
+        this.#everAttached.push(await driver.control(context));
+        return;
+      }
+      const component = await this.#kvp.control(context);
       this.#everAttached.push(component);
-      if (device.classId === DeviceClass.kvp.classId)
-        this.#openDaemon((component.service as KvpService).device);
+      this.#openDaemon(component.service.device);
     } catch (error) {
       this.attachErrors.push(error);
     }
@@ -133,7 +127,10 @@ export class ComponentMachine extends SimulatedMachine<IcChannel> {
     let isRegistered = !answersRegistration;
     const serve = async (message: Uint8Array): Promise<void> => {
       const diesWithAnswer = isDrawn(diesEvery);
-      if (isDrawn(diesEvery)) return die();
+      if (isDrawn(diesEvery)) {
+        die();
+        return;
+      }
       const answer = await daemon.answer(message);
       if (!isAlive || answer === undefined) return;
       check(answer.byteLength === messageBytes, `an answer of ${answer.byteLength} bytes`);

@@ -139,7 +139,7 @@ const table: readonly (readonly [
     { kind: "renegotiate" },
     [
       same,
-      ["send 0"],
+      same,
       ["send 0", "negotiating"],
       ["lost send 0", "negotiating"],
       ["gone lost send 0", "negotiating"],

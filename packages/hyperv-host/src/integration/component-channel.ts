@@ -43,8 +43,6 @@ export class ComponentChannel implements HostChannelHandler {
   readonly #fault: FaultContext;
   /** Requests for which the ring has no room: an offer, the request that it has cut off, and what faults send. */
   readonly #waiting: Outgoing[] = [];
-  /** A fault has the conversation begin anew once the request is out. */
-  #isAnew = false;
   /** A request that a fault keeps back. */
   #late: Timer | undefined;
   /** Messages that faults sent besides, and the guest has not answered: it need not. */
@@ -80,12 +78,10 @@ export class ComponentChannel implements HostChannelHandler {
   ask(body: Uint8Array, timeoutMs?: number): void {
     this.#session.input({ kind: "ask", body, timeoutMs });
     this.#channel?.flush();
-    if (this.#isAnew) this.renegotiate();
   }
 
   /** Begins the conversation anew. */
   renegotiate(): void {
-    this.#isAnew = false;
     this.#session.input({ kind: "renegotiate" });
     this.#channel?.flush();
   }
@@ -165,8 +161,9 @@ export class ComponentChannel implements HostChannelHandler {
         this.#sendBesides(payload);
         return;
       case "renegotiation":
-        this.#isAnew = true;
-        break;
+        this.#send(payload);
+        this.#session.input({ kind: "renegotiate" });
+        return;
       case undefined:
     }
     this.#send(payload);

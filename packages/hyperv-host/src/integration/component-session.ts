@@ -88,7 +88,8 @@ export function stepComponent(
     case "opened":
       return offer(speech);
     case "renegotiate":
-      if (state.name === "closed" || state.name === "broken") return step(state);
+      // An offer that the guest has not answered yet will do: it would answer both.
+      if (["closed", "broken", "negotiating"].includes(state.name)) return step(state);
       return abandon(state, offer(speech));
     case "closed":
       return abandon(state, step({ name: state.name === "broken" ? "broken" : "closed" }));

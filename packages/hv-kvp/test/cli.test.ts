@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -80,6 +80,12 @@ test.each([
   const result = run(...args);
   expect(result.status).toBe(status);
   expect(result.stderr).toContain(text);
+});
+
+test("a daemon without a device changes nothing", () => {
+  root = path("no-guest");
+  expect(run("daemon", "--dialect", "linux", "--device", path("none")).status).toBe(1);
+  expect(existsSync(root)).toBe(false);
 });
 
 describe("programs that stay", () => {

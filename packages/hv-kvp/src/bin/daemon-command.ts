@@ -1,11 +1,10 @@
-import { statSync } from "node:fs";
 import { uptime } from "node:os";
 import { setTimeout as delay } from "node:timers/promises";
 import manifest from "../../package.json" with { type: "json" };
 import { KvpDaemon } from "../daemon.js";
 import { KvpError } from "../errors.js";
 import { noNetwork, type IpConfigurator } from "../ip-configurator.js";
-import { serveDaemon } from "../node/device-client.js";
+import { findDevice, serveDaemon } from "../node/device-client.js";
 import { FreebsdNetwork } from "../node/freebsd-network.js";
 import { systemFacts } from "../node/guest-facts.js";
 import { LinuxNetwork } from "../node/linux-network.js";
@@ -52,6 +51,8 @@ foreground. Does not start beside another daemon.
     const dialect = dialectOption(values);
     const pools = poolFiles(values);
     const { device = dialect.devicePath } = values as { readonly device?: string };
+    // Where there is nothing to serve, nothing is changed.
+    const isSocket = findDevice(device) === "socket";
     pools.create();
     const hasNetwork = values["no-network"] !== true && rootOption(values) === "/";
     const network = hasNetwork ? await systemNetwork(dialect, pools) : noNetwork;
@@ -64,8 +65,7 @@ foreground. Does not start beside another daemon.
     });
     const stop = new AbortController();
     // A read of a real device cannot be interrupted, but by the end of the process: what is written is complete then.
-    if (statSync(device, { throwIfNoEntry: false })?.isSocket() === true)
-      for (const end of ["SIGINT", "SIGTERM"]) process.once(end, () => stop.abort());
+    if (isSocket) for (const end of ["SIGINT", "SIGTERM"]) process.once(end, () => stop.abort());
     if (values["clear-stale"] === true) clearStale(pools);
     let isFirst = true;
     const isStopped = (): boolean => stop.signal.aborted;

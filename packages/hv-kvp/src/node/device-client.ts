@@ -19,15 +19,21 @@ export async function serveDaemon(
   daemon: KvpDaemon,
   signal?: AbortSignal,
 ): Promise<void> {
+  if (findDevice(path) === "socket") await serveSocket(path, daemon, signal);
+  else await serveNode(path, daemon);
+}
+
+/** What the device at a path is. Throws `ERR_KVP_DEVICE` if there is none. */
+export function findDevice(path: string): "socket" | "node" {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined)
     throw new KvpError(
       "ERR_KVP_DEVICE",
       `${path}: there is no such device. Is this a guest of Hyper-V, with the driver loaded?`,
     );
-  if (found.isSocket()) await serveSocket(path, daemon, signal);
-  else if (found.isCharacterDevice()) await serveNode(path, daemon);
-  else throw new KvpError("ERR_KVP_DEVICE", `${path}: is no device`);
+  if (found.isSocket()) return "socket";
+  if (found.isCharacterDevice()) return "node";
+  throw new KvpError("ERR_KVP_DEVICE", `${path}: is no device`);
 }
 
 function serveSocket(path: string, daemon: KvpDaemon, signal?: AbortSignal): Promise<void> {

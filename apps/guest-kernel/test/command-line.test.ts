@@ -90,6 +90,7 @@ describe("a wrong command line", () => {
 test("help and version go to standard output", () => {
   expect(run("--help").stdout).toContain("usage: guest-kernel boot [options]");
   expect(run("boot", "--help").stdout).toContain("--violations fail");
+  expect(run("demo", "failover", "--help").stdout).toContain("demo failover [--stop] [--json]");
   expect(run("--version").stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
 });
 

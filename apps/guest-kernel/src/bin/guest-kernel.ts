@@ -59,7 +59,9 @@ async function main([command, ...args]: readonly string[]): Promise<number> {
       return 0;
     }
     case "demo":
-      return demo(args);
+      if (!args.includes("--help") && !args.includes("-h")) return demo(args);
+      process.stdout.write(usage);
+      return 0;
     case "--version":
     case "-V":
       process.stdout.write(`guest-kernel ${manifest.version}\n`);

@@ -235,9 +235,9 @@ describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
   });
 });
 
-test.each(["reboot", "shutdown -r now"])("%s asks for a restart", async (line) => {
+test("shutdown -r now asks for a restart", async () => {
   const machine = await boot({ memoryBytes: 64 * 2 ** 20 });
-  expect(await machine.exec(line)).toMatchObject({ status: 0, poweredOff: true });
+  expect(await machine.exec("shutdown -r now")).toMatchObject({ status: 0, poweredOff: true });
   expect(await machine.ended).toBe("restart");
 });
 

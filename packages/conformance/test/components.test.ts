@@ -6,7 +6,7 @@ const replayed = process.env["SIM_SEED"];
 /** First seed of this run; `SIM_SEED=N` replays one schedule. */
 const first = Number(replayed ?? Date.now() % 1_000_000_007);
 /** How long the share of the campaign takes that runs every time. */
-const SHARE_MS = 2_000;
+const SHARE_MS = 1_500;
 
 const replay = (seed: number): string =>
   `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance components`;

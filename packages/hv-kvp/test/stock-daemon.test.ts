@@ -10,7 +10,7 @@ import * as protocol from "../src/protocol/index.js";
 import { Rig } from "./rig.js";
 import { temporaryDirectory } from "./temporary-directory.js";
 
-const { KvpOperation, linuxDialect } = protocol;
+const { freebsdDialect, KvpOperation, linuxDialect } = protocol;
 const DAEMON = "/usr/sbin/hv_kvp_daemon";
 const missing = [
   ...(existsSync(DAEMON) ? [] : ["hyperv-daemons"]),
@@ -114,6 +114,12 @@ class Served implements AsyncDisposable {
   }
 }
 
+function compile(...args: readonly string[]): void {
+  const flags = ["-Wall", "-Wextra", "-Werror", ...args];
+  const { status, stderr } = spawnSync("gcc", flags, { encoding: "utf8" });
+  if (status !== 0) throw new Error(stderr);
+}
+
 const set = (key: string, value: string): protocol.KvpRequest => ({
   ...{ operation: KvpOperation.set, pool: 0, key, value },
 });
@@ -121,11 +127,7 @@ const set = (key: string, value: string): protocol.KvpRequest => ({
 describe.skipIf(missing.length > 0)("Debian's own daemon at the device node", () => {
   beforeAll(() => {
     const source = fileURLToPath(new URL("../native/device-socket.c", import.meta.url));
-    const flags = ["-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"];
-    const { status, stderr } = spawnSync("gcc", [...flags, "-o", shim(), source], {
-      encoding: "utf8",
-    });
-    if (status !== 0) throw new Error(stderr);
+    compile("-shared", "-fPIC", "-o", shim(), source);
   });
 
   test("registers, and answers what the host asks", async () => {
@@ -194,6 +196,30 @@ describe.skipIf(missing.length > 0)("Debian's own daemon at the device node", ()
     guest.rig.close();
     served.node.close();
     expect(await once(first, "exit")).toEqual([1, null]);
+  });
+
+  test("of FreeBSD, by its system calls, is served too", async () => {
+    const rig = new Rig({ dialect: freebsdDialect });
+    const served = await serveDevice(path("freebsd.device"), rig.service.device);
+    const program = path("freebsd-calls");
+    compile("-o", program, fileURLToPath(new URL("freebsd-calls.c", import.meta.url)));
+    const env = { LD_PRELOAD: shim(), HV_KVP_DEVICE: served.path };
+    const ended = once(spawn(program, { env, stdio: "inherit" }), "exit");
+    const run = async (isSo: () => boolean): Promise<void> => {
+      while (!isSo()) {
+        await new Promise((resolve) => setImmediate(resolve));
+        rig.run();
+      }
+    };
+    await run(() => rig.service.state === "idle");
+    expect(rig.negotiate(4)).toBe(4);
+    for (const key of ["color", "shape"]) {
+      rig.request(protocol.emitKvpRequest({ ...set(key, "green") }, "text"));
+      await run(() => rig.received.length > 0);
+      expect(rig.take()?.status).toBe(IcStatus.ok);
+    }
+    expect(await ended).toEqual([0, null]);
+    served.close();
   });
 
   test("may come late, be slow, be killed, and come again", async () => {

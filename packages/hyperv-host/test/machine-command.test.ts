@@ -282,8 +282,8 @@ describe("a wrong command line", () => {
     expect(stderr).toContain("usage: hyperv-host");
   });
 
-  test.each(["--help", "help", "vm kvp --help", "stats --help"])("%s is none", async (line) => {
-    const { status, stdout, stderr } = await run(...line.split(" "));
+  test("--help behind a command is none", async () => {
+    const { status, stdout, stderr } = await run("vm", "kvp", "--help");
     expect([status, stderr]).toEqual([0, ""]);
     expect(stdout).toContain("usage: hyperv-host");
   });

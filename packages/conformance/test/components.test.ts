@@ -9,7 +9,7 @@ const first = Number(replayed ?? Date.now() % 1_000_000_007);
 const SHARE_MS = 1_500;
 
 const replay = (seed: number): string =>
-  `SIM_SEED=${seed} npx vitest run --project @hyperv-is/conformance components`;
+  `SIM_SEED=${seed} npx vitest run packages/conformance/test/components`;
 
 // Registered only when it is asked for: a skipped test counts as a failed one.
 if (replayed !== undefined)

@@ -94,9 +94,12 @@ withGuest(
     // Nor does the next one forget the addresses, which the guest has not after a boot.
     await linux.output("ip address flush dev eth0");
     await startDaemon();
-    // The host has not heard of the first one's end: only an answer tells of the second.
-    expect(await host.call("get-vm-kvp", { pool: 0 })).toEqual([green]);
+    // The host has not heard of the first one's end; the second says what it has set, before it registers.
+    await linux.output(
+      "n=0; until grep -q 'eth0: 192.0.2.7/24' /tmp/log; do n=$((n+1)); [ $n -lt 120 ] || exit 1; sleep 1; done",
+    );
     expect(await linux.output("ip address show dev eth0")).toContain("inet 192.0.2.7/24");
+    expect(await host.call("get-vm-kvp", { pool: 0 })).toEqual([green]);
 
     // The device goes away under the daemon, which waits for it.
     expect(linux.pc.host.rescind(KVP, 3000)).toBe(true);

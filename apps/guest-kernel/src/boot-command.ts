@@ -28,6 +28,7 @@ import { tune } from "./kernel/tunables.js";
 import type { ExecResult, ExecutedList } from "./console/console-client.js";
 import { CPUS_MAX, boot, type Machine } from "./machine.js";
 import { UsageMistake } from "./usage-mistake.js";
+import { parsePins, type ThreadCpus } from "./thread-pins.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
 import {
   nicStackSyntax,
@@ -48,6 +49,7 @@ terminal and --exec, a guest with --nbd, --control or stack=tap runs until it is
 
   --cpus N                 virtual processors, 1 to ${CPUS_MAX} (1)
   --memory SIZE            guest memory, 32M to 4G (256M)
+  --pin THREAD=CPU,...     keep threads on CPUs of this system: vcpu0 and so on, disks, network; needs koffi
   --module FILE            load a driver module instead of the driver in tree
   --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
@@ -70,6 +72,7 @@ interface BootArguments {
   readonly host: HostOptions;
   readonly cpus: number;
   readonly memoryBytes: number;
+  readonly pin: ThreadCpus;
   readonly modules: string[];
   readonly nbd: NbdExportOptions[];
   readonly nics: NicOptions[];
@@ -167,6 +170,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     ...networkOptions,
     cpus: { type: "string" },
     memory: { type: "string" },
+    pin: { type: "string", multiple: true },
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
@@ -197,6 +201,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     host: parseHostOptions(values),
     cpus: parseCpus(values.cpus ?? "1"),
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
+    pin: parsePins(values.pin ?? []),
     modules: values.module ?? [],
     nbd: (values.nbd ?? []).map(parseNbd),
     nics: (values.nic ?? []).map(parseNic),
@@ -316,6 +321,7 @@ async function runMachine(
     disks,
     cpus: parsed.cpus,
     memoryBytes: parsed.memoryBytes,
+    pin: parsed.pin,
     modules: parsed.modules,
     nbd: parsed.nbd,
     nics: parsed.nics,

@@ -5,6 +5,7 @@ export type BootErrorCode =
   | "ERR_MODULE_FILE"
   | "ERR_NBD"
   | "ERR_NETWORK"
+  | "ERR_PIN"
   | "ERR_TUNABLE"
   | "ERR_KTHREAD"
   | "ERR_GUEST_FAILED"

@@ -11,6 +11,7 @@ import type { TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import type { DialectName } from "./kernel/key-value-pairs.js";
 import type { NicOptions, SwitchOptions } from "./machine-network.js";
 import type { NbdExportOptions } from "./nbd/export-address.js";
+import type { ThreadCpus } from "./thread-pins.js";
 
 /** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
 export type BootDisk = string | DiskSource | DiskPlacement;
@@ -22,6 +23,11 @@ export interface BootOptions {
   readonly cpus?: number;
   /** Guest memory, a multiple of 1 MiB from 32 MiB to 4 GiB, and 4 MiB for each CPU but the first; 256 MiB unless told. */
   readonly memoryBytes?: number;
+  /**
+   * The CPUs of this system that threads of the machine are kept on: `{ vcpu0: 1, disks: 1 }`, and `network` where there is
+   * one. Needs Linux and the package koffi. Threads that share a CPU do not spin.
+   */
+  readonly pin?: ThreadCpus;
   /** Loader tunables by name, such as `hw.vmbus.signal_optimization`; `sysctl` shows them. */
   readonly tunables?: Readonly<Record<string, string | number>>;
   /** Network adapters: `hn0`, `hn1`, ... in this order. */

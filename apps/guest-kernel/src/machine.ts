@@ -16,6 +16,7 @@ import { NodeHost, type AdapterChange } from "@hyperv-is/hyperv-host/node";
 import {
   createGuestMemory,
   startWorker,
+  type ThreadPin,
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
@@ -35,6 +36,7 @@ import { checkTap } from "./net/hn/tap-stack.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
+import { pinsOf, vcpuThread } from "./thread-pins.js";
 
 /** A kernel thread to be started. */
 export interface KthreadOptions {
@@ -137,13 +139,14 @@ export class Machine implements AsyncDisposable {
     host: NodeHost,
     options: BootOptions,
     layout: MemoryLayout,
+    pins: ReadonlyMap<string, ThreadPin>,
     data: ProcessorData,
   ) {
     this.#host = host;
     this.#options = options;
     // Nobody has to wait for it.
     this.ended.catch(() => undefined);
-    this.#processors = new ApplicationProcessors(host, layout, data, (cpu, reason) =>
+    this.#processors = new ApplicationProcessors(host, layout, pins, data, (cpu, reason) =>
       this.#vcpu.post({ kind: "cpu-lost", cpu, reason }),
     );
     const { peers } = this.#processors;
@@ -158,7 +161,8 @@ export class Machine implements AsyncDisposable {
     this.#vcpu = startWorker<ConsoleRequest, ConsoleReply>({
       entry: VCPU_ENTRY,
       from: import.meta.url,
-      name: "vcpu0",
+      name: vcpuThread(0),
+      pin: pins.get(vcpuThread(0)),
       data: boot,
       transfer: peers.map(({ port }) => port),
       doorbell: host.doorbellOf(0),
@@ -219,6 +223,8 @@ export class Machine implements AsyncDisposable {
     }));
     const { nics = [], switches = [] } = options;
     const network = networkOf(nics, switches, machineIdentity(options), subChannelsMax);
+    const hasNetwork = nics.length + switches.length > 0;
+    const pins = pinsOf(options.pin ?? {}, cpus, hasNetwork);
     // Here and now, so that the boot fails and not only an interface of the guest.
     for (const stack of network.stacks.values()) if (stack.kind === "tap") checkTap(stack);
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
@@ -228,7 +234,8 @@ export class Machine implements AsyncDisposable {
       memory,
       vps: cpus,
       controllers,
-      ...(nics.length + switches.length > 0 && { network: network.config }),
+      pins,
+      ...(hasNetwork && { network: network.config }),
       ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
       ...(options.trace && { trace: options.trace }),
@@ -237,7 +244,7 @@ export class Machine implements AsyncDisposable {
       }),
       onFailure: (error) => failed(error),
     });
-    const machine = new Machine(host, options, layout, {
+    const machine = new Machine(host, options, layout, pins, {
       memory: memory.wasm,
       program: {
         state: host.state.buffer,
@@ -408,7 +415,7 @@ export class Machine implements AsyncDisposable {
  * const { stdout } = await machine.exec("gpart show da0");
  * ```
  *
- * Rejects with `BootError`, with `ERR_TOO_MANY_DISKS` when the disks have no room, with `DiskError` when an image cannot be attached, with `TraceError` when the
+ * Rejects with `BootError`, with `PlatformError` when a thread cannot be pinned, with `ERR_TOO_MANY_DISKS` when the disks have no room, with `DiskError` when an image cannot be attached, with `TraceError` when the
  * trace cannot be made, with `ControlError` when the control socket cannot, or with what the guest's kernel failed with. `await using`, or `shutdown`, ends it in good order.
  */
 export function boot(options: BootOptions = {}): Promise<Machine> {

@@ -55,6 +55,11 @@ describe("a wrong command line", () => {
     [["boot", "--violations", "ignore"], 'only "fail" is known'],
     [["boot", "--nbd", "da0"], "write it as da0=unix:PATH"],
     [["boot", "--nbd", "da0=0.0.0.0:10809"], "on loopback addresses only"],
+    [["boot", "--pin", "vcpu0"], "--pin vcpu0: write it as THREAD=CPU[,THREAD=CPU...]"],
+    [["boot", "--pin", "disks=last"], "--pin disks=last: write it as"],
+    [["boot", "--pin", "vcpu0=0,disks=0,vcpu0=1"], "vcpu0 is pinned twice"],
+    [["boot", "--pin", "vcpu0=0", "--pin", "vcpu0=1"], "vcpu0 is pinned twice"],
+    [["boot", "--pin", "vcpu1=0"], "there is no thread vcpu1 to be pinned"],
     [["boot", "--frob"], "Unknown option '--frob'"],
     [["boot", "freebsd.vhdx"], "guest-kernel boot --disk freebsd.vhdx"],
     [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
@@ -69,6 +74,7 @@ describe("a wrong command line", () => {
     [["boot", "--cpus", "0"], "--cpus 0: write a number from 1 to 64"],
     [["boot", "--memory", "1M"], "1048576 bytes of memory: it must be whole MiB"],
     [["boot", "--control", "a b"], "'a b' is no name for a machine"],
+    [["boot", "--pin", "vcpu0=8191"], "vcpu0 cannot be pinned to CPU 8191"],
     [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
   ])("ends with status 2 and nothing on standard output: %j", (args, message) => {
     const { status, stdout, stderr } = run(...args);

@@ -26,6 +26,10 @@ export type PlatformErrorCode =
   | "ERR_NETNS"
   /** The kernel refuses a TAP device, or a setting of one. */
   | "ERR_TAP"
+  /** Threads cannot be pinned to CPUs on this system. */
+  | "ERR_AFFINITY_UNSUPPORTED"
+  /** A thread cannot be pinned to a CPU. */
+  | "ERR_AFFINITY"
   /** A file cannot be waited for. */
   | "ERR_FILE_ALARM";
 

@@ -1,5 +1,6 @@
 export { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
 export { NodeClock } from "./clock.js";
+export { allowedCpus, pinThread, placeThreads, type ThreadPin } from "./cpu-affinity.js";
 export { CpuLink } from "./cpu-link.js";
 export { createDoorbells, Doorbell, DoorbellCause } from "./doorbell.js";
 export { PlatformError, type PlatformErrorCode } from "./errors.js";

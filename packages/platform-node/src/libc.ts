@@ -29,6 +29,9 @@ export interface LibC {
   epollControl(epollFd: number, operation: number, fd: number, event: Uint8Array): number;
   epollWait(epollFd: number, events: Uint8Array, eventsMax: number, timeoutMs: number): number;
   eventfd(initial: number, flags: number): number;
+  /** @param thread - 0 for the one that calls. @param set - A bit for each CPU. */
+  schedGetAffinity(thread: number, setBytes: number, set: Uint8Array): number;
+  schedSetAffinity(thread: number, setBytes: number, set: Uint8Array): number;
   /** Of files that were opened here: Node warns of those that it does not know. */
   close(fd: number): number;
   /** Where an array begins in memory. */
@@ -55,14 +58,16 @@ let loaded: LibC | undefined;
 
 /**
  * The C library, by koffi, which is loaded by the first call of a thread.
+ *
+ * @param user - What needs it, for people.
  * @throws PlatformError `ERR_KOFFI_MISSING`, with what to do.
  */
-export function libc(): LibC {
-  loaded ??= bind(loadKoffi());
+export function libc(user = "TAP devices"): LibC {
+  loaded ??= bind(loadKoffi(user));
   return loaded;
 }
 
-function loadKoffi(): Koffi {
+function loadKoffi(user: string): Koffi {
   if (process.platform !== "linux")
     throw new PlatformError("ERR_TAP_UNSUPPORTED", "TAP devices are those of Linux");
   try {
@@ -70,7 +75,7 @@ function loadKoffi(): Koffi {
   } catch (cause) {
     throw new PlatformError(
       "ERR_KOFFI_MISSING",
-      "TAP devices need the package koffi, which is optional and not installed: npm install koffi",
+      `${user} need the package koffi, which is optional and not installed: npm install koffi`,
       { cause },
     );
   }
@@ -100,6 +105,8 @@ function bind(koffi: Koffi): LibC {
     epollControl: library.func("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
     epollWait: library.func("int epoll_wait(int epoll, void *events, int count, int timeout)"),
     eventfd: library.func("int eventfd(unsigned int initial, int flags)"),
+    schedGetAffinity: library.func("int sched_getaffinity(int thread, size_t n, void *set)"),
+    schedSetAffinity: library.func("int sched_setaffinity(int thread, size_t n, void *set)"),
     // It returns its first argument.
     addressOf: (bytes) => memset(bytes, 0, 0),
     errno: () => koffi.errno(),

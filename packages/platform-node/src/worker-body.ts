@@ -1,5 +1,6 @@
 import { workerData, type MessagePort } from "node:worker_threads";
 import type { MessageLink, Timers } from "@hyperv-is/vmbus-core";
+import { pinThread } from "./cpu-affinity.js";
 import { CpuLink } from "./cpu-link.js";
 import { Doorbell, DoorbellCause } from "./doorbell.js";
 import { Pump, type Pumped, type PumpKind } from "./pump.js";
@@ -14,6 +15,8 @@ export interface WorkerStart {
   readonly starterIndex: number;
   readonly port: MessagePort;
   readonly spinLimitUs: number;
+  /** The only CPU that it is to use, if there is to be one. */
+  readonly cpu: number | undefined;
 }
 
 /** What a worker has to work with. */
@@ -59,6 +62,7 @@ export async function runWorker<Data>(
   begin: (context: WorkerContext<Data>) => WorkerBody | Promise<WorkerBody>,
 ): Promise<void> {
   const start = workerData as WorkerStart;
+  if (start.cpu !== undefined) pinThread(start.cpu);
   const data = start.data as Data;
   const doorbell = new Doorbell(start.words, start.index);
   const pump = new Pump(typeof kind === "string" ? kind : kind(data), doorbell, {

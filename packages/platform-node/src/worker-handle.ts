@@ -9,6 +9,7 @@ import {
   type Transferable,
 } from "node:worker_threads";
 import { spinLimitUs } from "./adaptive-spin.js";
+import type { ThreadPin } from "./cpu-affinity.js";
 import { CpuLink } from "./cpu-link.js";
 import { createDoorbells, type Doorbell } from "./doorbell.js";
 import { PlatformError } from "./errors.js";
@@ -36,8 +37,10 @@ export interface StartWorkerOptions<Received> {
   /** The worker is gone, for whatever reason; called once, after all its messages. */
   readonly onExit?: (exit: WorkerExit) => void;
   readonly resourceLimits?: ResourceLimits;
-  /** Longest spin of the worker's pump; `spinLimitUs()` unless told. */
+  /** Longest spin of the worker's pump; `spinLimitUs()` unless told, and none where it shares a CPU. */
   readonly spinLimitUs?: number;
+  /** Where it runs, see `placeThreads`; wherever the system likes unless told. */
+  readonly pin?: ThreadPin | undefined;
   /** How long `stop` waits before it terminates the worker; 2,000 ms unless told. */
   readonly stopTimeoutMs?: number;
 }
@@ -109,7 +112,8 @@ class StartedWorker<Sent, Received> implements WorkerHandle<Sent, Received> {
       starterWords: options.ownBell?.words,
       starterIndex: options.ownBell?.index ?? 0,
       port: workerPort,
-      spinLimitUs: options.spinLimitUs ?? spinLimitUs(),
+      spinLimitUs: options.pin?.isShared === true ? 0 : (options.spinLimitUs ?? spinLimitUs()),
+      cpu: options.pin?.cpu,
     };
     this.#worker = new Worker(entryFile(options.entry, options.from), {
       name: options.name,

@@ -84,6 +84,8 @@ const usageCodes: ReadonlySet<unknown> = new Set([
   "ERR_TOO_MANY_DISKS",
   "ERR_CONTROL_ADDRESS",
   "ERR_NETWORK",
+  "ERR_PIN",
+  "ERR_AFFINITY",
 ]);
 
 const argv = process.argv.slice(2);

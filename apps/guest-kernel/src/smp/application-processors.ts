@@ -3,9 +3,11 @@ import {
   connectCpus,
   startWorker,
   type CpuPeer,
+  type ThreadPin,
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
+import { vcpuThread } from "../thread-pins.js";
 import { BOOT_CPU } from "./application-processor.js";
 import type { MemoryLayout } from "./memory-layout.js";
 import type { VcpuProgramData } from "./vcpu.js";
@@ -27,6 +29,7 @@ export class ApplicationProcessors {
   constructor(
     host: NodeHost,
     { arenas }: MemoryLayout,
+    pins: ReadonlyMap<string, ThreadPin>,
     data: Pick<VcpuData<VcpuProgramData>, "memory" | "program">,
     lost: (cpu: number, reason: string) => void,
   ) {
@@ -48,7 +51,8 @@ export class ApplicationProcessors {
       return startWorker({
         entry: VCPU_ENTRY,
         from: import.meta.url,
-        name: `vcpu${index}`,
+        name: vcpuThread(index),
+        pin: pins.get(vcpuThread(index)),
         data: own,
         transfer: ends.map(({ port }) => port),
         doorbell,

@@ -2,6 +2,7 @@ import {
   Doorbell,
   startWorker,
   type HostWorkerData,
+  type ThreadPin,
   type WorkerExit,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
@@ -73,6 +74,7 @@ export interface HostThreadOptions<Stats extends HostThreadStats> {
   /** Bell of the control thread. */
   readonly control: Doorbell;
   readonly stopTimeoutMs: number;
+  readonly pin: ThreadPin | undefined;
   /** Stats of one that has ended. */
   readonly nothing: Stats;
   /** Makes an error of what went wrong when it started, or with a request. */
@@ -105,7 +107,7 @@ export class HostThread<
   #nextId = 1;
 
   constructor(options: HostThreadOptions<Stats>) {
-    const { name, entry, data, state, control, stopTimeoutMs, onFailure } = options;
+    const { name, entry, data, state, control, stopTimeoutMs, pin, onFailure } = options;
     this.#options = options;
     this.#handle = startWorker({
       entry,
@@ -115,6 +117,7 @@ export class HostThread<
       doorbell: new Doorbell(state.words, state.workerDoorbell(data.index)),
       ownBell: control,
       stopTimeoutMs,
+      pin,
       ...(onFailure && { onError: onFailure }),
     });
     this.ready = new Promise((resolve, reject) => {

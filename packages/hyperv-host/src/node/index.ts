@@ -9,7 +9,7 @@ export {
   type HostOptions,
   type HostOptionValues,
 } from "./host-options.js";
-export { NodeHost, type ControlOptions, type NodeHostOptions } from "./node-host.js";
+export { NodeHost, hostThreads, type ControlOptions, type NodeHostOptions } from "./node-host.js";
 export {
   TraceFile,
   readTraceFile,

@@ -1,4 +1,10 @@
-import { Doorbell, NodeClock, Pump, type SharedGuestMemory } from "@hyperv-is/platform-node";
+import {
+  Doorbell,
+  NodeClock,
+  Pump,
+  type SharedGuestMemory,
+  type ThreadPin,
+} from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import { adapterOffers, controllerOffers, standardDevices } from "../device-set.js";
 import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
@@ -30,6 +36,8 @@ export interface NodeHostOptions {
   readonly faults?: FaultPlanData;
   /** Records what host and guest exchange into a file. */
   readonly trace?: TraceFileOptions;
+  /** Where its threads run, by their names in `hostThreads`; wherever the system likes unless told. */
+  readonly pins?: ReadonlyMap<string, ThreadPin>;
   /** Makes a control socket. */
   readonly control?: ControlOptions;
   /** A thread of the host failed: the machine cannot go on. */
@@ -43,6 +51,9 @@ export interface ControlOptions {
   /** What the machine runs in, with its version. */
   readonly program: string;
 }
+
+/** Names of its threads: the first serves all controllers and integration components, the second the network if there is one. */
+export const hostThreads = { disks: "disks", network: "network" } as const;
 
 /** Storage is served by the first worker of the host, and the network by a second one if there is any. */
 const DISK_WORKER = 0;
@@ -80,7 +91,7 @@ export class NodeHost {
     faults: FaultPlanData,
     trace: TraceFile | undefined,
   ) {
-    const { memory, onFailure } = options;
+    const { memory } = options;
     const bells = new DoorbellBells(state);
     this.state = state;
     this.#pump = pump;
@@ -94,7 +105,7 @@ export class NodeHost {
     };
     this.#disks = startDisks(options, state, pump.doorbell, common);
     const { network } = options;
-    this.#network = network && startNetwork(network, state, pump.doorbell, common, onFailure);
+    this.#network = network && startNetwork(options, network, state, pump.doorbell, common);
     this.#plan = new FaultPlan(faults, pump.timers);
     this.#server = new VmbusServer({
       state,
@@ -296,7 +307,7 @@ type Thread = Pick<
 type CommonData = Pick<HostThreadData, "memory" | "state" | "faults" | "trace">;
 
 function startDisks(
-  { controllers, onFailure }: NodeHostOptions,
+  { controllers, pins, onFailure }: NodeHostOptions,
   state: HypervisorState,
   control: Doorbell,
   common: CommonData,
@@ -308,12 +319,13 @@ function startDisks(
     controllers,
   };
   return new HostThread({
-    name: "disks",
+    name: hostThreads.disks,
     entry: "@hyperv-is/hyperv-host/node/disk-worker",
     data,
     state,
     control,
     stopTimeoutMs: DISKS_STOP_TIMEOUT_MS,
+    pin: pins?.get(hostThreads.disks),
     nothing: NO_DISKS,
     failure: ({ path = "", code, message }) =>
       code.startsWith("ERR_GUEST_")
@@ -324,11 +336,11 @@ function startDisks(
 }
 
 function startNetwork(
+  { pins, onFailure }: NodeHostOptions,
   network: NetworkConfig,
   state: HypervisorState,
   control: Doorbell,
   common: CommonData,
-  onFailure: ((error: Error) => void) | undefined,
 ): HostThread<NetworkWorkerStats, NetworkRequest> {
   const data: NetworkWorkerData = {
     ...common,
@@ -337,12 +349,13 @@ function startNetwork(
     network,
   };
   return new HostThread({
-    name: "network",
+    name: hostThreads.network,
     entry: "@hyperv-is/hyperv-host/node/network-worker",
     data,
     state,
     control,
     stopTimeoutMs: NETWORK_STOP_TIMEOUT_MS,
+    pin: pins?.get(hostThreads.network),
     nothing: NO_NETWORK,
     failure: ({ code, message }) => new NetworkError(code, message),
     onFailure,

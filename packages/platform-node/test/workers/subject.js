@@ -1,5 +1,5 @@
 // A worker that does what it is told, good or bad.
-import { openSync, readSync } from "node:fs";
+import { openSync, readFileSync, readSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers";
 import { PlatformError, runWorker } from "@hyperv-is/platform-node";
@@ -38,6 +38,8 @@ await runWorker(
         switch (command) {
           case "echo":
             return starter.send(argument);
+          case "status":
+            return starter.send(readFileSync("/proc/thread-self/status", "utf8"));
           case "timers":
             for (const delayMs of /** @type {number[]} */ (argument))
               timers.after(delayMs, () => starter.send(delayMs));

@@ -1,3 +1,4 @@
+import { nextTick } from "node:process";
 import type { Clock, Timers } from "@hyperv-is/vmbus-core";
 import { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
 import { NodeClock } from "./clock.js";
@@ -22,14 +23,29 @@ export type PumpKind = "async" | "blocking";
 export interface PumpOptions {
   /** Longest spin before a sleep, in microseconds; `spinLimitUs()` unless told. */
   readonly spinLimitUs?: number;
-  /** Longest stretch of work without a turn of Node's event loop; unless told 50 us, or 5 ms if blocking. */
+  /**
+   * Longest stretch of work without a turn of Node's event loop; unless told 50 us, or 5 ms if blocking. Eight times as long
+   * while Node is served and has nothing to do.
+   */
   readonly turnUs?: number;
   readonly clock?: Clock;
 }
 
+/** Turns that are under way, and who waits for their end. */
+interface Turns {
+  readonly pumped: Pumped;
+  readonly resolve: (idle: boolean) => void;
+  readonly reject: (error: unknown) => void;
+}
+
 const TURN_US = { async: 50, blocking: 5_000 } as const;
-/** Awaiting it lets other promises go on. */
 const SETTLED = Promise.resolve();
+/** Looks of a spin for each one at the clock, timers and files. */
+const LOOKS_PER_CLOCK = 64;
+/** A turn of Node's event loop that took less has served nothing. */
+const QUIET_TURN_MS = 0.02;
+/** So many times as long are turns of the pump at most while Node has nothing to serve. */
+const QUIET_FACTOR_MAX = 8;
 /** The longest delay of Node's timers. */
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 
@@ -37,8 +53,8 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * The loop of a thread: drain, spin for a while, sleep until the doorbell rings, a timer is due, or a watched file can be
  * read.
  *
- * What it drives does not know which kind of pump it is on. Promises settled by a drain go on at once on an
- * async pump; on a blocking one they go on before the thread sleeps, and at least once per turn.
+ * What it drives does not know which kind of pump it is on. Promises settled by a drain go on once there is nothing
+ * more to drain on an async pump, and at least once per turn, which grows while Node has nothing to serve; on a blocking one they go on before the thread sleeps, and at least once per turn.
  *
  * While it watches files it does not spin: what comes there is sent by threads that need a core. For as long as it would
  * spin it naps instead, in one system call, which Node's events wait for. A pump that serves those has a thread of its own
@@ -54,6 +70,16 @@ export class Pump {
   readonly #turnMs: number;
   /** Reasons to serve Node's events instead of blocking. */
   #serving: number;
+  /** Grows while Node has nothing to serve. */
+  #quietFactor = 1;
+  #turning: Turns | undefined;
+  /** On the pump's clock: when the turn is over, and since when Node serves its events. */
+  #turnEndsAt = 0;
+  #servesSince = 0;
+  /** The turn has ended for want of work. */
+  #isIdle = false;
+  /** No promise has been settled by work since all went on. */
+  #isSettled = true;
   /** While spinning, when that began; otherwise 0. */
   #spinning = 0;
   #sleeps = 0;
@@ -121,9 +147,8 @@ export class Pump {
     const keepAlive = setInterval(() => undefined, LONGEST_DELAY_MS);
     try {
       while (!this.doorbell.stopRequested) {
-        const idle = await this.#turn(pumped);
-        await this.#serve(pumped, eventLoopTurn());
-        if (!idle) continue;
+        const isIdle = await this.#turns(pumped);
+        if (!isIdle) continue;
         if (this.#serving > 0) await this.#sleepServing(pumped);
         else this.#sleepBlocking(pumped);
       }
@@ -193,35 +218,88 @@ export class Pump {
     }
   }
 
-  /** Works and spins until the turn ends (false) or there is nothing to do (true). */
-  async #turn(pumped: Pumped): Promise<boolean> {
-    const turnEnds = this.#clock.now() + this.#turnMs;
+  /** Works and spins, with turns of Node's event loop in between, until there is nothing to do (true) or a stop is requested (false). */
+  #turns(pumped: Pumped): Promise<boolean> {
+    return new Promise((resolve, reject) => {
+      this.#turning = { pumped, resolve, reject };
+      this.#beginTurn();
+    });
+  }
+
+  #beginTurn(): void {
+    this.#turnEndsAt = this.#clock.now() + this.#turnMs * this.#quietFactor;
+    this.#isSettled = true;
+    this.#isIdle = false;
+    this.#goOn();
+  }
+
+  /** Goes on with a turn. It is no async function: each of its pauses would leave garbage, at every batch of packets. */
+  readonly #goOn = (): void => {
+    const { pumped, reject } = this.#turning!;
+    try {
+      const state = this.#work(pumped);
+      if (state === "pause") {
+        void SETTLED.then(this.#goOnAfterPromises);
+        return;
+      }
+      this.#isIdle = state === "idle";
+      this.#servesSince = this.#clock.now();
+      this.#beginServing(pumped);
+      setImmediate(this.#endTurn);
+    } catch (error) {
+      reject(error);
+    }
+  };
+
+  /** After a turn Node has served what was ready. */
+  readonly #endTurn = (): void => {
+    const { resolve, reject } = this.#turning!;
+    try {
+      this.#endServing();
+      const isQuiet = this.#serving > 0 && this.#clock.now() - this.#servesSince < QUIET_TURN_MS;
+      this.#quietFactor = isQuiet ? Math.min(QUIET_FACTOR_MAX, this.#quietFactor * 2) : 1;
+      if (this.#isIdle || this.doorbell.stopRequested) resolve(this.#isIdle);
+      else this.#beginTurn();
+    } catch (error) {
+      reject(error);
+    }
+  };
+
+  /** A tick that is asked for by a promise's reaction comes once all promises have gone on, as far as they do by themselves. */
+  readonly #goOnAfterPromises = (): void => nextTick(this.#goOn);
+
+  /** Works and spins until the turn is over, there is nothing to do, or promises are to go on first. */
+  #work(pumped: Pumped): "over" | "idle" | "pause" {
     for (;;) {
       const now = this.#clock.now();
-      if (this.#look(pumped, now)) {
+      if (this.#look(pumped, now) || (this.#spinning !== 0 && lookAgain(pumped))) {
         if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
         this.#spinning = 0;
+        this.#isSettled = false;
+      } else if (!this.#isSettled && (this.#serving > 0 || this.#watched.length > 0)) {
+        // What the work settled goes on before the thread spins or blocks.
+        this.#isSettled = true;
+        return "pause";
       } else if (this.#watched.length > 0) {
-        // What the last look settled goes on before the thread blocks.
-        await SETTLED;
-        if (!this.#nap(pumped)) return true;
+        if (!this.#nap(pumped)) return "idle";
       } else if (this.#spinning === 0) {
-        if (this.#spin.budgetUs === 0) return true;
+        if (this.#spin.budgetUs === 0) return "idle";
         this.#spinning = now;
       } else if ((now - this.#spinning) * 1e3 >= this.#spin.budgetUs) {
         this.#spin.spun((now - this.#spinning) * 1e3, false);
         this.#spinning = 0;
-        return true;
+        return "idle";
       }
-      if (now >= turnEnds || this.doorbell.stopRequested) return false;
-      if (this.#serving > 0) await SETTLED;
+      if (now >= this.#turnEndsAt || this.doorbell.stopRequested) return "over";
     }
   }
 
-  /** Waits while Node's events have the thread. */
-  async #serve(pumped: Pumped, waiting: Promise<void>): Promise<void> {
+  /** Node's events have the thread from here to `#endServing`. */
+  #beginServing(pumped: Pumped): void {
     if (this.#serving > 0) this.#served = pumped;
-    await waiting;
+  }
+
+  #endServing(): void {
     this.#served = undefined;
     if (this.#failure === undefined) return;
     const { error } = this.#failure;
@@ -235,7 +313,8 @@ export class Pump {
   }
 
   #look(pumped: Pumped, now: number): boolean {
-    const timed = this.#timers.runDue(now);
+    // Asked first: to hand a time over makes garbage.
+    const timed = this.#timers.nextDeadline <= now && this.#timers.runDue(now);
     return pumped.drain() || timed;
   }
 
@@ -304,7 +383,9 @@ export class Pump {
         );
       this.#wakesAt = deadline;
       this.#isAsleep = true;
-      await this.#serve(pumped, doorbell.waitAsync(sequence));
+      this.#beginServing(pumped);
+      await doorbell.waitAsync(sequence);
+      this.#endServing();
       const now = this.#clock.now();
       if (now >= deadline) return;
       this.#spin.slept((now - before) * 1e3);
@@ -326,7 +407,8 @@ export class Pump {
   }
 }
 
-/** Lets Node serve what is ready: promises, messages, sockets. About 1 us. */
-function eventLoopTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+/** Several looks between two at the clock, which costs as much as one, and garbage besides. */
+function lookAgain(pumped: Pumped): boolean {
+  for (let look = 0; look < LOOKS_PER_CLOCK; look++) if (pumped.drain()) return true;
+  return false;
 }

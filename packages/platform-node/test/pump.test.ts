@@ -281,6 +281,44 @@ test("promises go on between two looks of an async pump, while it works and whil
   expect(hops).toBe(50);
 });
 
+test("looks at the clock seldom while it spins, since that leaves garbage", async () => {
+  let readings = 0;
+  const clock = { now: () => (readings++, 1) };
+  const pump = pumpOf("async", { spinLimitUs: 1_000, clock });
+  let looks = 0;
+  await pump.run({
+    drain() {
+      if (++looks === 6_500) pump.doorbell.requestStop();
+      return false;
+    },
+  });
+  expect(readings).toBeLessThan(200);
+});
+
+test.each([
+  ["grow while Node has nothing to serve", 0, [8, 14, 27, 53, 53]],
+  ["stay short while it has", 1, [8, 8, 8, 8, 8]],
+])("turns of a pump at work %s", async (_, servedMs, expected) => {
+  let now = 0;
+  const pump = pumpOf("async", { spinLimitUs: 0, clock: { now: () => now } });
+  const turns = [0];
+  const serve = (): void => {
+    now += servedMs;
+    if (turns.push(0) > expected.length) pump.doorbell.requestStop();
+    else setImmediate(serve);
+  };
+  setImmediate(serve);
+  await pump.run({
+    drain() {
+      // About 8 us of work each: a turn ends with the look that finds 50 us over, or more.
+      now += 1 / 128;
+      turns[turns.length - 1]!++;
+      return true;
+    },
+  });
+  expect(turns.slice(0, expected.length)).toEqual(expected);
+});
+
 test("a process with nothing else to do waits for its pump, and ends after it", () => {
   const built = createRequire(import.meta.url).resolve("../dist/index.js");
   const script = (kind: PumpKind): string => `

@@ -12,7 +12,6 @@ const DEFAULT_BUDGET = 256;
 export class ChannelDispatcher {
   readonly #channels: (Channel | undefined)[] = [];
   readonly #ready: Channel[] = [];
-  readonly #scheduled = new Set<Channel>();
   readonly #budget: number;
 
   constructor(budget = DEFAULT_BUDGET) {
@@ -30,13 +29,16 @@ export class ChannelDispatcher {
   unbind(flag: number): void {
     const channel = this.#channels[flag];
     this.#channels[flag] = undefined;
-    if (channel === undefined || !this.#scheduled.delete(channel)) return;
+    if (channel?.isScheduled !== true) return;
+    channel.isScheduled = false;
     this.#ready.splice(this.#ready.indexOf(channel), 1);
   }
 
-  /** Takes all flags and schedules their channels; unknown flags are ignored. */
+  /** Takes the flags that have ever been bound and schedules their channels; unknown flags are ignored. */
   interrupt(flags: EventFlags): void {
-    for (let word = 0; word < flags.wordCount; word++) {
+    // Nobody listens to the flags above, which are most of them.
+    const words = Math.min(flags.wordCount, (this.#channels.length + 31) >>> 5);
+    for (let word = 0; word < words; word++) {
       let bits = flags.take(word);
       while (bits !== 0) {
         const bit = 31 - Math.clz32(bits & -bits);
@@ -51,8 +53,8 @@ export class ChannelDispatcher {
 
   /** Puts a channel on the list of those to poll. */
   schedule(channel: Channel): void {
-    if (this.#scheduled.has(channel)) return;
-    this.#scheduled.add(channel);
+    if (channel.isScheduled) return;
+    channel.isScheduled = true;
     this.#ready.push(channel);
   }
 
@@ -61,7 +63,7 @@ export class ChannelDispatcher {
     for (let count = this.#ready.length; count > 0; count--) {
       const channel = this.#ready.shift();
       if (channel === undefined) break;
-      this.#scheduled.delete(channel);
+      channel.isScheduled = false;
       if (channel.poll(this.#budget) === PollResult.More) this.schedule(channel);
     }
     return this.#ready.length > 0;

@@ -66,6 +66,8 @@ export class Channel {
    * peer puts into an empty ring, and every packet published by itself. May change at any time.
    */
   signalOptimization = true;
+  /** It is on the list of its dispatcher, whose mark this is. */
+  isScheduled = false;
   readonly #signal: Signal;
   readonly #handler: ChannelHandler;
   #closedReason: ChannelClosedReason | undefined;

@@ -25,7 +25,7 @@ export interface PumpOptions {
   readonly spinLimitUs?: number;
   /**
    * Longest stretch of work without a turn of Node's event loop; unless told 50 us, or 5 ms if blocking. Eight times as long
-   * while Node is served and has nothing to do.
+   * where Node is served and has had nothing to do for a while.
    */
   readonly turnUs?: number;
   readonly clock?: Clock;
@@ -44,8 +44,9 @@ const SETTLED = Promise.resolve();
 const LOOKS_PER_CLOCK = 64;
 /** A turn of Node's event loop that took less has served nothing. */
 const QUIET_TURN_MS = 0.02;
-/** So many times as long are turns of the pump at most while Node has nothing to serve. */
-const QUIET_FACTOR_MAX = 8;
+/** After so many of these in a row the turns of the pump are so many times as long. */
+const QUIET_TURNS = 16;
+const QUIET_FACTOR = 8;
 /** The longest delay of Node's timers. */
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 
@@ -54,7 +55,7 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * read.
  *
  * What it drives does not know which kind of pump it is on. Promises settled by a drain go on once there is nothing
- * more to drain on an async pump, and at least once per turn, which grows while Node has nothing to serve; on a blocking one they go on before the thread sleeps, and at least once per turn.
+ * more to drain on an async pump, and at least once per turn, which is longer where Node has had nothing to serve for a while; on a blocking one they go on before the thread sleeps, and at least once per turn.
  *
  * While it watches files it does not spin: what comes there is sent by threads that need a core. For as long as it would
  * spin it naps instead, in one system call, which Node's events wait for. A pump that serves those has a thread of its own
@@ -70,8 +71,8 @@ export class Pump {
   readonly #turnMs: number;
   /** Reasons to serve Node's events instead of blocking. */
   #serving: number;
-  /** Grows while Node has nothing to serve. */
-  #quietFactor = 1;
+  /** Turns of Node's event loop in a row that have served nothing. */
+  #quietTurns = 0;
   #turning: Turns | undefined;
   /** On the pump's clock: when the turn is over, and since when Node serves its events. */
   #turnEndsAt = 0;
@@ -227,7 +228,8 @@ export class Pump {
   }
 
   #beginTurn(): void {
-    this.#turnEndsAt = this.#clock.now() + this.#turnMs * this.#quietFactor;
+    const factor = this.#quietTurns >= QUIET_TURNS ? QUIET_FACTOR : 1;
+    this.#turnEndsAt = this.#clock.now() + this.#turnMs * factor;
     this.#isSettled = true;
     this.#isIdle = false;
     this.#goOn();
@@ -257,7 +259,7 @@ export class Pump {
     try {
       this.#endServing();
       const isQuiet = this.#serving > 0 && this.#clock.now() - this.#servesSince < QUIET_TURN_MS;
-      this.#quietFactor = isQuiet ? Math.min(QUIET_FACTOR_MAX, this.#quietFactor * 2) : 1;
+      this.#quietTurns = isQuiet ? this.#quietTurns + 1 : 0;
       if (this.#isIdle || this.doorbell.stopRequested) resolve(this.#isIdle);
       else this.#beginTurn();
     } catch (error) {

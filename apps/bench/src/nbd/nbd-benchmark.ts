@@ -8,6 +8,7 @@ import { BenchmarkError, wholeNumber, type Benchmark, type OptionValues } from "
 import { compare, type MeasuringOptions } from "../comparison.js";
 import { Fio, type FioLoad } from "../fio.js";
 import type { BenchmarkResult } from "../report.js";
+import { placements, type Placement } from "../placement.js";
 import { BenchMachine } from "../storage/bench-machine.js";
 import { DataArea } from "../storage/data-area.js";
 import { randomPattern } from "../storage/read-pattern.js";
@@ -73,9 +74,17 @@ class Session {
   async measureExport(): Promise<BenchmarkResult[]> {
     await using nbdkit = await this.#nbdkit();
     this.#measuring.processorTime.include(nbdkit.pid);
+    const results: BenchmarkResult[] = [];
+    for (const placement of placements(this.#measuring.progress))
+      results.push(...(await this.#measureExport(nbdkit, placement)));
+    return results;
+  }
+
+  async #measureExport(nbdkit: PeerServer, { suffix, pin }: Placement): Promise<BenchmarkResult[]> {
     await using machine = await boot({
       disks: [{ kind: "image", path: this.#path, readOnly: true }],
       nbd: [{ disk: "da0", unix: join(this.#directory, "da0.sock") }],
+      pin,
     });
     const { uri } = machine.nbd[0]!;
     const depth = this.#depth;
@@ -90,7 +99,7 @@ class Session {
       const inFile = this.#inFile(load);
       const result = await compare(
         {
-          name: `NBD export: ${name}`,
+          name: `NBD export: ${name}${suffix}`,
           unit: UNIT,
           subject: (requests) => this.#fio.read({ uri }, onDisk, requests),
           peer: `${this.#fio.command("nbd", inFile)} on ${nbdkit.title}`,
@@ -108,11 +117,15 @@ class Session {
 
   /** The guest itself, through the whole stack, beside servers of the same image that fio reads. */
   async measureStack(): Promise<BenchmarkResult[]> {
-    await using machine = await BenchMachine.boot({
-      kind: "image",
-      path: this.#path,
-      readOnly: true,
-    });
+    const results: BenchmarkResult[] = [];
+    for (const placement of placements(this.#measuring.progress))
+      results.push(...(await this.#measureStack(placement)));
+    return results;
+  }
+
+  async #measureStack({ suffix, pin }: Placement): Promise<BenchmarkResult[]> {
+    const image = { kind: "image", path: this.#path, readOnly: true } as const;
+    await using machine = await BenchMachine.boot(image, 1, 1, pin);
     const load = { mode: "randread", blockBytes: SMALL_BYTES, depth: this.#depth } as const;
     const { requestBytes, diskPositions: positions } = randomPattern(this.#area, SMALL_BYTES);
     const results: BenchmarkResult[] = [];
@@ -124,7 +137,7 @@ class Session {
       this.#measuring.processorTime.include(server.pid);
       const result = await compare(
         {
-          name: `whole stack: 4 KiB random reads, depth ${this.#depth}`,
+          name: `whole stack: 4 KiB random reads, depth ${this.#depth}${suffix}`,
           unit: UNIT,
           subject: async (requests) => {
             const plan = { requestBytes, depth: this.#depth, positions, requests };

@@ -3,7 +3,9 @@ import { NodeHost } from "@hyperv-is/hyperv-host/node";
 import {
   connectCpus,
   createGuestMemory,
+  placeThreads,
   startWorker,
+  type ThreadPin,
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
@@ -49,12 +51,20 @@ export class BenchMachine implements AsyncDisposable {
    * Boots with one disk. Rejects when it cannot be opened, or the guest fails.
    *
    * @param channels - of its controller. @param processors - 1, which then has all channels, or one for each of them.
+   * @param pin - The CPU of threads: of `vcpu0` and so on, and of `disks`.
    */
-  static async boot(source: DiskSource, channels = 1, processors = 1): Promise<BenchMachine> {
+  static async boot(
+    source: DiskSource,
+    channels = 1,
+    processors = 1,
+    pin: Readonly<Record<string, number>> = {},
+  ): Promise<BenchMachine> {
+    const pins = placeThreads(pin);
     const memory = createGuestMemory(MEMORY_BYTES);
     const host = await NodeHost.start({
       memory,
       vps: processors,
+      pins,
       controllers: [
         {
           instanceId: CONTROLLER_ID,
@@ -85,6 +95,7 @@ export class BenchMachine implements AsyncDisposable {
           peers: peers[index]!,
           program: { state: host.state.buffer, channels, processors },
         },
+        pins,
         boot,
       );
     const guest = start(0);
@@ -129,11 +140,18 @@ class GuestThread {
   #wake: () => void = () => undefined;
 
   /** @param boot - The first processor's, where it is waited for answers. */
-  constructor(host: NodeHost, data: VcpuData<VcpuProgramData>, boot?: GuestThread) {
+  constructor(
+    host: NodeHost,
+    data: VcpuData<VcpuProgramData>,
+    pins: ReadonlyMap<string, ThreadPin>,
+    boot?: GuestThread,
+  ) {
+    const name = `vcpu${data.index}`;
     this.#worker = startWorker<GuestRequest, GuestReply>({
       entry: "@hyperv-is/bench/storage/vcpu",
       from: import.meta.url,
-      name: `vcpu${data.index}`,
+      name,
+      pin: pins.get(name),
       data,
       transfer: (data.peers ?? []).map(({ port }) => port),
       doorbell: host.doorbellOf(data.index),

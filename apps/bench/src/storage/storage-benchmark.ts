@@ -12,6 +12,7 @@ import {
 import { compare, cost, type MeasuringOptions, type Round } from "../comparison.js";
 import { Fio, type FioLoad } from "../fio.js";
 import type { BenchmarkResult } from "../report.js";
+import { placements } from "../placement.js";
 import { BenchMachine } from "./bench-machine.js";
 import { DataArea } from "./data-area.js";
 import { measureHostAllocation } from "./host-allocation.js";
@@ -63,29 +64,30 @@ async function measureImage(
   try {
     measuring.progress("reading the image into the page cache");
     readAll(file);
-    await using machine = await BenchMachine.boot(image);
+    const results: BenchmarkResult[] = [];
+    for (const { suffix, pin } of placements(measuring.progress)) {
+      await using machine = await BenchMachine.boot(image, 1, 1, pin);
+      results.push(...(await measureReads(machine, suffix)));
+      await machine.shutDown();
+    }
+    return results;
+  } finally {
+    closeSync(file);
+  }
+
+  async function measureReads(machine: BenchMachine, suffix: string): Promise<BenchmarkResult[]> {
     const random = new ReadComparison(machine, randomPattern(area, 4096), depth);
     const sequential = new ReadComparison(machine, sequentialPattern(area, 65_536), depth);
     await random.check(path);
     await sequential.check(path);
-    const results = [
-      await random.measure(`4 KiB random reads, depth ${depth}`, fioOn(fio, area), measuring),
-      ...(await random.costs()),
-      await random.measure(
-        `4 KiB random reads, depth ${depth}`,
-        loopOn(file, random.pattern),
-        measuring,
-      ),
-      await sequential.measure(
-        `64 KiB sequential reads, depth ${depth}`,
-        loopOn(file, sequential.pattern),
-        measuring,
-      ),
+    const small = `4 KiB random reads, depth ${depth}${suffix}`;
+    const large = `64 KiB sequential reads, depth ${depth}${suffix}`;
+    return [
+      await random.measure(small, fioOn(fio, area), measuring),
+      ...(suffix === "" ? await random.costs() : []),
+      await random.measure(small, loopOn(file, random.pattern), measuring),
+      await sequential.measure(large, loopOn(file, sequential.pattern), measuring),
     ];
-    await machine.shutDown();
-    return results;
-  } finally {
-    closeSync(file);
   }
 }
 
@@ -108,26 +110,34 @@ async function measureLatency(
       const plan = { requestBytes: 4096, depth: LATENCY_DEPTH, positions, requests };
       return (await machine.read({ ...plan, sum: "first-words" })).seconds;
     };
-  await using one = await BenchMachine.boot(source);
-  await using several = await BenchMachine.boot(source, LATENCY_CHANNELS);
-  await using spread = await BenchMachine.boot(source, LATENCY_CHANNELS, LATENCY_CHANNELS);
-  const results = [];
-  for (const [channels, subject, peer, peerRound] of [
-    [
-      "1 channel",
-      readsOf(one),
-      `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
-      (requests: number) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
-    ],
-    [`${LATENCY_CHANNELS} channels on 1 vCPU`, readsOf(several), "1 channel", readsOf(one)],
-    [`${LATENCY_CHANNELS} channels on as many vCPUs`, readsOf(spread), "1 channel", readsOf(one)],
-  ] as const) {
-    const name = `4 KiB reads of ${latencyUs} us each, ${channels}, depth ${LATENCY_DEPTH} each`;
-    results.push(await compare({ name, unit: "reads/s", subject, peer, peerRound }, measuring));
+  const nameOf = (channels: string): string =>
+    `4 KiB reads of ${latencyUs} us each, ${channels}, depth ${LATENCY_DEPTH} each`;
+  const results: BenchmarkResult[] = [];
+  for (const { suffix, pin } of placements(measuring.progress)) {
+    await using one = await BenchMachine.boot(source, 1, 1, pin);
+    await using several = await BenchMachine.boot(source, LATENCY_CHANNELS, 1, pin);
+    for (const [channels, subject, peer, peerRound] of [
+      [
+        "1 channel",
+        readsOf(one),
+        `${LATENCY_DEPTH} every ${latencyUs} us, which is all that there can be`,
+        (requests: number) => Promise.resolve((requests / LATENCY_DEPTH) * latencyUs * 1e-6),
+      ],
+      [`${LATENCY_CHANNELS} channels on 1 vCPU`, readsOf(several), "1 channel", readsOf(one)],
+    ] as const) {
+      const name = nameOf(channels) + suffix;
+      results.push(await compare({ name, unit: "reads/s", subject, peer, peerRound }, measuring));
+    }
+    if (suffix === "") {
+      await using spread = await BenchMachine.boot(source, LATENCY_CHANNELS, LATENCY_CHANNELS);
+      const name = nameOf(`${LATENCY_CHANNELS} channels on as many vCPUs`);
+      const sides = { subject: readsOf(spread), peer: "1 channel", peerRound: readsOf(one) };
+      results.push(await compare({ name, unit: "reads/s", ...sides }, measuring));
+      await spread.shutDown();
+    }
+    await one.shutDown();
+    await several.shutDown();
   }
-  await one.shutDown();
-  await several.shutDown();
-  await spread.shutDown();
   return results;
 }
 

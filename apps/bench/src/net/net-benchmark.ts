@@ -9,6 +9,8 @@ import { measureTapAllocation } from "./tap-allocation.js";
 const UNIT = "Mbit/s";
 const FORWARDER = "native/forward.c: two TAPs, two threads, read and write";
 const PINGS = 20;
+/** The guest and the host's worker for it, on one CPU. */
+const ONE_CPU = { vcpu0: 0, network: 0 };
 /**
  * Ports of the far side and of the near one of each flow. Where a flow goes follows from the hash of its ports, and these go
  * over four channels; neighbouring ones would all go over one. The near ones move by a multiple of 64 for each run.
@@ -26,7 +28,7 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
     throw new BenchmarkError("TAP devices and network namespaces need Linux, and root: sudo");
   const iperf = `iperf3 ${await versionOf("iperf3", "iperf3")}`;
   const vdeTitle = `vde_switch ${await versionOf("vde_switch", "vde2")} and vde_plug2tap`;
-  const [guest, machine] = await NetworkPath.ofGuest(1);
+  const [guest, machine] = await NetworkPath.ofGuest({ cpus: 1 });
   await using ours = guest;
   const results: BenchmarkResult[] = [];
   const tcp = (
@@ -34,12 +36,13 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
     title: string,
     peer: NetworkPath,
     transfer?: Transfer,
+    subject = ours,
   ): Promise<BenchmarkResult> =>
     compare(
       {
         name,
         unit: UNIT,
-        subject: (megabits) => ours.send(megabits, transfer),
+        subject: (megabits) => subject.send(megabits, transfer),
         peer: `${iperf} over ${title}`,
         peerRound: (megabits) => peer.send(megabits, transfer),
       },
@@ -50,7 +53,13 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
     results.push(await tcp("TCP, TSO on", FORWARDER, forwarder));
     results.push(await tcp("TCP to the guest, TSO on", FORWARDER, forwarder, { isBack: true }));
     results.push(...(await costs(ours, machine, measuring)));
-    results.push(await latency(ours, forwarder, measuring));
+    results.push(await latency("ping over an idle path", ours, forwarder, measuring));
+    const [pinnedGuest, pinnedMachine] = await NetworkPath.ofGuest({ cpus: 1, pin: ONE_CPU });
+    await using pinned = pinnedGuest;
+    const where = "guest and host on one CPU";
+    results.push(await tcp(`TCP, TSO on, ${where}`, FORWARDER, forwarder, {}, pinned));
+    results.push(await latency(`ping over an idle path, ${where}`, pinned, forwarder, measuring));
+    checkViolations(pinnedMachine);
   }
   {
     await using vde = await NetworkPath.ofVde();
@@ -92,19 +101,20 @@ async function costs(
 }
 
 async function latency(
+  name: string,
   path: NetworkPath,
   peer: NetworkPath,
   { runs, progress, processorTime }: MeasuringOptions,
 ): Promise<BenchmarkResult> {
   const [own, others]: [number[], number[]] = [[], []];
   for (let round = 0; round < runs; round++) {
-    progress(`ping: run ${round + 1} of ${runs}`);
+    progress(`${name}: run ${round + 1} of ${runs}`);
     await processorTime.untilIdle();
     own.push(await path.ping(PINGS));
     others.push(await peer.ping(PINGS));
   }
   return {
-    name: "ping over an idle path",
+    name,
     value: significant(median(own)),
     unit: "us",
     peer: FORWARDER,
@@ -120,7 +130,7 @@ async function spread({
   runs,
   progress,
 }: MeasuringOptions): Promise<BenchmarkResult[]> {
-  const [path, machine] = await NetworkPath.ofGuest(FLOWS.length);
+  const [path, machine] = await NetworkPath.ofGuest({ cpus: FLOWS.length });
   await using used = path;
   await used.listen(FLOWS.map(({ far }) => far));
   const megabits = Math.ceil(roundSeconds * 8000);

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { boot, type Machine } from "@hyperv-is/guest-kernel";
+import { boot, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
 import { BenchmarkError } from "../benchmark.js";
 import { buildNative } from "../native-program.js";
 import { runPeer } from "../peer-program.js";
@@ -26,6 +26,12 @@ export interface Transfer {
 
 let paths = 0;
 
+/** What is still to be taken down when the process ends before its paths are disposed of. */
+const remains = new Set<() => void>();
+process.once("exit", () => {
+  for (const remove of [...remains].reverse()) remove();
+});
+
 /**
  * Two network namespaces with a TAP in each, and what is measured in between: something that carries frames from one to
  * the other. An iperf3 server waits in the far one.
@@ -42,12 +48,14 @@ export class NetworkPath implements AsyncDisposable {
   }
 
   /** The guest of a booted machine at a switch with an uplink: from a TAP over netvsc and the switch to another TAP. */
-  static async ofGuest(cpus: number): Promise<[NetworkPath, Machine]> {
+  static async ofGuest(
+    options: Pick<BootOptions, "cpus" | "pin">,
+  ): Promise<[NetworkPath, Machine]> {
     const path = new NetworkPath();
     let machine: Machine | undefined;
     await path.#connect(async () => {
       machine = await boot({
-        cpus,
+        ...options,
         nics: [{ switch: "lan", stack: { kind: "tap", name: DEVICE, netns: path.near } }],
         switches: [{ name: "lan", uplinks: [{ kind: "tap", name: DEVICE, netns: path.far }] }],
       });
@@ -126,10 +134,10 @@ export class NetworkPath implements AsyncDisposable {
         ip("netns", "add", namespace);
         const remove = (): void => ip("netns", "delete", namespace);
         this.#cleanUps.push(() => {
-          process.off("exit", remove);
+          remains.delete(remove);
           remove();
         });
-        process.once("exit", remove);
+        remains.add(remove);
       }
       await connect(this);
       for (const [namespace, address] of [
@@ -169,9 +177,9 @@ export class NetworkPath implements AsyncDisposable {
     const child = spawn(command, args, { stdio: ["pipe", "pipe", "ignore"] });
     child.on("error", () => undefined);
     const kill = (): void => void child.kill("SIGKILL");
-    process.once("exit", kill);
+    remains.add(kill);
     this.#cleanUps.push(async () => {
-      process.off("exit", kill);
+      remains.delete(kill);
       const gone =
         child.exitCode === null && child.pid !== undefined ? once(child, "exit") : undefined;
       child.kill("SIGTERM");

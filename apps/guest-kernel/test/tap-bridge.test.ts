@@ -20,11 +20,8 @@ const [AF_UNIX, SOCK_SEQPACKET, SOCK_NONBLOCK] = [1, 5, 0o4_000];
 const BATCH = 8;
 const BATCHES = 500;
 const MTU = 1500;
-/**
- * Bytes for a frame each way. The engine boxes an address that koffi is given, or does not, as it happens to compile its
- * callers: 16 bytes for some of the four system calls.
- */
-const GARBAGE_MAX = 32;
+/** Bytes for a frame each way: less than one number on the heap for each. */
+const GARBAGE_MAX = 8;
 /** Where received frames are in guest memory, and from where the bridge has its own pages. */
 const RECEIVED = 0;
 const ARENA = 0x1_0000;

@@ -16,8 +16,8 @@ export interface LibC {
   recv(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
   read(fd: number, address: number, lengthBytes: number): number;
   /** @param vectors - Where they are: pairs of an address and a length, 64 bits each. */
-  readv(fd: number, vectors: number, count: number): number;
-  writev(fd: number, vectors: number, count: number): number;
+  readv(fd: number, vectors: bigint, count: number): number;
+  writev(fd: number, vectors: bigint, count: number): number;
   /**
    * @param entries - Where they are, 8 bytes each: fd i32, events u16, returned events u16.
    * @param timeout - Where it is: seconds and nanoseconds, 64 bits each. 0 for none.

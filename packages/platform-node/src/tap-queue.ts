@@ -44,6 +44,8 @@ export class TapQueue {
   readonly #headerBytes: number;
   readonly #memory: FixedMemory;
   readonly #receiveVectors: Vectors;
+  /** For a frame right behind its header. */
+  readonly #wholeVectors = new Vectors(undefined, 1);
   /** What `send` sends. */
   readonly #whole: GatheredFrame;
   /** The queue and the stop. */
@@ -62,7 +64,7 @@ export class TapQueue {
     this.receivedHeader = new DataView(received.bytes.buffer);
     this.#whole = new GatheredFrame(queue);
     this.sendHeader = this.#whole.header;
-    this.#receiveVectors = new Vectors(received, this.#headerBytes, 1);
+    this.#receiveVectors = new Vectors({ memory: received, bytes: this.#headerBytes }, 1);
     this.#files.add(queue.fd);
     this.#files.add(queue.stopFd);
   }
@@ -85,10 +87,11 @@ export class TapQueue {
    * before `at`. Several frames can be taken before the first is looked at.
    */
   receiveBehindHeader(at: number, roomBytes: number): number {
-    const headerBytes = this.#headerBytes;
-    const lengthBytes = headerBytes + roomBytes;
-    const address = this.#memory.addressOf(at - headerBytes, lengthBytes);
-    return this.#taken(this.#libc.read(this.#fd, address, lengthBytes));
+    const vectors = this.#wholeVectors;
+    const lengthBytes = this.#headerBytes + roomBytes;
+    vectors.clear();
+    vectors.add(this.#memory.addressOf(at - this.#headerBytes, lengthBytes), lengthBytes);
+    return this.#taken(this.#libc.readv(this.#fd, vectors.address, vectors.count));
   }
 
   /** Sends a frame, behind `sendHeader`. @returns False if the kernel did not take it, which is counted. */
@@ -140,30 +143,35 @@ export class TapQueue {
 /** Words of an entry of readv and writev: an address and a length, 64 bits each. */
 const VECTOR_WORDS = 4;
 
-/** What readv and writev are given: a header that stays where it is, and a frame in pieces. */
+/** What readv and writev are given: perhaps a header that stays where it is, and a frame in pieces. */
 class Vectors {
-  readonly address: number;
-  count = 1;
+  /** A bigint, which is made once: a number of this size would be put on the heap for each call. */
+  readonly address: bigint;
+  count: number;
   /** Keeps the header's memory from being collected. */
-  readonly header: FixedMemory;
+  readonly header: FixedMemory | undefined;
   readonly #words: Uint32Array;
   readonly #memory: FixedMemory;
+  readonly #headers: number;
   readonly #countMax: number;
   /** Behind the last piece. */
   #end = NaN;
 
-  constructor(header: FixedMemory, headerBytes: number, piecesMax: number) {
-    this.header = header;
-    this.#countMax = 1 + piecesMax;
+  constructor(header: { memory: FixedMemory; bytes: number } | undefined, piecesMax: number) {
+    this.header = header?.memory;
+    this.#headers = header === undefined ? 0 : 1;
+    this.count = this.#headers;
+    this.#countMax = this.#headers + piecesMax;
     this.#words = new Uint32Array(this.#countMax * VECTOR_WORDS);
     this.#memory = new FixedMemory(new Uint8Array(this.#words.buffer));
-    this.address = this.#memory.address;
-    this.#put(0, header.address);
-    this.#put(2, headerBytes);
+    this.address = BigInt(this.#memory.address);
+    if (header === undefined) return;
+    this.#put(0, header.memory.address);
+    this.#put(2, header.bytes);
   }
 
   clear(): void {
-    this.count = 1;
+    this.count = this.#headers;
     this.#end = NaN;
   }
 
@@ -203,7 +211,7 @@ export class GatheredFrame {
   constructor({ vnetHeaderBytes }: TapQueueDescription) {
     const header = new FixedMemory(new Uint8Array(VnetHeader.SIZE_MAX));
     this.header = new DataView(header.bytes.buffer);
-    this.vectors = new Vectors(header, vnetHeaderBytes, TapQueue.PIECES_MAX);
+    this.vectors = new Vectors({ memory: header, bytes: vnetHeaderBytes }, TapQueue.PIECES_MAX);
   }
 
   /** Begins with a frame, which has no pieces yet. */

@@ -44,6 +44,8 @@ export class VirtualSwitch {
   /** Ports with frames since the last flush: the first of these. The list keeps its length, and so its memory. */
   readonly #delivered: Port[] = [];
   #deliveredCount = 0;
+  /** When the batch began, in whole milliseconds: numbers with a fraction would be put on the heap for each frame. */
+  #batchMs: number | undefined;
 
   constructor(options: VirtualSwitchOptions) {
     this.timers = options.timers;
@@ -119,6 +121,7 @@ export class VirtualSwitch {
     // Whoever is flushed may not send, but may be closed.
     for (let index = 0; index < this.#deliveredCount; index++) this.#delivered[index]!.flush();
     this.#deliveredCount = 0;
+    this.#batchMs = undefined;
   }
 
   /** For ports: one has got its first frame since the last flush. */
@@ -135,7 +138,7 @@ export class VirtualSwitch {
     const low = macLow(bytes, Ethernet.source);
     // A group sends nothing, and an assigned address is where it is.
     if ((high & 0x100) !== 0 || this.#assigned.find(0, high, low, 0) >= 0) return;
-    const nowMs = this.timers.now();
+    const nowMs = this.#nowMs();
     this.#learned.learn(vlan, high, low, from.number, nowMs, nowMs - LEARNED_FOR_MS);
   }
 
@@ -144,8 +147,12 @@ export class VirtualSwitch {
     const low = macLow(bytes, Ethernet.destination);
     const assigned = this.#port(this.#assigned.find(0, high, low, 0));
     if (assigned?.vlans.has(vlan) === true) return assigned;
-    const sinceMs = this.timers.now() - LEARNED_FOR_MS;
+    const sinceMs = this.#nowMs() - LEARNED_FOR_MS;
     return this.#port(this.#learned.find(vlan, high, low, sinceMs));
+  }
+
+  #nowMs(): number {
+    return (this.#batchMs ??= Math.floor(this.timers.now()));
   }
 
   #port(number: number): Port | undefined {

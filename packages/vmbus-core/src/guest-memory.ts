@@ -17,6 +17,7 @@ export class GuestMemory {
   readonly bytes: Uint8Array;
   readonly words: Int32Array;
   readonly quads: BigUint64Array;
+  readonly view: DataView;
   /** What rings in this memory do in WebAssembly; they do all in TypeScript without it. */
   readonly ringCore: RingCore | undefined;
 
@@ -36,6 +37,7 @@ export class GuestMemory {
     this.bytes = new Uint8Array(buffer, byteOffset, sizeBytes);
     this.words = new Int32Array(buffer, byteOffset, sizeBytes / 4);
     this.quads = new BigUint64Array(buffer, byteOffset, sizeBytes / 8);
+    this.view = new DataView(buffer, byteOffset, sizeBytes);
     this.ringCore = ringCore;
   }
 

@@ -26,9 +26,10 @@ const PORTS_OF_A_RUN = 64;
 async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
   if (process.platform !== "linux" || process.getuid?.() !== 0)
     throw new BenchmarkError("TAP devices and network namespaces need Linux, and root: sudo");
+  const { processorTime } = measuring;
   const iperf = `iperf3 ${await versionOf("iperf3", "iperf3")}`;
   const vdeTitle = `vde_switch ${await versionOf("vde_switch", "vde2")} and vde_plug2tap`;
-  const [guest, machine] = await NetworkPath.ofGuest({ cpus: 1 });
+  const [guest, machine] = await NetworkPath.ofGuest(processorTime, { cpus: 1 });
   await using ours = guest;
   const results: BenchmarkResult[] = [];
   const tcp = (
@@ -49,12 +50,15 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
       measuring,
     );
   {
-    await using forwarder = await NetworkPath.ofForwarder(true);
+    await using forwarder = await NetworkPath.ofForwarder(processorTime, true);
     results.push(await tcp("TCP, TSO on", FORWARDER, forwarder));
     results.push(await tcp("TCP to the guest, TSO on", FORWARDER, forwarder, { isBack: true }));
     results.push(...(await costs(ours, machine, measuring)));
     results.push(await latency("ping over an idle path", ours, forwarder, measuring));
-    const [pinnedGuest, pinnedMachine] = await NetworkPath.ofGuest({ cpus: 1, pin: ONE_CPU });
+    const [pinnedGuest, pinnedMachine] = await NetworkPath.ofGuest(processorTime, {
+      cpus: 1,
+      pin: ONE_CPU,
+    });
     await using pinned = pinnedGuest;
     const where = "guest and host on one CPU";
     results.push(await tcp(`TCP, TSO on, ${where}`, FORWARDER, forwarder, {}, pinned));
@@ -62,13 +66,13 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
     checkViolations(pinnedMachine);
   }
   {
-    await using vde = await NetworkPath.ofVde();
+    await using vde = await NetworkPath.ofVde(processorTime);
     results.push(await tcp("TCP, TSO on", vdeTitle, vde));
     ours.setSegmentation(false);
     results.push(await tcp("TCP, TSO off", vdeTitle, vde));
   }
   {
-    await using forwarder = await NetworkPath.ofForwarder(false);
+    await using forwarder = await NetworkPath.ofForwarder(processorTime, false);
     results.push(await tcp("TCP, TSO off", FORWARDER, forwarder));
   }
   checkViolations(machine);
@@ -129,8 +133,9 @@ async function spread({
   roundSeconds,
   runs,
   progress,
+  processorTime,
 }: MeasuringOptions): Promise<BenchmarkResult[]> {
-  const [path, machine] = await NetworkPath.ofGuest({ cpus: FLOWS.length });
+  const [path, machine] = await NetworkPath.ofGuest(processorTime, { cpus: FLOWS.length });
   await using used = path;
   await used.listen(FLOWS.map(({ far }) => far));
   const megabits = Math.ceil(roundSeconds * 8000);

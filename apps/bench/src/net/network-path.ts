@@ -8,6 +8,7 @@ import { boot, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
 import { BenchmarkError } from "../benchmark.js";
 import { buildNative } from "../native-program.js";
 import { runPeer } from "../peer-program.js";
+import type { ProcessorTime } from "../processor-time.js";
 
 /** What TUNSETOFFLOAD is given: checksums, TCP over IPv4 and IPv6. */
 const EVERY_OFFLOAD = 7;
@@ -34,14 +35,16 @@ process.once("exit", () => {
 
 /**
  * Two network namespaces with a TAP in each, and what is measured in between: something that carries frames from one to
- * the other. An iperf3 server waits in the far one.
+ * the other. An iperf3 server waits in the far one. The processor time of what runs here counts as ours.
  */
 export class NetworkPath implements AsyncDisposable {
   readonly near: string;
   readonly far: string;
   readonly #cleanUps: (() => unknown)[] = [];
+  readonly #processorTime: ProcessorTime;
 
-  private constructor() {
+  private constructor(processorTime: ProcessorTime) {
+    this.#processorTime = processorTime;
     const name = `hvis-bench-${process.pid}-${paths++}`;
     this.near = `${name}-a`;
     this.far = `${name}-b`;
@@ -49,9 +52,10 @@ export class NetworkPath implements AsyncDisposable {
 
   /** The guest of a booted machine at a switch with an uplink: from a TAP over netvsc and the switch to another TAP. */
   static async ofGuest(
+    processorTime: ProcessorTime,
     options: Pick<BootOptions, "cpus" | "pin">,
   ): Promise<[NetworkPath, Machine]> {
-    const path = new NetworkPath();
+    const path = new NetworkPath(processorTime);
     let machine: Machine | undefined;
     await path.#connect(async () => {
       machine = await boot({
@@ -65,8 +69,8 @@ export class NetworkPath implements AsyncDisposable {
   }
 
   /** A program in C that reads and writes. @param tso - TCP super-frames pass whole. */
-  static ofForwarder(tso: boolean): Promise<NetworkPath> {
-    return new NetworkPath().#connect(async (path) => {
+  static ofForwarder(processorTime: ProcessorTime, tso: boolean): Promise<NetworkPath> {
+    return new NetworkPath(processorTime).#connect(async (path) => {
       const program = await buildNative("forward");
       const offload = String(tso ? EVERY_OFFLOAD : 0);
       const child = path.#start(program, path.near, DEVICE, path.far, DEVICE, offload);
@@ -75,8 +79,8 @@ export class NetworkPath implements AsyncDisposable {
   }
 
   /** vde_switch, with a TAP plugged in at each side. */
-  static ofVde(): Promise<NetworkPath> {
-    return new NetworkPath().#connect(async (path) => {
+  static ofVde(processorTime: ProcessorTime): Promise<NetworkPath> {
+    return new NetworkPath(processorTime).#connect(async (path) => {
       const directory = mkdtempSync(join(tmpdir(), "hyperv-is-vde-"));
       path.#cleanUps.push(() => rmSync(directory, { recursive: true, force: true }));
       const control = join(directory, "switch");
@@ -176,6 +180,7 @@ export class NetworkPath implements AsyncDisposable {
   #start(command: string, ...args: readonly string[]): ChildProcess {
     const child = spawn(command, args, { stdio: ["pipe", "pipe", "ignore"] });
     child.on("error", () => undefined);
+    if (child.pid !== undefined) this.#processorTime.include(child.pid);
     const kill = (): void => void child.kill("SIGKILL");
     remains.add(kill);
     this.#cleanUps.push(async () => {

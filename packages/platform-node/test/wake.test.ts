@@ -12,6 +12,6 @@ test.each([
   `no wake-up of a pump that is $kind is lost, files: $watches, seed ${seed}`,
   { timeout: 120_000 },
   async ({ kind, watches }) => {
-    await run({ seed, count: 3_000, kinds: [kind], watches });
+    await run({ seed, count: 1_500, kinds: [kind], watches });
   },
 );

@@ -1,0 +1,3 @@
+import { testQemuImages } from "./qemu-images.js";
+
+testQemuImages(1);

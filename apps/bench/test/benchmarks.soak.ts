@@ -10,6 +10,9 @@ import { SHORT, bench } from "./bench-command.js";
 const directory = mkdtempSync(join(tmpdir(), "benchmarks-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
+/** Behind the name of what was measured with pinned threads. */
+const ON_ONE_CPU = ", vCPU and disks on one CPU";
+
 /** Runs a benchmark, and checks what every benchmark prints. */
 function measure(...args: string[]): BenchmarkReport {
   const { status, stdout, stderr } = bench(...args, "--json", ...SHORT);
@@ -77,10 +80,19 @@ test.runIf(hasPeers("fio"))(
       ["growth of the vCPU's heap", "bytes/read", undefined],
       ["4 KiB random reads, depth 8", "reads/s", "fs.readSync loop on the file"],
       ["64 KiB sequential reads, depth 8", "reads/s", "fs.readSync loop on the file"],
+      [`4 KiB random reads, depth 8${ON_ONE_CPU}`, "reads/s", "fio"],
+      [`4 KiB random reads, depth 8${ON_ONE_CPU}`, "reads/s", "fs.readSync loop on the file"],
+      [`64 KiB sequential reads, depth 8${ON_ONE_CPU}`, "reads/s", "fs.readSync loop on the file"],
       ["4 KiB reads of 500 us each, 1 channel, depth 8 each", "reads/s", "8 every"],
       ["4 KiB reads of 500 us each, 4 channels on 1 vCPU, depth 8 each", "reads/s", "1 channel"],
       [
         "4 KiB reads of 500 us each, 4 channels on as many vCPUs, depth 8 each",
+        "reads/s",
+        "1 channel",
+      ],
+      [`4 KiB reads of 500 us each, 1 channel, depth 8 each${ON_ONE_CPU}`, "reads/s", "8 every"],
+      [
+        `4 KiB reads of 500 us each, 4 channels on 1 vCPU, depth 8 each${ON_ONE_CPU}`,
         "reads/s",
         "1 channel",
       ],
@@ -97,19 +109,18 @@ test.runIf(hasPeers("fio", "nbdkit", "qemu-nbd"))(
   "the NBD benchmark has fio read an export, and servers of the same image",
   () => {
     const { results } = measure("nbd", "--size", "4", "--depth", "8");
-    expect(results.map(({ name }) => name)).toEqual([
-      "NBD export: 4 KiB random reads, depth 8",
-      "NBD export: 4 KiB random reads, depth 1",
-      "NBD export: 64 KiB sequential reads, depth 8",
-      "whole stack: 4 KiB random reads, depth 8",
-      "whole stack: 4 KiB random reads, depth 8",
-    ]);
-    expect(results.map(({ peer }) => / on (\S+) \d/.exec(peer!)?.[1])).toEqual([
-      "nbdkit",
-      "nbdkit",
-      "nbdkit",
-      "qemu-nbd",
-      "nbdkit",
+    const exported = [
+      "4 KiB random reads, depth 8",
+      "4 KiB random reads, depth 1",
+      "64 KiB sequential reads, depth 8",
+    ];
+    const whole = "whole stack: 4 KiB random reads, depth 8";
+    const placements = ["", ON_ONE_CPU];
+    expect(results.map(({ name, peer }) => [name, / on (\S+) \d/.exec(peer!)?.[1]])).toEqual([
+      ...placements.flatMap((where) =>
+        exported.map((name) => [`NBD export: ${name}${where}`, "nbdkit"]),
+      ),
+      ...placements.flatMap((where) => ["qemu-nbd", "nbdkit"].map((peer) => [whole + where, peer])),
     ]);
     for (const { peer } of results) expect(peer).toMatch(/^fio \d+\.\d+ --ioengine=nbd --rw=/);
   },

@@ -118,7 +118,8 @@ describe.skipIf(reason !== undefined)("a TAP", () => {
       links(netns).find(({ ifname }) => ifname === "hn0")!.flags;
     expect(flags()).toContain("LOWER_UP");
     tap.setCarrier(false);
-    expect(flags()).toContain("NO-CARRIER");
+    // That it has no carrier any more the kernel adds within a second.
+    expect(flags()).not.toContain("LOWER_UP");
     tap.setCarrier(true);
     expect(flags()).toContain("LOWER_UP");
     tap.isUp = false;

@@ -1,6 +1,6 @@
 import { kvpVersions } from "@hyperv-is/hv-kvp";
 import { freebsdDialect, linuxDialect } from "@hyperv-is/hv-kvp/protocol";
-import type { Fault, FaultPlanData } from "@hyperv-is/hyperv-host";
+import { kvpDamages, messageDamages, type Fault, type FaultPlanData } from "@hyperv-is/hyperv-host";
 import { protocolVersions } from "@hyperv-is/vmbus-core/protocol";
 import { Prng } from "@hyperv-is/conformance";
 import type { ComponentMachineOptions } from "./components-machine.js";
@@ -13,16 +13,6 @@ export interface AdministratorPlan {
 }
 
 const devices = ["heartbeat", "shutdown", "timeSync", "kvp", "kvp", "kvp"] as const;
-const frameDamages = ["short", "pipe-length", "size", "type", "response"] as const;
-const kvpDamages = [
-  "operation",
-  "pool",
-  "index",
-  "key-size",
-  "key-end",
-  "value-size",
-  "address",
-] as const;
 const kinds = [
   "late-request",
   "repeated-request",
@@ -100,7 +90,7 @@ export class ComponentPlan {
       case "renegotiation":
         return { kind, ...when };
       case "malformed-message":
-        return { kind, ...when, damage: prng.pick(frameDamages) };
+        return { kind, ...when, damage: prng.pick(messageDamages) };
       case "malformed-kvp":
         return { kind, ...when, device: "kvp", damage: prng.pick(kvpDamages) };
       case "stalled-ring":

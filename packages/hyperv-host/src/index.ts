@@ -175,6 +175,12 @@ export {
   type NegotiationStep,
 } from "./netvsp/negotiation.js";
 export {
+  kvpDamages,
+  messageDamages,
+  type KvpDamage,
+  type MessageDamage,
+} from "./integration/damage.js";
+export {
   rndisDamages,
   transferDamages,
   type RndisDamage,

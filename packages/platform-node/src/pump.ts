@@ -54,8 +54,9 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * The loop of a thread: drain, spin for a while, sleep until the doorbell rings, a timer is due, or a watched file can be
  * read.
  *
- * What it drives does not know which kind of pump it is on. Promises settled by a drain go on once there is nothing
- * more to drain on an async pump, and at least once per turn, which is longer where Node has had nothing to serve for a while; on a blocking one they go on before the thread sleeps, and at least once per turn.
+ * What it drives does not know which kind of pump it is on. Promises settled by a drain go on at least once per turn:
+ * on an async pump, whose turns are longer where Node has had nothing to serve for a while, also once there is nothing
+ * more to drain; on a blocking one also before the thread sleeps.
  *
  * While it watches files it does not spin: what comes there is sent by threads that need a core. For as long as it would
  * spin it naps instead, in one system call, which Node's events wait for. A pump that serves those has a thread of its own

@@ -1,20 +1,11 @@
 import { execFileSync } from "node:child_process";
-import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { allowedCpus, placeThreads, startWorker, type ThreadPin } from "@hyperv-is/platform-node";
+import { whyNot } from "./koffi.js";
 
-function whyNot(): string | undefined {
-  if (process.platform !== "linux") return "threads are pinned on Linux only";
-  try {
-    createRequire(import.meta.url).resolve("koffi");
-  } catch {
-    return "the package koffi is not installed";
-  }
-  return undefined;
-}
-const reason = whyNot();
-if (reason !== undefined) console.warn(`CPUs of threads: skipped: ${reason}`);
+const reason = whyNot("CPUs of threads");
+if (reason !== undefined) console.warn(reason);
 
 /** The CPUs that the kernel says a worker may use, such as "0-1". */
 async function cpusOfWorker(pin?: ThreadPin): Promise<string | undefined> {

@@ -1,12 +1,12 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, test } from "vitest";
 import { lockFile } from "../src/index.js";
+import { whyNot } from "./koffi.js";
 
 const directory = mkdtempSync(join(tmpdir(), "file-lock-"));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -14,17 +14,8 @@ const path = join(directory, "pool");
 writeFileSync(path, "");
 const program = fileURLToPath(new URL("posix-lock.mjs", import.meta.url));
 
-function whyNot(): string | undefined {
-  if (process.platform !== "linux") return "record locks of open files are Linux's";
-  try {
-    createRequire(import.meta.url).resolve("koffi");
-  } catch {
-    return "the package koffi is not installed";
-  }
-  return undefined;
-}
-const reason = whyNot();
-if (reason !== undefined) console.warn(`locks of files: skipped: ${reason}`);
+const reason = whyNot("record locks of open files");
+if (reason !== undefined) console.warn(reason);
 
 /** A process that tries to lock the file, and what it says. */
 async function locker(): Promise<[child: ChildProcessWithoutNullStreams, said: string]> {

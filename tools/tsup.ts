@@ -16,6 +16,8 @@ export function library(...entries: readonly string[]): ReturnType<typeof define
     dts: false,
     clean: false,
     silent: true,
+    // Puts numbers that are constants where their names are used, also those of other modules.
+    esbuildOptions: (options) => void (options.minifySyntax = true),
     esbuildPlugins: [watForBuilds()],
   });
 }

@@ -1,6 +1,7 @@
 import { VmbusError } from "./errors.js";
-import { ReceiveResult, type IncomingRing } from "./ring/incoming-ring.js";
-import { SendResult, type OutgoingRing } from "./ring/outgoing-ring.js";
+import type { IncomingRing } from "./ring/incoming-ring.js";
+import type { OutgoingRing } from "./ring/outgoing-ring.js";
+import { ReceiveResult, SendResult } from "./ring/ring-results.js";
 
 /** Rings the peer's bell: a hypercall, a monitor bit, an event flag. Called only under the ring's signal rules. */
 export interface Signal {

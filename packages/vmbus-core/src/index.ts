@@ -9,8 +9,9 @@ export {
 export { ringCore, type RingCore, type WasmMemory } from "./ring/ring-core.js";
 export { copyWithinMemory } from "./ring/copy.js";
 export { RingArea } from "./ring/ring-area.js";
-export { OutgoingRing, SendResult } from "./ring/outgoing-ring.js";
-export { IncomingRing, ReceiveResult, type RingCorruption } from "./ring/incoming-ring.js";
+export { OutgoingRing } from "./ring/outgoing-ring.js";
+export { IncomingRing, type RingCorruption } from "./ring/incoming-ring.js";
+export { ReceiveResult, SendResult } from "./ring/ring-results.js";
 export {
   GpaRanges,
   GpaRangesResult,

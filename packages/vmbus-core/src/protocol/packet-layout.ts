@@ -1,3 +1,16 @@
+// First in the file, where builds put such numbers in place of their names; the engine reads a property of an exported
+// object anew each time, and checks what it got. Code that runs for every packet uses these.
+/** Bytes of a packet's descriptor, which a header may follow. */
+export const PACKET_DESCRIPTOR_BYTES = 16;
+/** Bytes of the trailer behind a packet. */
+export const PACKET_TRAILER_BYTES = 8;
+export const PACKET_TYPE_IN_BAND = 6;
+export const PACKET_TYPE_TRANSFER_PAGES = 7;
+export const PACKET_TYPE_GPA_DIRECT = 9;
+export const PACKET_TYPE_COMPLETION = 11;
+/** The only packet flag: the sender waits for a completion with its transaction id. */
+export const PACKET_FLAG_COMPLETION_REQUESTED = 1;
+
 /** Byte offsets in a packet's descriptor, and the sizes of what surrounds the payload. */
 export const Packet = {
   type: 0, // u16, PacketType
@@ -6,29 +19,26 @@ export const Packet = {
   flags: 6, // u16
   transactionIdLow: 8, // low half of the u64
   transactionIdHigh: 12, // high half
-  descriptorBytes: 16,
-  trailerBytes: 8,
+  descriptorBytes: PACKET_DESCRIPTOR_BYTES,
+  trailerBytes: PACKET_TRAILER_BYTES,
 } as const;
 
 /** Byte offsets in the trailer behind a packet; readers skip it. */
 export const PacketTrailer = {
   reserved: 0, // u32
   packetStart: 4, // u32, ring offset of the packet's first byte
-  SIZE: 8, // bytes
+  SIZE: PACKET_TRAILER_BYTES, // bytes
 } as const;
 
 /** Packet types in use; any other is corruption. */
 export const PacketType = {
-  inBand: 6,
-  transferPages: 7,
-  gpaDirect: 9,
-  completion: 11,
+  inBand: PACKET_TYPE_IN_BAND,
+  transferPages: PACKET_TYPE_TRANSFER_PAGES,
+  gpaDirect: PACKET_TYPE_GPA_DIRECT,
+  completion: PACKET_TYPE_COMPLETION,
 } as const;
 /** Open enumeration: any u16 may arrive. */
 export type PacketType = (typeof PacketType)[keyof typeof PacketType] | (number & {});
-
-/** The only packet flag: the sender waits for a completion with its transaction id. */
-export const PACKET_FLAG_COMPLETION_REQUESTED = 1;
 
 /** Bytes of the largest packet that `length8` can express, trailer excluded. */
 export const PACKET_MAX_BYTES = 0xffff * 8;

@@ -1,4 +1,12 @@
-import { Packet, PacketType, PACKET_FLAG_COMPLETION_REQUESTED } from "../protocol/index.js";
+import {
+  PACKET_DESCRIPTOR_BYTES,
+  PACKET_FLAG_COMPLETION_REQUESTED,
+  PACKET_TRAILER_BYTES,
+  PACKET_TYPE_COMPLETION,
+  PACKET_TYPE_GPA_DIRECT,
+  PACKET_TYPE_IN_BAND,
+  PACKET_TYPE_TRANSFER_PAGES,
+} from "../protocol/packet-layout.js";
 import { copyWithinMemory } from "./copy.js";
 import type { GuestMemory } from "../guest-memory.js";
 import type { RingArea } from "./ring-area.js";
@@ -9,16 +17,7 @@ import {
   type RingControlFactory,
   type RingState,
 } from "./ring-control.js";
-
-/** Outcome of `IncomingRing.next`. */
-export const ReceiveResult = {
-  Empty: 0,
-  /** A packet: its header is in the ring's fields, its bytes can be read until `release`. */
-  Packet: 1,
-  /** The writer broke the protocol, see `corruption`: close the channel. */
-  Corrupt: 2,
-} as const;
-export type ReceiveResult = (typeof ReceiveResult)[keyof typeof ReceiveResult];
+import { CORRUPT, EMPTY, PACKET, type ReceiveResult } from "./ring-results.js";
 
 /** What a writer can do wrong with a ring. */
 export type RingCorruption =
@@ -39,14 +38,6 @@ export type RingCorruption =
  */
 export class IncomingRing {
   readonly sizeBytes: number = 0;
-  /** Type of the current packet, one of `PacketType`. */
-  type = 0;
-  /** Flags of the current packet. */
-  flags = 0;
-  /** Bytes from the start of the current packet to its payload. */
-  headerBytes = 0;
-  /** Bytes of the current packet without trailer. */
-  packetBytes = 0;
   /** Halves of the current packet's transaction id, as signed 32-bit integers. */
   idLow = 0;
   idHigh = 0;
@@ -58,7 +49,8 @@ export class IncomingRing {
   /** Does whole packets where the ring is one piece of memory that has a core. */
   readonly #core: RingCore | undefined;
   readonly #words: Int32Array;
-  readonly #base: number = 0;
+  /** Index in `words` of the data area, where that is one piece. */
+  readonly #baseWord: number = 0;
   readonly #control: RingControl;
   /** Read index that the writer can see. */
   #published = 0;
@@ -70,13 +62,16 @@ export class IncomingRing {
   #wholeEnd = 0;
   /** Start of the current packet. */
   #start = 0;
+  /** First half of the current packet's descriptor, checked: type, header length, packet length, flags. */
+  #first = 0;
+  #second = 0;
 
   constructor(area: RingArea, makeControl: RingControlFactory = ringControl) {
     this.#area = area;
     this.#memory = area.memory;
     this.#core = area.isContiguous ? area.memory.ringCore : undefined;
     this.#words = area.memory.words;
-    this.#base = area.address(0);
+    this.#baseWord = area.address(0) >>> 2;
     this.sizeBytes = area.sizeBytes;
     this.#control = makeControl(area.memory, area.controlAddress);
     this.#published = this.#read = this.#control.loadReadIndex();
@@ -84,6 +79,26 @@ export class IncomingRing {
       throw new RangeError("ring indices were not initialised");
     // Nothing seen yet: the first `next` loads and checks the writer's index.
     this.#write = this.#read;
+  }
+
+  /** Type of the current packet, one of `PacketType`. */
+  get type(): number {
+    return this.#first & 0xffff;
+  }
+
+  /** Flags of the current packet. */
+  get flags(): number {
+    return this.#second >>> 16;
+  }
+
+  /** Bytes from the start of the current packet to its payload. */
+  get headerBytes(): number {
+    return (this.#first >>> 16) << 3;
+  }
+
+  /** Bytes of the current packet without trailer. */
+  get packetBytes(): number {
+    return (this.#second & 0xffff) << 3;
   }
 
   /** Payload bytes of the current packet, padding included. */
@@ -101,12 +116,12 @@ export class IncomingRing {
     let available = this.#write - this.#read;
     if (available < 0) available += this.sizeBytes;
     if (available === 0) {
-      if (!this.#refresh()) return ReceiveResult.Corrupt;
+      if (!this.#refresh()) return CORRUPT;
       available = this.#write - this.#read;
       if (available < 0) available += this.sizeBytes;
-      if (available === 0) return ReceiveResult.Empty;
+      if (available === 0) return EMPTY;
     }
-    if (available < Packet.descriptorBytes + Packet.trailerBytes)
+    if (available < PACKET_DESCRIPTOR_BYTES + PACKET_TRAILER_BYTES)
       return this.#corrupt("packet-truncated");
     const start = this.#read;
     this.#start = start;
@@ -120,26 +135,24 @@ export class IncomingRing {
     const packetBytes = (second & 0xffff) << 3;
     const flags = second >>> 16;
     const leastHeaderBytes =
-      type === PacketType.gpaDirect || type === PacketType.transferPages ? 24 : 16;
+      type === PACKET_TYPE_GPA_DIRECT || type === PACKET_TYPE_TRANSFER_PAGES ? 24 : 16;
     if (headerBytes < leastHeaderBytes || headerBytes > packetBytes)
       return this.#corrupt("packet-header-length");
-    if (packetBytes + Packet.trailerBytes > available) return this.#corrupt("packet-length");
+    if (packetBytes + PACKET_TRAILER_BYTES > available) return this.#corrupt("packet-length");
     if ((flags & ~PACKET_FLAG_COMPLETION_REQUESTED) !== 0) return this.#corrupt("packet-flags");
     if (
-      type !== PacketType.inBand &&
-      type !== PacketType.completion &&
-      type !== PacketType.gpaDirect &&
-      type !== PacketType.transferPages
+      type !== PACKET_TYPE_IN_BAND &&
+      type !== PACKET_TYPE_COMPLETION &&
+      type !== PACKET_TYPE_GPA_DIRECT &&
+      type !== PACKET_TYPE_TRANSFER_PAGES
     )
       return this.#corrupt("packet-type");
-    this.type = type;
-    this.flags = flags;
-    this.headerBytes = headerBytes;
-    this.packetBytes = packetBytes;
+    this.#first = first;
+    this.#second = second;
     const id = this.#area.address(start + 8 === this.sizeBytes ? 0 : start + 8) >>> 2;
     this.idLow = words[id]!;
     this.idHigh = words[id + 1]!;
-    return ReceiveResult.Packet;
+    return PACKET;
   }
 
   /** The 4 bytes at `offset` of the current packet as a signed integer; the caller keeps inside `packetBytes`. Shared memory: read once. */
@@ -194,7 +207,7 @@ export class IncomingRing {
 
   /** Is done with the current packet. Its space goes back to the writer at `commit`. */
   release(): void {
-    this.#moveTo(this.#start + this.packetBytes + Packet.trailerBytes);
+    this.#moveTo(this.#start + this.packetBytes + PACKET_TRAILER_BYTES);
   }
 
   /**
@@ -219,26 +232,40 @@ export class IncomingRing {
   take(address: number, capacityBytes: number): ReceiveResult {
     const read = this.#read;
     if (this.#write === read) {
-      if (!this.#refresh()) return ReceiveResult.Corrupt;
-      if (this.#write === read) return ReceiveResult.Empty;
+      if (!this.#refresh()) return CORRUPT;
+      if (this.#write === read) return EMPTY;
     }
     const core = this.#core;
-    const at = this.#base + read;
-    const taken =
-      core === undefined ? 0 : core.take(at | 0, this.#wholeEnd - read, address | 0, capacityBytes);
-    if (taken === 0) return this.#takeInSteps(address, capacityBytes);
-    const packetBytes = taken & ~7;
-    this.type = (taken & 2) === 0 ? PacketType.inBand : PacketType.completion;
-    this.flags = taken & 1;
-    this.headerBytes = Packet.descriptorBytes;
-    this.packetBytes = packetBytes;
+    if (core === undefined) return this.#takeInSteps(address, capacityBytes);
     const words = this.#words;
-    const id = (at + 8) >>> 2;
-    this.idLow = words[id]!;
-    this.idHigh = words[id + 1]!;
+    const at = this.#baseWord + (read >>> 2);
+    const first = words[at]!;
+    const second = words[at + 1]!;
+    const packetBytes = (second & 0xffff) << 3;
+    const end = read + packetBytes + PACKET_TRAILER_BYTES;
+    // What is wrong with the rest, if anything, `next` finds out.
+    if (
+      (first !== (PACKET_TYPE_IN_BAND | (PACKET_DESCRIPTOR_BYTES << 13)) &&
+        first !== (PACKET_TYPE_COMPLETION | (PACKET_DESCRIPTOR_BYTES << 13))) ||
+      (second & ~(0xffff | (PACKET_FLAG_COMPLETION_REQUESTED << 16))) !== 0 ||
+      packetBytes < PACKET_DESCRIPTOR_BYTES ||
+      end > this.#wholeEnd
+    )
+      return this.#takeInSteps(address, capacityBytes);
+    this.#first = first;
+    this.#second = second;
+    this.idLow = words[at + 2]!;
+    this.idHigh = words[at + 3]!;
     this.#start = read;
-    this.#moveTo(read + packetBytes + Packet.trailerBytes);
-    return ReceiveResult.Packet;
+    const payloadBytes = packetBytes - PACKET_DESCRIPTOR_BYTES;
+    core.copyAhead(
+      address | 0,
+      (at + (PACKET_DESCRIPTOR_BYTES >>> 2)) << 2,
+      payloadBytes < capacityBytes ? payloadBytes : capacityBytes,
+      this.#wholeEnd - read,
+    );
+    this.#moveTo(end);
+    return PACKET;
   }
 
   /** Bytes released but not yet given back. */
@@ -298,7 +325,7 @@ export class IncomingRing {
 
   #takeInSteps(address: number, capacityBytes: number): ReceiveResult {
     const result = this.next();
-    if (result === ReceiveResult.Packet) {
+    if (result === PACKET) {
       const { payloadBytes } = this;
       this.copyToMemory(
         this.headerBytes,
@@ -329,8 +356,8 @@ export class IncomingRing {
     return true;
   }
 
-  #corrupt(reason: RingCorruption): typeof ReceiveResult.Corrupt {
+  #corrupt(reason: RingCorruption): typeof CORRUPT {
     this.corruption = reason;
-    return ReceiveResult.Corrupt;
+    return CORRUPT;
   }
 }

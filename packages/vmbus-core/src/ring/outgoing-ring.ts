@@ -1,9 +1,9 @@
+import { FEATURE_PENDING_SEND_SIZE, RING_PORTABLE_RESERVE } from "../protocol/index.js";
 import {
-  FEATURE_PENDING_SEND_SIZE,
+  PACKET_DESCRIPTOR_BYTES,
   PACKET_MAX_BYTES,
-  Packet,
-  RING_PORTABLE_RESERVE,
-} from "../protocol/index.js";
+  PACKET_TRAILER_BYTES,
+} from "../protocol/packet-layout.js";
 import { copyWithinMemory } from "./copy.js";
 import type { GuestMemory } from "../guest-memory.js";
 import type { RingArea } from "./ring-area.js";
@@ -14,17 +14,7 @@ import {
   type RingControlFactory,
   type RingState,
 } from "./ring-control.js";
-
-/** Outcome of `OutgoingRing.begin`. */
-export const SendResult = {
-  /** There is room: put the packet's bytes, then `end`. */
-  Ready: 0,
-  /** No room now; `requestSpace` asks the reader to say when. */
-  Full: 1,
-  /** The reader's index is impossible: close the channel. */
-  Corrupt: 2,
-} as const;
-export type SendResult = (typeof SendResult)[keyof typeof SendResult];
+import { CORRUPT, FULL, READY, type SendResult } from "./ring-results.js";
 
 /**
  * The writing end of a ring.
@@ -70,7 +60,7 @@ export class OutgoingRing {
     this.#base = area.address(0);
     this.sizeBytes = area.sizeBytes;
     this.maxPacketBytes = Math.min(
-      area.sizeBytes - RING_PORTABLE_RESERVE - Packet.trailerBytes,
+      area.sizeBytes - RING_PORTABLE_RESERVE - PACKET_TRAILER_BYTES,
       PACKET_MAX_BYTES,
     );
     this.#control = makeControl(area.memory, area.controlAddress);
@@ -106,16 +96,16 @@ export class OutgoingRing {
   ): SendResult {
     const length = (packetBytes + 7) & ~7;
     if (length > this.maxPacketBytes) throw new RangeError("packet larger than the ring");
-    const total = length + Packet.trailerBytes;
+    const total = length + PACKET_TRAILER_BYTES;
     if (this.#free() <= total) {
       const result = this.#lookForRoom(total);
-      if (result !== SendResult.Ready) return result;
+      if (result !== READY) return result;
     }
     const start = this.#staged;
     const shift = this.#area.address(start) - start;
     this.#shift = shift;
     this.#isWhole = this.#area.run(start, total) === total;
-    this.#cursor = start + Packet.descriptorBytes;
+    this.#cursor = start + PACKET_DESCRIPTOR_BYTES;
     this.#packetEnd = start + length;
     const first = type | (headerBytes << 13);
     const second = (length >>> 3) | (flags << 16);
@@ -137,7 +127,7 @@ export class OutgoingRing {
       this.#putQuad(start + 8, idLow, idHigh);
       this.#putQuad(start + length, 0, start);
     }
-    return SendResult.Ready;
+    return READY;
   }
 
   /** Puts the next 4 bytes, little-endian. */
@@ -186,7 +176,7 @@ export class OutgoingRing {
   end(): void {
     if (((this.#cursor + 7) & ~7) !== this.#packetEnd)
       throw new Error("packet does not have its announced length");
-    const end = this.#packetEnd + Packet.trailerBytes;
+    const end = this.#packetEnd + PACKET_TRAILER_BYTES;
     if (end < this.sizeBytes) {
       this.#staged = end;
     } else {
@@ -207,15 +197,15 @@ export class OutgoingRing {
     address: number,
     lengthBytes: number,
   ): SendResult {
-    const length = (Packet.descriptorBytes + lengthBytes + 7) & ~7;
+    const length = (PACKET_DESCRIPTOR_BYTES + lengthBytes + 7) & ~7;
     const start = this.#staged;
-    const end = start + length + Packet.trailerBytes;
+    const end = start + length + PACKET_TRAILER_BYTES;
     const core = this.#core;
     if (core === undefined || length > this.maxPacketBytes || end >= this.#wholeEnd)
       return this.#putInSteps(type, flags, idLow, idHigh, address, lengthBytes);
     core.put(
       (this.#base + start) | 0,
-      type | (Packet.descriptorBytes << 13),
+      type | (PACKET_DESCRIPTOR_BYTES << 13),
       (length >>> 3) | (flags << 16),
       idLow,
       idHigh,
@@ -224,7 +214,7 @@ export class OutgoingRing {
       start,
     );
     this.#staged = end;
-    return SendResult.Ready;
+    return READY;
   }
 
   /**
@@ -248,7 +238,7 @@ export class OutgoingRing {
    * @returns True if it fits already (nothing is asked any more), false if the caller must wait for a signal.
    */
   requestSpace(packetBytes: number): boolean {
-    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    const total = ((packetBytes + 7) & ~7) + PACKET_TRAILER_BYTES;
     // Ask for a quarter of the ring at least, so that the two ends do not wake each other per packet.
     const quarter = (this.sizeBytes >>> 2) & ~7;
     this.#waiting = true;
@@ -258,7 +248,7 @@ export class OutgoingRing {
 
   /** True if a packet of `packetBytes` fits now; what was asked for stands. An impossible read index counts as room, too. */
   hasSpace(packetBytes: number): boolean {
-    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    const total = ((packetBytes + 7) & ~7) + PACKET_TRAILER_BYTES;
     return !this.#refresh() || this.#free() > total;
   }
 
@@ -267,7 +257,7 @@ export class OutgoingRing {
    * An impossible read index counts as room, so that the next `begin` reports it.
    */
   spaceArrived(packetBytes: number): boolean {
-    const total = ((packetBytes + 7) & ~7) + Packet.trailerBytes;
+    const total = ((packetBytes + 7) & ~7) + PACKET_TRAILER_BYTES;
     if (this.#refresh() && this.#free() <= total) return false;
     this.#waiting = false;
     this.#control.storePendingSendSize(0);
@@ -292,9 +282,9 @@ export class OutgoingRing {
     address: number,
     lengthBytes: number,
   ): SendResult {
-    const header = Packet.descriptorBytes;
+    const header = PACKET_DESCRIPTOR_BYTES;
     const result = this.begin(type, flags, header, header + lengthBytes, idLow, idHigh);
-    if (result === SendResult.Ready) {
+    if (result === READY) {
       this.putMemory(address, lengthBytes);
       this.end();
     }
@@ -330,8 +320,8 @@ export class OutgoingRing {
 
   /** The last known read index leaves no room for `total` bytes: asks for a newer one. */
   #lookForRoom(total: number): SendResult {
-    if (!this.#refresh()) return SendResult.Corrupt;
-    return this.#free() <= total ? SendResult.Full : SendResult.Ready;
+    if (!this.#refresh()) return CORRUPT;
+    return this.#free() <= total ? FULL : READY;
   }
 
   /** Bytes between the last known read index and what is staged; one more than may be written. */

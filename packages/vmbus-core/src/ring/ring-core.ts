@@ -28,8 +28,8 @@ export interface RingCore {
     lengthBytes: number,
     start: number,
   ): void;
-  /** Takes the packet at `at`; 0 if there is anything unusual about it, then nothing has happened. */
-  take(at: number, availableBytes: number, to: number, capacityBytes: number): number;
+  /** Copies a payload out of a ring, and sees to it that the next small packets are near. `availableBytes` lie in one piece from the packet's start on. */
+  copyAhead(to: number, from: number, lengthBytes: number, availableBytes: number): void;
   /** Stores the write index, then loads the interrupt mask. */
   publishWriteIndex(control: number, index: number): number;
   /** Stores the read index, then loads the pending send size. */

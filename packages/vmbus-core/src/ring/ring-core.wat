@@ -78,14 +78,20 @@
       (i32.add
         (local.get $at)
         (i32.shl (i32.and (local.get $second) (i32.const 0xffff)) (i32.const 3))))
-    (i32.store offset=0 (local.get $at) (local.get $first))
-    (i32.store offset=4 (local.get $at) (local.get $second))
-    ;; The payload goes over all of the last 8 bytes but the padding; without payload the transaction id does.
-    (i64.store (i32.sub (local.get $end) (i32.const 8)) (i64.const 0))
-    (i32.store offset=8 (local.get $at) (local.get $idLow))
-    (i32.store offset=12 (local.get $at) (local.get $idHigh))
-    (i32.store offset=0 (local.get $end) (i32.const 0))
-    (i32.store offset=4 (local.get $end) (local.get $start))
+    ;; Stores that wait for the reader's cache lines are few if each is wide.
+    (i64.store offset=0 (local.get $at)
+      (i64.or
+        (i64.extend_i32_u (local.get $first))
+        (i64.shl (i64.extend_i32_u (local.get $second)) (i64.const 32))))
+    (i64.store offset=8 (local.get $at)
+      (i64.or
+        (i64.extend_i32_u (local.get $idLow))
+        (i64.shl (i64.extend_i32_u (local.get $idHigh)) (i64.const 32))))
+    ;; The payload goes over all of its last 8 bytes but the padding.
+    (if (i32.and (local.get $length) (i32.const 7))
+      (then (i64.store (i32.sub (local.get $end) (i32.const 8)) (i64.const 0))))
+    (i64.store (local.get $end)
+      (i64.shl (i64.extend_i32_u (local.get $start)) (i64.const 32)))
     ;; 32 to 64 bytes as $copy does it, without the call.
     (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
       (then
@@ -97,52 +103,43 @@
         (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
       (else (call $copy (local.get $to) (local.get $from) (local.get $length)))))
 
-  ;; Takes the packet at $at, of which $available bytes are there in one piece: checks its descriptor and copies its
-  ;; payload, or the first $capacity bytes of it, to $to.
-  ;; Returns packet bytes | completion << 1 | flags, or 0 and has done nothing unless all is as usual: in-band or a
-  ;; completion, 16 bytes of header, whole. What is wrong with the rest, if anything, others find out.
-  (func (export "take")
-    (param $at i32) (param $available i32) (param $to i32) (param $capacity i32) (result i32)
-    (local $descriptor i64) (local $type i32) (local $packet i32) (local $length i32) (local $from i32)
-    (block $unusual
-      ;; Read once: the writer may change it meanwhile.
-      (local.set $descriptor (i64.load (local.get $at)))
-      (br_if $unusual
-        (i64.ne
-          (i64.and (local.get $descriptor) (i64.const 0xfffe_0000_ffff_0000))
-          (i64.const 0x0000_0000_0002_0000)))
-      (local.set $type (i32.and (i32.wrap_i64 (local.get $descriptor)) (i32.const 0xffff)))
-      (br_if $unusual
-        (i32.and
-          (i32.ne (local.get $type) (i32.const 6))
-          (i32.ne (local.get $type) (i32.const 11))))
-      (local.set $packet
-        (i32.and
-          (i32.wrap_i64 (i64.shr_u (local.get $descriptor) (i64.const 29)))
-          (i32.const 0x7fff8)))
-      (br_if $unusual (i32.lt_u (local.get $packet) (i32.const 16)))
-      (br_if $unusual
-        (i32.gt_u (i32.add (local.get $packet) (i32.const 8)) (local.get $available)))
-      (local.set $from (i32.add (local.get $at) (i32.const 16)))
-      (local.set $length (i32.sub (local.get $packet) (i32.const 16)))
-      (if (i32.gt_u (local.get $length) (local.get $capacity))
-        (then (local.set $length (local.get $capacity))))
-      (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
-        (then
-          (v128.store (local.get $to) (v128.load (local.get $from)))
-          (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
-          (local.set $to (i32.sub (i32.add (local.get $to) (local.get $length)) (i32.const 32)))
-          (local.set $from (i32.sub (i32.add (local.get $from) (local.get $length)) (i32.const 32)))
-          (v128.store (local.get $to) (v128.load (local.get $from)))
-          (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
-        (else (call $copy (local.get $to) (local.get $from) (local.get $length))))
-      (return
-        (i32.or
-          (i32.or
-            (local.get $packet)
-            (i32.shl (i32.eq (local.get $type) (i32.const 11)) (i32.const 1)))
-          (i32.wrap_i64 (i64.shr_u (local.get $descriptor) (i64.const 48))))))
-    (i32.const 0))
+  ;; Copies $length bytes of a packet's payload out of a ring, where $available bytes lie from the packet's start on in
+  ;; one piece. Whoever reads packets one by one waits for the writer's cache lines one by one: of small packets this
+  ;; loads the lines of the next 512 bytes but one together, each time that the packets pass a multiple of that.
+  (func (export "copyAhead")
+    (param $to i32) (param $from i32) (param $length i32) (param $available i32)
+    (local $next i32)
+    (local.set $next (i32.add (i32.add (local.get $from) (local.get $length)) (i32.const 24)))
+    (if (i32.and (i32.xor (local.get $next) (local.get $from)) (i32.const 512))
+      (then
+        (local.set $next (i32.and (i32.add (local.get $next) (i32.const 512)) (i32.const -512)))
+        (if
+          (i32.and
+            (i32.le_u (local.get $length) (i32.const 256))
+            (i32.le_u
+              (i32.sub (i32.add (local.get $next) (i32.const 528)) (local.get $from))
+              (local.get $available)))
+          (then (call $touch (local.get $next))))))
+    (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
+      (then
+        (v128.store (local.get $to) (v128.load (local.get $from)))
+        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
+        (local.set $to (i32.sub (i32.add (local.get $to) (local.get $length)) (i32.const 32)))
+        (local.set $from (i32.sub (i32.add (local.get $from) (local.get $length)) (i32.const 32)))
+        (v128.store (local.get $to) (v128.load (local.get $from)))
+        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
+      (else (call $copy (local.get $to) (local.get $from) (local.get $length)))))
+
+  ;; Loads a byte of each cache line of the 512 bytes at $at, for nothing but that the lines come.
+  (func $touch (param $at i32)
+    (drop (i32.load8_u offset=0 (local.get $at)))
+    (drop (i32.load8_u offset=64 (local.get $at)))
+    (drop (i32.load8_u offset=128 (local.get $at)))
+    (drop (i32.load8_u offset=192 (local.get $at)))
+    (drop (i32.load8_u offset=256 (local.get $at)))
+    (drop (i32.load8_u offset=320 (local.get $at)))
+    (drop (i32.load8_u offset=384 (local.get $at)))
+    (drop (i32.load8_u offset=448 (local.get $at))))
 
   ;; Stores the write index, then loads the interrupt mask, of the control page at $control.
   (func (export "publishWriteIndex") (param $control i32) (param $index i32) (result i32)

@@ -60,6 +60,27 @@ describe("the ring core", () => {
       incoming.commit();
     }
   });
+
+  test("looks for small packets to come no further than they were written", () => {
+    const wasm = sharedMemory(1);
+    const memory = new GuestMemory(wasm.buffer, 0, wasm.buffer.byteLength, ringCore(wasm));
+    // Behind this ring there is no memory, which a load would find out.
+    const area = RingArea.at(memory, memory.sizeBytes - 2 * PAGE_SIZE, 2);
+    const out = new OutgoingRing(area);
+    const incoming = new IncomingRing(area);
+    const { inBand } = PacketType;
+    for (let round = 0; round < 20; round++) {
+      let put = 0;
+      while (out.putPacket(inBand, 0, put, round, 0, 64 - round) === SendResult.Ready) put++;
+      out.publish();
+      expect(put).toBeGreaterThan(40);
+      for (let taken = 0; taken < put; taken++) {
+        expect(incoming.take(PAGE_SIZE, 64)).toBe(ReceiveResult.Packet);
+        expect([incoming.idLow, incoming.idHigh]).toEqual([taken, round]);
+      }
+      incoming.commit();
+    }
+  });
 });
 
 describe("what the build makes of WebAssembly text", () => {

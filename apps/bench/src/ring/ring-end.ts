@@ -51,8 +51,10 @@ function produce(ring: OutgoingRing, { payloadBytes, batch, packets }: RingRound
   for (let id = 0; id < packets;) {
     for (let put = 0; put < batch && id < packets; put++) {
       const result = ring.putPacket(PacketType.inBand, 0, id + 1, 0, source, payloadBytes);
-      if (result === SendResult.Corrupt) throw new Error("the read index is impossible");
-      if (result === SendResult.Full) break;
+      if (result !== SendResult.Ready) {
+        if (result === SendResult.Corrupt) throw new Error("the read index is impossible");
+        break;
+      }
       id++;
     }
     if (ring.publish()) throw new Error("a reader that polls was to be signalled");
@@ -64,8 +66,10 @@ function consume(ring: IncomingRing, { payloadBytes, batch, packets }: RingRound
   for (let id = 0; id < packets;) {
     for (let taken = 0; taken < batch && id < packets; taken++) {
       const result = ring.take(target, layout.targetBytes);
-      if (result === ReceiveResult.Corrupt) throw new Error(String(ring.corruption));
-      if (result === ReceiveResult.Empty) break;
+      if (result !== ReceiveResult.Packet) {
+        if (result === ReceiveResult.Corrupt) throw new Error(String(ring.corruption));
+        break;
+      }
       if (ring.idLow !== id + 1 || ring.idHigh !== 0) throw new Error("wrong transaction id");
       id++;
     }

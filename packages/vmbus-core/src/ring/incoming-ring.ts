@@ -257,11 +257,11 @@ export class IncomingRing {
     this.idLow = words[at + 2]!;
     this.idHigh = words[at + 3]!;
     this.#start = read;
-    const payloadBytes = packetBytes - PACKET_DESCRIPTOR_BYTES;
     core.copyAhead(
       address | 0,
       (at + (PACKET_DESCRIPTOR_BYTES >>> 2)) << 2,
-      payloadBytes < capacityBytes ? payloadBytes : capacityBytes,
+      packetBytes - PACKET_DESCRIPTOR_BYTES,
+      capacityBytes,
       this.#wholeEnd - read,
     );
     this.#moveTo(end);

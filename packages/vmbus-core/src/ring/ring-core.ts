@@ -28,8 +28,17 @@ export interface RingCore {
     lengthBytes: number,
     start: number,
   ): void;
-  /** Copies a payload out of a ring, and sees to it that the next small packets are near. `availableBytes` lie in one piece from the packet's start on. */
-  copyAhead(to: number, from: number, lengthBytes: number, availableBytes: number): void;
+  /**
+   * Copies a packet's payload, or the first `capacityBytes` of it, out of a ring, and sees to it that small packets
+   * further on are near. `availableBytes` lie in one piece from the packet's start on.
+   */
+  copyAhead(
+    to: number,
+    from: number,
+    lengthBytes: number,
+    capacityBytes: number,
+    availableBytes: number,
+  ): void;
   /** Stores the write index, then loads the interrupt mask. */
   publishWriteIndex(control: number, index: number): number;
   /** Stores the read index, then loads the pending send size. */

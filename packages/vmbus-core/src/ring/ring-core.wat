@@ -103,23 +103,35 @@
         (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
       (else (call $copy (local.get $to) (local.get $from) (local.get $length)))))
 
-  ;; Copies $length bytes of a packet's payload out of a ring, where $available bytes lie from the packet's start on in
-  ;; one piece. Whoever reads packets one by one waits for the writer's cache lines one by one: of small packets this
-  ;; loads the lines of the next 512 bytes but one together, each time that the packets pass a multiple of that.
+  ;; Copies a packet's payload of $length bytes, or the first $capacity of them, out of a ring, where $available bytes lie
+  ;; in one piece from the packet's start on. Whoever reads packets one by one waits for the writer's cache lines one by
+  ;; one: each time that small packets pass a multiple of 512 bytes, this loads the lines of 512 bytes further on together.
   (func (export "copyAhead")
-    (param $to i32) (param $from i32) (param $length i32) (param $available i32)
+    (param $to i32) (param $from i32) (param $length i32) (param $capacity i32) (param $available i32)
     (local $next i32)
     (local.set $next (i32.add (i32.add (local.get $from) (local.get $length)) (i32.const 24)))
-    (if (i32.and (i32.xor (local.get $next) (local.get $from)) (i32.const 512))
+    (if
+      (i32.and
+        (i32.and (i32.xor (local.get $next) (local.get $from)) (i32.const 512))
+        (i32.shl (i32.le_u (local.get $length) (i32.const 256)) (i32.const 9)))
       (then
-        (local.set $next (i32.and (i32.add (local.get $next) (i32.const 512)) (i32.const -512)))
+        (local.set $next (i32.and (i32.add (local.get $next) (i32.const 1024)) (i32.const -512)))
+        ;; The descriptor is 16 bytes.
         (if
-          (i32.and
-            (i32.le_u (local.get $length) (i32.const 256))
-            (i32.le_u
-              (i32.sub (i32.add (local.get $next) (i32.const 528)) (local.get $from))
-              (local.get $available)))
-          (then (call $touch (local.get $next))))))
+          (i32.le_u
+            (i32.sub (i32.add (local.get $next) (i32.const 528)) (local.get $from))
+            (local.get $available))
+          (then
+            (drop (i32.load8_u offset=0 (local.get $next)))
+            (drop (i32.load8_u offset=64 (local.get $next)))
+            (drop (i32.load8_u offset=128 (local.get $next)))
+            (drop (i32.load8_u offset=192 (local.get $next)))
+            (drop (i32.load8_u offset=256 (local.get $next)))
+            (drop (i32.load8_u offset=320 (local.get $next)))
+            (drop (i32.load8_u offset=384 (local.get $next)))
+            (drop (i32.load8_u offset=448 (local.get $next)))))))
+    (if (i32.gt_u (local.get $length) (local.get $capacity))
+      (then (local.set $length (local.get $capacity))))
     (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
       (then
         (v128.store (local.get $to) (v128.load (local.get $from)))
@@ -129,17 +141,6 @@
         (v128.store (local.get $to) (v128.load (local.get $from)))
         (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
       (else (call $copy (local.get $to) (local.get $from) (local.get $length)))))
-
-  ;; Loads a byte of each cache line of the 512 bytes at $at, for nothing but that the lines come.
-  (func $touch (param $at i32)
-    (drop (i32.load8_u offset=0 (local.get $at)))
-    (drop (i32.load8_u offset=64 (local.get $at)))
-    (drop (i32.load8_u offset=128 (local.get $at)))
-    (drop (i32.load8_u offset=192 (local.get $at)))
-    (drop (i32.load8_u offset=256 (local.get $at)))
-    (drop (i32.load8_u offset=320 (local.get $at)))
-    (drop (i32.load8_u offset=384 (local.get $at)))
-    (drop (i32.load8_u offset=448 (local.get $at))))
 
   ;; Stores the write index, then loads the interrupt mask, of the control page at $control.
   (func (export "publishWriteIndex") (param $control i32) (param $index i32) (result i32)

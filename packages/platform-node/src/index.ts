@@ -31,6 +31,7 @@ export {
   type TapQueueDescription,
 } from "./tap.js";
 export { FixedMemory } from "./fixed-memory.js";
+export { IO_NOT_CACHED, IO_UNSUPPORTED, IoRing } from "./io-ring.js";
 export {
   GatheredFrame,
   TAP_EMPTY,

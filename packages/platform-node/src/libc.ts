@@ -32,6 +32,28 @@ export interface LibC {
   /** @param thread - 0 for the one that calls. @param set - A bit for each CPU. */
   schedGetAffinity(thread: number, setBytes: number, set: Uint8Array): number;
   schedSetAffinity(thread: number, setBytes: number, set: Uint8Array): number;
+  /** What a system call that the library has no function for returns; see `syscall(2)`. */
+  syscall(
+    number: number,
+    first: number,
+    second: number,
+    third: number,
+    fourth: number,
+    fifth: number,
+    sixth: number,
+  ): number;
+  /** @returns Where the map is; -1 as an unsigned number if there is none. */
+  mmap(
+    address: number,
+    lengthBytes: number,
+    protection: number,
+    flags: number,
+    fd: number,
+    offset: number,
+  ): number;
+  munmap(address: number, lengthBytes: number): number;
+  /** Memory of the process, which stays as long as the array is used. */
+  view(address: number, lengthBytes: number): ArrayBuffer;
   /** Of files that were opened here: Node warns of those that it does not know. */
   close(fd: number): number;
   /** Where an array begins in memory. */
@@ -51,6 +73,7 @@ export const EpollEvent =
 interface Koffi {
   load(library: string): { func(definition: string): (...values: unknown[]) => number };
   errno(): number;
+  view(address: number, lengthBytes: number): ArrayBuffer;
   readonly os: { readonly errno: Readonly<Record<string, number>> };
 }
 
@@ -101,6 +124,14 @@ function bind(koffi: Koffi): LibC {
       "int ppoll(uintptr_t entries, unsigned long count, uintptr_t timeout, uintptr_t signals)",
     ),
     close: library.func("int close(int fd)"),
+    syscall: library.func(
+      "long syscall(long number, long a, uintptr_t b, long c, long d, uintptr_t e, size_t f)",
+    ),
+    mmap: library.func(
+      "uintptr_t mmap(uintptr_t address, size_t n, int protection, int flags, int fd, int64_t offset)",
+    ),
+    munmap: library.func("int munmap(uintptr_t address, size_t n)"),
+    view: (address, lengthBytes) => koffi.view(address, lengthBytes),
     epollCreate: library.func("int epoll_create1(int flags)"),
     epollControl: library.func("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
     epollWait: library.func("int epoll_wait(int epoll, void *events, int count, int timeout)"),

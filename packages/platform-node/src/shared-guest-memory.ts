@@ -1,5 +1,6 @@
 import { GuestMemory, ringCore, type WasmMemory } from "@hyperv-is/vmbus-core";
 import { PlatformError } from "./errors.js";
+import { isWanted } from "./setting.js";
 
 export type { WasmMemory } from "@hyperv-is/vmbus-core";
 
@@ -17,7 +18,7 @@ export class SharedGuestMemory extends GuestMemory {
   readonly wasm: WasmMemory;
 
   constructor(wasm: WasmMemory) {
-    const core = isRingCoreWanted() ? ringCore(wasm) : undefined;
+    const core = isWanted("HYPERV_IS_RING_CORE") ? ringCore(wasm) : undefined;
     super(wasm.buffer, 0, wasm.buffer.byteLength, core);
     this.wasm = wasm;
   }
@@ -55,15 +56,4 @@ export function attachGuestMemory(source: WasmMemory): SharedGuestMemory;
 export function attachGuestMemory(source: ArrayBufferLike): GuestMemory;
 export function attachGuestMemory(source: WasmMemory | ArrayBufferLike): GuestMemory {
   return "buffer" in source ? new SharedGuestMemory(source) : new GuestMemory(source);
-}
-
-/** @throws PlatformError `ERR_BAD_SETTING` */
-function isRingCoreWanted(): boolean {
-  const { HYPERV_IS_RING_CORE: setting = "" } = process.env;
-  if (setting !== "" && setting !== "on" && setting !== "off")
-    throw new PlatformError(
-      "ERR_BAD_SETTING",
-      `HYPERV_IS_RING_CORE is "on" or "off", not "${setting}"`,
-    );
-  return setting !== "off";
 }

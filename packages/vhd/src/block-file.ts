@@ -21,6 +21,8 @@ export interface BlockFile {
   flush(): void;
   /** Releases the file and its lock; no call may follow. */
   close(): void;
+  /** The open file of the system, for whoever moves its data by other calls of it; undefined if they are not just that. */
+  readonly descriptor?: number | undefined;
   /** The same file for calls that end later, where the platform has them. */
   readonly later?: AsyncFile | undefined;
 }

@@ -1,6 +1,7 @@
 import { closeSync, openSync, readSync, statSync, writeSync } from "node:fs";
 import { getHeapStatistics } from "node:v8";
-import { FaultPlan, ScsiDisk, StorvspController } from "@hyperv-is/hyperv-host";
+import { FaultPlan, type StorvspController } from "@hyperv-is/hyperv-host";
+import { DiskSet } from "@hyperv-is/hyperv-host/node";
 import {
   DataDirection,
   SrbPacket,
@@ -10,7 +11,6 @@ import {
   VstorPacket,
   emitTransferCdb,
 } from "@hyperv-is/hv-storvsc/protocol";
-import { openImageFile } from "@hyperv-is/vhd/node";
 import {
   SendResult,
   gpaDirectHeaderBytes,
@@ -35,6 +35,7 @@ import { cost, type MeasuringOptions } from "../comparison.js";
 import type { BenchmarkResult } from "../report.js";
 import { makeSparseImage } from "./sample-image.js";
 
+const CONTROLLER_ID = "5c51be4c-0000-4000-8000-000000000000";
 const TRANSFER_BYTES = 4096;
 const BATCH = 32;
 const BATCHES = 100;
@@ -59,10 +60,13 @@ export async function measureHostAllocation({
 }: Pick<MeasuringOptions, "runs" | "progress">): Promise<BenchmarkResult[]> {
   progress("what the host allocates");
   const path = await makeSparseImage(IMAGE_BYTES);
-  const image = await openImageFile(path);
+  const source = { kind: "image", path } as const;
+  const disks = await DiskSet.open([
+    { instanceId: CONTROLLER_ID, disks: [{ path: 0, target: 0, lun: 0, source }] },
+  ]);
   const file = openSync(path, "r+");
   try {
-    const host = new HostPath(image);
+    const host = new HostPath(disks.controllers.get(CONTROLLER_ID)!);
     const buffer = new Uint8Array(TRANSFER_BYTES);
     // The image's data are the end of its file.
     const fileStart = statSync(path).size - IMAGE_BYTES;
@@ -91,7 +95,7 @@ export async function measureHostAllocation({
     );
   } finally {
     closeSync(file);
-    image.close();
+    await disks.close();
   }
 }
 
@@ -117,16 +121,14 @@ class HostPath {
   readonly #view = new DataView(this.#packet.buffer);
   #answers = 0;
 
-  constructor(disk: ConstructorParameters<typeof ScsiDisk>[0]) {
-    const controller = new StorvspController();
-    controller.attach({ path: 0, target: 0, lun: 0 }, new ScsiDisk(disk));
+  constructor(controller: StorvspController) {
     const timers = new VirtualTimers();
     const service = controller.open(
       {
         key: 1,
         relid: 1,
         classId: DeviceClass.scsi.classId,
-        instanceId: "5c51be4c-0000-4000-8000-000000000000",
+        instanceId: CONTROLLER_ID,
         subChannelIndex: 0,
         version: 0x0005_0003,
         features: 0,

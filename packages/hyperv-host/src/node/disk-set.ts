@@ -3,6 +3,7 @@ import { VmbusError, type Timers } from "@hyperv-is/vmbus-core";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import { ConcurrentDisk, type MappedDisk } from "@hyperv-is/vhd";
 import { openImageFile } from "@hyperv-is/vhd/node";
+import { IoRingBackend } from "./io-ring-backend.js";
 import type { HostWorker } from "../host-worker.js";
 import type {
   ControllerConfig,
@@ -113,7 +114,7 @@ class OpenBackends {
       return source.latencyUs === undefined ? disk : this.#delay(disk, source.latencyUs);
     }
     const image = await openDiskImage(source.path, source.readOnly);
-    const backend = source.io === "async" ? new ConcurrentDisk(image) : image;
+    const backend = source.io === "async" ? new ConcurrentDisk(image) : new IoRingBackend(image);
     this.#images.push(backend);
     return backend;
   }

@@ -3,9 +3,9 @@ import type { AbsentLunAnswer, ScsiAddress } from "./lun-table.js";
 import type { RamDiskOptions } from "./ram-disk.js";
 
 /**
- * How a disk's file is read and written. `sync`: one call after the other, each done when it returns: for
- * files in the page cache or on a fast device. `async`: many calls in flight on a thread
- * pool, so that a slow device holds up nobody but those who wait for it.
+ * How a disk's file is read and written. `sync`: one call after the other, each done when it returns, reads that wait
+ * together in one call if the system can: for files in the page cache or on a fast device. `async`: many calls in
+ * flight on a thread pool, so that a slow device holds up nobody but those who wait for it.
  */
 export type DiskIo = "sync" | "async";
 

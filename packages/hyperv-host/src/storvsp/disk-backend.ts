@@ -78,4 +78,6 @@ export interface AsyncDiskBackend {
   flush(ended: BackendEnded): void;
   /** Calls `work` once every earlier call has ended; no later one begins before it returns. */
   whenIdle(work: () => void): void;
+  /** Does what earlier calls have kept to be done together, and ends them; who makes calls also makes this one, after some. */
+  carryOut?(): void;
 }

@@ -35,6 +35,8 @@ export type AbsentLunAnswer = "openvmm" | "windows";
 export class LunTable {
   readonly #disks = new Map<number, ScsiDisk>();
   readonly #absentLun: AbsentLunAnswer;
+  /** Disks that keep commands. */
+  #keeping: readonly ScsiDisk[] = [];
 
   constructor(absentLun: AbsentLunAnswer) {
     this.#absentLun = absentLun;
@@ -47,6 +49,7 @@ export class LunTable {
     const key = keyOf(address.path, address.target, lun);
     if (this.#disks.has(key)) throw new RangeError(`LUN ${lun} is taken`);
     this.#disks.set(key, disk);
+    this.#changed();
   }
 
   /** Takes a disk out; undefined if there was none. Commands that it has begun still end. */
@@ -54,6 +57,7 @@ export class LunTable {
     const key = keyOf(path, target, lun);
     const disk = this.#disks.get(key);
     this.#disks.delete(key);
+    this.#changed();
     return disk;
   }
 
@@ -79,9 +83,18 @@ export class LunTable {
     command.ended();
   }
 
+  /** Has the disks end commands that they have kept to do them together. */
+  carryOut(): void {
+    for (const disk of this.#keeping) disk.carryOut();
+  }
+
   /** The disk at an address. */
   find(path: number, target: number, lun: number): ScsiDisk | undefined {
     return this.#disks.get(keyOf(path, target, lun));
+  }
+
+  #changed(): void {
+    this.#keeping = [...this.#disks.values()].filter(({ keepsCommands }) => keepsCommands);
   }
 
   /** The LUNs of the target that was asked, with or without a disk at the LUN that was asked. */

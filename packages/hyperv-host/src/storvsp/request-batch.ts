@@ -7,6 +7,7 @@ import type { StorvspRequest } from "./storvsp-request.js";
  */
 export class RequestBatch {
   readonly #execute: (request: StorvspRequest) => void;
+  readonly #executed: () => void;
   readonly #complete: (request: StorvspRequest) => void;
   // Only the first ones count: an array that is cut to length 0 gives its memory away.
   readonly #requests: StorvspRequest[] = [];
@@ -17,13 +18,16 @@ export class RequestBatch {
 
   /**
    * @param execute - lets a disk work on a request; `ended` is called for it, now or later.
+   * @param executed - is called when all were: disks may do some together.
    * @param complete - answers a request that has ended.
    */
   constructor(
     execute: (request: StorvspRequest) => void,
+    executed: () => void,
     complete: (request: StorvspRequest) => void,
   ) {
     this.#execute = execute;
+    this.#executed = executed;
     this.#complete = complete;
   }
 
@@ -40,6 +44,7 @@ export class RequestBatch {
   carryOut(): void {
     this.#isCarryingOut = true;
     for (let index = 0; index < this.#count; index++) this.#execute(this.#requests[index]!);
+    this.#executed();
     this.#isCarryingOut = false;
     this.#count = 0;
     for (let index = 0; index < this.#endedCount; index++) this.#complete(this.#ended[index]!);

@@ -108,6 +108,16 @@ export class ScsiDisk implements CommandOwner {
     }
   }
 
+  /** True if commands may wait for `carryOut`. */
+  get keepsCommands(): boolean {
+    return this.#backend.carryOut !== undefined;
+  }
+
+  /** Ends commands that were kept to be done together. */
+  carryOut(): void {
+    this.#backend.carryOut?.();
+  }
+
   proceed(command: ScsiCommand, error: unknown): void {
     const { step, result, lengthBytes } = command;
     const opcode = command.cdb[0]!;

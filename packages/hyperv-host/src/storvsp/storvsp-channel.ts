@@ -57,6 +57,7 @@ export class StorvspChannel implements HostChannelHandler {
   /** Requests that were taken and not begun, and how many that may become. */
   readonly #batch = new RequestBatch(
     (request) => this.#execute(request),
+    () => this.#controller.luns.carryOut(),
     (request) => this.#complete(request),
   );
   #batchMost = 1;

@@ -17,7 +17,7 @@ export class NodeFile implements BlockFile {
   readonly path: string;
   readonly readOnly: boolean;
   readonly later: AsyncNodeFile;
-  readonly #descriptor: number;
+  readonly descriptor: number;
   readonly #lock: Lock | undefined;
   #sizeBytes: number;
 
@@ -25,7 +25,7 @@ export class NodeFile implements BlockFile {
   constructor(path: string, descriptor: number, readOnly: boolean, lock?: Lock) {
     this.path = path;
     this.readOnly = readOnly;
-    this.#descriptor = descriptor;
+    this.descriptor = descriptor;
     this.#lock = lock;
     this.#sizeBytes = fstatSync(descriptor).size;
     this.later = new AsyncNodeFile(path, descriptor, (position) => this.#wroteUpTo(position));
@@ -56,7 +56,7 @@ export class NodeFile implements BlockFile {
 
   truncate(sizeBytes: number): void {
     try {
-      ftruncateSync(this.#descriptor, sizeBytes);
+      ftruncateSync(this.descriptor, sizeBytes);
     } catch (error) {
       throw fileError(error, this.path, "resizing", sizeBytes);
     }
@@ -65,14 +65,14 @@ export class NodeFile implements BlockFile {
 
   flush(): void {
     try {
-      fdatasyncSync(this.#descriptor);
+      fdatasyncSync(this.descriptor);
     } catch (error) {
       throw fileError(error, this.path, "flushing");
     }
   }
 
   close(): void {
-    closeSync(this.#descriptor);
+    closeSync(this.descriptor);
     this.#lock?.release();
   }
 
@@ -81,7 +81,7 @@ export class NodeFile implements BlockFile {
     const wanted = Math.min(lengthBytes, MAX_TRANSFER_BYTES);
     for (;;) {
       try {
-        return readSync(this.#descriptor, target, offset, wanted, position);
+        return readSync(this.descriptor, target, offset, wanted, position);
       } catch (error) {
         if (!isInterrupted(error)) throw fileError(error, this.path, "reading", position);
       }
@@ -92,7 +92,7 @@ export class NodeFile implements BlockFile {
     const wanted = Math.min(lengthBytes, MAX_TRANSFER_BYTES);
     for (;;) {
       try {
-        const count = writeSync(this.#descriptor, source, offset, wanted, position);
+        const count = writeSync(this.descriptor, source, offset, wanted, position);
         this.#wroteUpTo(position + count);
         return count;
       } catch (error) {

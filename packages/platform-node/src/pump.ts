@@ -41,7 +41,7 @@ interface Turns {
 const TURN_US = { async: 50, blocking: 5_000 } as const;
 const SETTLED = Promise.resolve();
 /** Looks of a spin for each one at the clock, timers and files. */
-const LOOKS_PER_CLOCK = 64;
+const LOOKS_PER_CLOCK = 128;
 /** A turn of Node's event loop that took less has served nothing. */
 const QUIET_TURN_MS = 0.02;
 /** After so many of these in a row the turns of the pump are so many times as long. */

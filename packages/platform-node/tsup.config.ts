@@ -1,3 +1,3 @@
 import { library } from "../../tools/tsup.js";
 
-export default library("index", "file-alarm-worker");
+export default library("index");

@@ -30,8 +30,8 @@ export type PlatformErrorCode =
   | "ERR_AFFINITY_UNSUPPORTED"
   /** A thread cannot be pinned to a CPU. */
   | "ERR_AFFINITY"
-  /** A file cannot be waited for. */
-  | "ERR_FILE_ALARM";
+  /** This Node does not export its event loop. */
+  | "ERR_NODE_LOOP";
 
 /** What the platform could not do; `code` is stable, the message is for people. */
 export class PlatformError extends Error {

@@ -1,6 +1,7 @@
 import type { Doorbell } from "./doorbell.js";
 import { FixedMemory } from "./fixed-memory.js";
 import { libc, type LibC } from "./libc.js";
+import type { NodeLoop } from "./node-loop.js";
 import { PollSet } from "./poll-set.js";
 
 const EFD_CLOEXEC = 0o2_000_000;
@@ -9,9 +10,12 @@ const EVENT_BYTES = 8;
 /** A ring that is about to write is a system call away, unless its thread is terminated there. */
 const LATE_RING_MS = 100;
 
+/** Place of Node's loop among the files. */
+const NODE = 1;
+
 /**
- * How the owner of a doorbell sleeps until it rings or one of some files can be read, whichever comes first. It blocks
- * the thread. An eventfd is among the files: the first ring of a sleep writes to it.
+ * How the owner of a doorbell sleeps until it rings, one of some files can be read, or Node has events to serve, whichever
+ * comes first. It blocks the thread. An eventfd is among the files: the first ring of a sleep writes to it.
  */
 export class FileWait {
   readonly #libc: LibC = libc();
@@ -21,12 +25,13 @@ export class FileWait {
   readonly #own = new PollSet();
   readonly #files = new PollSet();
 
-  /** Throws `PlatformError` `ERR_KOFFI_MISSING`. */
-  constructor(doorbell: Doorbell) {
+  /** @param node - What there is of Node's loop. Throws `PlatformError` `ERR_KOFFI_MISSING`. */
+  constructor(doorbell: Doorbell, node: NodeLoop) {
     this.#doorbell = doorbell;
     this.#eventFd = this.#libc.eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     this.#own.add(this.#eventFd);
     this.#files.add(this.#eventFd);
+    this.#files.add(node.fd);
   }
 
   add(fd: number): void {
@@ -47,6 +52,11 @@ export class FileWait {
     const isWoken = this.#files.wait(timeoutMs);
     if (isWoken) this.#files.leaveOutBroken();
     return isWoken;
+  }
+
+  /** Node has events to serve, as the last `wait` found. */
+  get hasNodeEvents(): boolean {
+    return this.#files.hasNews(NODE);
   }
 
   /** Ends what `arm` began. Nobody writes to the eventfd afterwards, so that it may be closed. */

@@ -47,7 +47,6 @@ export {
   type WorkerExit,
   type WorkerHandle,
 } from "./worker-handle.js";
-export { FileAlarm } from "./file-alarm.js";
 export { importDriver } from "./driver-file.js";
 export { runHostWorker, type HostWorkerContext, type HostWorkerData } from "./host-worker.js";
 export {

@@ -24,10 +24,6 @@ export interface LibC {
    * @param signals - 0: those of the thread.
    */
   ppoll(entries: number, count: number, timeout: number, signals: number): number;
-  epollCreate(flags: number): number;
-  /** @param event - A `struct epoll_event`, see `EpollEvent`. */
-  epollControl(epollFd: number, operation: number, fd: number, event: Uint8Array): number;
-  epollWait(epollFd: number, events: Uint8Array, eventsMax: number, timeoutMs: number): number;
   eventfd(initial: number, flags: number): number;
   /** @param thread - 0 for the one that calls. @param set - A bit for each CPU. */
   schedGetAffinity(thread: number, setBytes: number, set: Uint8Array): number;
@@ -63,20 +59,20 @@ export interface LibC {
   errorName(errno: number): string;
 }
 
-/** A `struct epoll_event`, as 32-bit words: what is waited for, and a value of the caller. On x64 it is packed. */
-export const EpollEvent =
-  process.arch === "x64"
-    ? ({ events: 0, value: 1, WORDS: 3 } as const)
-    : ({ events: 0, value: 2, WORDS: 4 } as const);
+/** A library by koffi: functions by their definitions in C. */
+interface Library {
+  func(definition: string): (...values: unknown[]) => number;
+}
 
 /** What is used of koffi. */
 interface Koffi {
-  load(library: string): { func(definition: string): (...values: unknown[]) => number };
+  load(library: string | null): Library;
   errno(): number;
   view(address: number, lengthBytes: number): ArrayBuffer;
   readonly os: { readonly errno: Readonly<Record<string, number>> };
 }
 
+let loadedKoffi: Koffi | undefined;
 let loaded: LibC | undefined;
 
 /**
@@ -86,8 +82,17 @@ let loaded: LibC | undefined;
  * @throws PlatformError `ERR_KOFFI_MISSING`, with what to do.
  */
 export function libc(user = "TAP devices"): LibC {
-  loaded ??= bind(loadKoffi(user));
+  loaded ??= bind((loadedKoffi ??= loadKoffi(user)));
   return loaded;
+}
+
+/**
+ * A library of this process; null for the program itself and all that it is linked with.
+ *
+ * @throws PlatformError `ERR_KOFFI_MISSING`, with what to do.
+ */
+export function library(name: string | null): Library {
+  return (loadedKoffi ??= loadKoffi("watched files")).load(name);
 }
 
 function loadKoffi(user: string): Koffi {
@@ -132,9 +137,6 @@ function bind(koffi: Koffi): LibC {
     ),
     munmap: library.func("int munmap(uintptr_t address, size_t n)"),
     view: (address, lengthBytes) => koffi.view(address, lengthBytes),
-    epollCreate: library.func("int epoll_create1(int flags)"),
-    epollControl: library.func("int epoll_ctl(int epoll, int operation, int fd, void *event)"),
-    epollWait: library.func("int epoll_wait(int epoll, void *events, int count, int timeout)"),
     eventfd: library.func("int eventfd(unsigned int initial, int flags)"),
     schedGetAffinity: library.func("int sched_getaffinity(int thread, size_t n, void *set)"),
     schedSetAffinity: library.func("int sched_setaffinity(int thread, size_t n, void *set)"),

@@ -3,8 +3,8 @@ import type { Clock, Timers } from "@hyperv-is/vmbus-core";
 import { AdaptiveSpin, spinLimitUs } from "./adaptive-spin.js";
 import { NodeClock } from "./clock.js";
 import type { Doorbell } from "./doorbell.js";
-import { FileAlarm } from "./file-alarm.js";
 import { FileWait } from "./file-wait.js";
+import { NodeLoop } from "./node-loop.js";
 import { NodeTimers } from "./timers.js";
 
 /** What a pump drives: the rings, interrupts and messages of one thread. */
@@ -58,9 +58,8 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * on an async pump, whose turns are longer where Node has had nothing to serve for a while, also once there is nothing
  * more to drain; on a blocking one also before the thread sleeps.
  *
- * While it watches files it does not spin: what comes there is sent by threads that need a core. For as long as it would
- * spin it naps instead, in one system call, which Node's events wait for. A pump that serves those has a thread of its own
- * wait for the files when it sleeps for longer.
+ * While it watches files it does not spin: what comes there is sent by threads that need a core. It sleeps in one system call
+ * instead, from which the doorbell, a file, a timer, or an event of Node wakes it, whichever kind of pump it is.
  */
 export class Pump {
   readonly doorbell: Doorbell;
@@ -78,6 +77,8 @@ export class Pump {
   /** On the pump's clock: when the turn is over, and since when Node serves its events. */
   #turnEndsAt = 0;
   #servesSince = 0;
+  /** When Node had served its events last. */
+  #servedAt = 0;
   /** The turn has ended for want of work. */
   #isIdle = false;
   /** No promise has been settled by work since all went on. */
@@ -88,8 +89,9 @@ export class Pump {
   readonly #watched: number[] = [];
   /** There once a file was watched. */
   #files: FileWait | undefined;
-  /** There once a pump with files has served Node's events. */
-  #alarm: FileAlarm | undefined;
+  #node: NodeLoop | undefined;
+  /** The turn is an immediate's: the thread may sleep at files in it. */
+  #isImmediate = false;
   /** What is driven, while Node's events have the thread. */
   #served: Pumped | undefined;
   /** They have it until the doorbell rings, or until `#wakesAt` on the pump's clock. */
@@ -124,11 +126,11 @@ export class Pump {
    * Ends sleeps when a file can be read as well, from now on: what reads it is part of what is driven. The file stays open
    * until the function that is returned has been called.
    *
-   * Throws `PlatformError`: `ERR_KOFFI_MISSING`, or `ERR_FILE_ALARM` for a file that cannot be waited for.
+   * Throws `PlatformError`: `ERR_KOFFI_MISSING`, or `ERR_NODE_LOOP`.
    */
   watch(fd: number): () => void {
-    this.#files ??= new FileWait(this.doorbell);
-    this.#alarm?.add(fd);
+    this.#node ??= new NodeLoop();
+    this.#files ??= new FileWait(this.doorbell, this.#node);
     this.#files.add(fd);
     this.#watched.push(fd);
     this.doorbell.ring();
@@ -137,7 +139,6 @@ export class Pump {
       if (at < 0) return;
       this.#watched.splice(at, 1);
       this.#files?.remove(fd);
-      this.#alarm?.remove(fd);
     };
   }
 
@@ -156,7 +157,7 @@ export class Pump {
       }
     } finally {
       clearInterval(keepAlive);
-      await this.#closeFiles();
+      this.#closeFiles();
     }
   }
 
@@ -186,7 +187,8 @@ export class Pump {
       try {
         this.#spinForAnswer(pumped);
       } finally {
-        if (this.#isAsleep) this.#rearm();
+        // Goes on with the sleep.
+        if (this.#isAsleep) this.doorbell.arm();
       }
       // What came before it was armed again has woken nobody.
       if (
@@ -199,12 +201,6 @@ export class Pump {
       this.doorbell.ring();
     }
     this.#served = pumped;
-  }
-
-  /** Goes on with the sleep that `turnNow` came into. */
-  #rearm(): void {
-    this.doorbell.arm();
-    this.#alarm?.arm();
   }
 
   #spinForAnswer(pumped: Pumped): void {
@@ -229,11 +225,15 @@ export class Pump {
   }
 
   #beginTurn(): void {
-    const factor = this.#quietTurns >= QUIET_TURNS ? QUIET_FACTOR : 1;
-    this.#turnEndsAt = this.#clock.now() + this.#turnMs * factor;
+    this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
     this.#isSettled = true;
     this.#isIdle = false;
     this.#goOn();
+  }
+
+  #endOfTurn(now: number): number {
+    const factor = this.#quietTurns >= QUIET_TURNS ? QUIET_FACTOR : 1;
+    return now + this.#turnMs * factor;
   }
 
   /** Goes on with a turn. It is no async function: each of its pauses would leave garbage, at every batch of packets. */
@@ -259,12 +259,18 @@ export class Pump {
     const { resolve, reject } = this.#turning!;
     try {
       this.#endServing();
-      const isQuiet = this.#serving > 0 && this.#clock.now() - this.#servesSince < QUIET_TURN_MS;
+      this.#servedAt = this.#clock.now();
+      const isQuiet = this.#serving > 0 && this.#servedAt - this.#servesSince < QUIET_TURN_MS;
       this.#quietTurns = isQuiet ? this.#quietTurns + 1 : 0;
-      if (this.#isIdle || this.doorbell.stopRequested) resolve(this.#isIdle);
+      this.#isImmediate = this.#watched.length > 0;
+      if (this.#isImmediate) this.#node!.forgetImmediate();
+      const isIdle = this.#isIdle && !this.#isImmediate;
+      if (isIdle || this.doorbell.stopRequested) resolve(isIdle);
       else this.#beginTurn();
     } catch (error) {
       reject(error);
+    } finally {
+      this.#isImmediate = false;
     }
   };
 
@@ -274,17 +280,26 @@ export class Pump {
   /** Works and spins until the turn is over, there is nothing to do, or promises are to go on first. */
   #work(pumped: Pumped): "over" | "idle" | "pause" {
     for (;;) {
-      const now = this.#clock.now();
+      let now = this.#clock.now();
       if (this.#look(pumped, now) || (this.#spinning !== 0 && lookAgain(pumped))) {
         if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
         this.#spinning = 0;
         this.#isSettled = false;
-      } else if (!this.#isSettled && (this.#serving > 0 || this.#watched.length > 0)) {
-        // What the work settled goes on before the thread spins or blocks.
+      } else if (this.#watched.length > 0) {
+        if (!this.#isImmediate) return "over";
+        if (!this.#isSettled) {
+          this.#isSettled = true;
+          this.#node!.settle();
+        } else {
+          if (this.#sleepAtFiles(pumped, now)) return "over";
+          // Node had nothing to serve until now.
+          now = this.#clock.now();
+          this.#turnEndsAt = this.#endOfTurn(now);
+        }
+      } else if (!this.#isSettled && this.#serving > 0) {
+        // What the work settled goes on before the thread spins.
         this.#isSettled = true;
         return "pause";
-      } else if (this.#watched.length > 0) {
-        if (!this.#nap(pumped)) return "idle";
       } else if (this.#spinning === 0) {
         if (this.#spin.budgetUs === 0) return "idle";
         this.#spinning = now;
@@ -321,38 +336,28 @@ export class Pump {
     return pumped.drain() || timed;
   }
 
-  /** Waits for the files and the doorbell for as long as others spin. @returns True if there is to be another look. */
-  #nap(pumped: Pumped): boolean {
-    const { budgetUs } = this.#spin;
-    if (budgetUs === 0) return false;
-    const before = this.#clock.now();
-    const isWoken = this.#sleepAtFiles(pumped, before, budgetUs / 1e3);
-    const sleptUs = (this.#clock.now() - before) * 1e3;
-    this.#spin.spun(Math.min(sleptUs, budgetUs), isWoken);
-    return isWoken;
-  }
-
-  /** @returns False after `timeoutMs`; true if something ended the sleep, or kept the thread from it. */
-  #sleepAtFiles(pumped: Pumped, now: number, timeoutMs: number): boolean {
+  /** Sleeps at the files and the doorbell. @returns True if Node is to have its turn first. */
+  #sleepAtFiles(pumped: Pumped, now: number): boolean {
     const files = this.#files!;
     files.arm();
     try {
-      if (this.#hasMore(pumped, now)) return true;
+      if (this.#hasMore(pumped, now)) {
+        this.#isSettled = false;
+        return false;
+      }
+      // Its clock stands still between two turns of its.
+      const untilNodeMs = this.#node!.timeoutMs() - (now - this.#servedAt);
+      if (untilNodeMs <= 0) return true;
+      this.#sleeps++;
       const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
-      return files.wait(Math.min(timeoutMs, untilTimerMs)) || untilTimerMs < timeoutMs;
+      if (files.wait(Math.min(untilTimerMs, untilNodeMs))) return files.hasNodeEvents;
+      return untilNodeMs <= untilTimerMs;
     } finally {
       files.disarm();
     }
   }
 
   #sleepBlocking(pumped: Pumped): void {
-    if (this.#watched.length > 0) {
-      this.#sleeps++;
-      const before = this.#clock.now();
-      this.#sleepAtFiles(pumped, before, Infinity);
-      this.#spin.slept((this.#clock.now() - before) * 1e3);
-      return;
-    }
     const doorbell = this.doorbell;
     const sequence = doorbell.arm();
     try {
@@ -371,10 +376,6 @@ export class Pump {
     const sequence = doorbell.arm();
     let alarm: NodeJS.Timeout | undefined;
     try {
-      if (this.#watched.length > 0) {
-        this.#alarm ??= new FileAlarm(doorbell, this.#watched);
-        this.#alarm.arm();
-      }
       const before = this.#clock.now();
       if (this.#hasMore(pumped, before)) return;
       this.#sleeps++;
@@ -400,10 +401,7 @@ export class Pump {
     }
   }
 
-  async #closeFiles(): Promise<void> {
-    const alarm = this.#alarm;
-    this.#alarm = undefined;
-    await alarm?.close();
+  #closeFiles(): void {
     this.#files?.close();
     this.#files = undefined;
     this.#watched.length = 0;

@@ -15,6 +15,7 @@ export interface LibC {
   send(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
   recv(fd: number, bytes: Uint8Array, lengthBytes: number, flags: number): number;
   read(fd: number, address: number, lengthBytes: number): number;
+  write(fd: number, address: number, lengthBytes: number): number;
   /** @param vectors - Where they are: pairs of an address and a length, 64 bits each. */
   readv(fd: number, vectors: bigint, count: number): number;
   writev(fd: number, vectors: bigint, count: number): number;
@@ -123,6 +124,7 @@ function bind(koffi: Koffi): LibC {
     send: library.func("int64_t send(int fd, void *p, size_t n, int flags)"),
     recv: library.func("int64_t recv(int fd, void *p, size_t n, int flags)"),
     read: library.func("int64_t read(int fd, uintptr_t address, size_t n)"),
+    write: library.func("int64_t write(int fd, uintptr_t address, size_t n)"),
     readv: library.func("int64_t readv(int fd, uintptr_t vectors, int count)"),
     writev: library.func("int64_t writev(int fd, uintptr_t vectors, int count)"),
     ppoll: library.func(

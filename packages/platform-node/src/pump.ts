@@ -280,22 +280,16 @@ export class Pump {
   /** Works and spins until the turn is over, there is nothing to do, or promises are to go on first. */
   #work(pumped: Pumped): "over" | "idle" | "pause" {
     for (;;) {
-      let now = this.#clock.now();
+      const now = this.#clock.now();
       if (this.#look(pumped, now) || (this.#spinning !== 0 && lookAgain(pumped))) {
         if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
         this.#spinning = 0;
         this.#isSettled = false;
       } else if (this.#watched.length > 0) {
         if (!this.#isImmediate) return "over";
-        if (!this.#isSettled) {
-          this.#isSettled = true;
-          this.#node!.settle();
-        } else {
-          if (this.#sleepAtFiles(pumped, now)) return "over";
-          // Node had nothing to serve until now.
-          now = this.#clock.now();
-          this.#turnEndsAt = this.#endOfTurn(now);
-        }
+        if (!this.#isSettled) this.#node!.settle();
+        this.#isSettled = true;
+        if (this.#sleepAtFiles(pumped, now)) return "over";
       } else if (!this.#isSettled && this.#serving > 0) {
         // What the work settled goes on before the thread spins.
         this.#isSettled = true;
@@ -350,8 +344,11 @@ export class Pump {
       if (untilNodeMs <= 0) return true;
       this.#sleeps++;
       const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
-      if (files.wait(Math.min(untilTimerMs, untilNodeMs))) return files.hasNodeEvents;
-      return untilNodeMs <= untilTimerMs;
+      const isWoken = files.wait(Math.min(untilTimerMs, untilNodeMs));
+      if (isWoken ? files.hasNodeEvents : untilNodeMs <= untilTimerMs) return true;
+      // Node had nothing to serve until now.
+      this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
+      return false;
     } finally {
       files.disarm();
     }

@@ -6,6 +6,7 @@ export {
   type MachineHost,
   type MachineKthread,
 } from "./machine.js";
+export { preferLatency } from "./latency.js";
 export type { BootDisk, BootOptions } from "./boot-options.js";
 export type { ExecOptions, ExecResult, ExecutedList } from "./console/console-client.js";
 export {

@@ -1,4 +1,4 @@
-import type { Machine } from "@hyperv-is/guest-kernel";
+import { preferLatency, type Machine } from "@hyperv-is/guest-kernel";
 import { BenchmarkError, type Benchmark, type OptionValues } from "../benchmark.js";
 import { compare, cost, median, significant, type MeasuringOptions } from "../comparison.js";
 import { versionOf } from "../peer-program.js";
@@ -26,6 +26,8 @@ const PORTS_OF_A_RUN = 64;
 async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<BenchmarkResult[]> {
   if (process.platform !== "linux" || process.getuid?.() !== 0)
     throw new BenchmarkError("TAP devices and network namespaces need Linux, and root: sudo");
+  // As `guest-kernel boot` does.
+  preferLatency();
   const { processorTime } = measuring;
   const iperf = `iperf3 ${await versionOf("iperf3", "iperf3")}`;
   const vdeTitle = `vde_switch ${await versionOf("vde_switch", "vde2")} and vde_plug2tap`;

@@ -175,19 +175,11 @@ export class HostWorker {
 
   /** Handles packets of the channels that have any, each within the budget; true if it should be called again. */
   run(): boolean {
-    let more = this.#dispatcher.run();
-    for (const { channel, durationMs } of this.#stalling.splice(0)) {
-      // Only now: a poll that ended by its budget has put the channel back on the list.
-      this.#dispatcher.unbind(channel.opening.relid);
-      this.#timers.after(durationMs, () => {
-        this.#stalled.delete(channel.channel);
-        if (this.#channels.get(channel.opening.key) !== channel || channel.isReleasing) return;
-        this.#dispatcher.bind(channel.opening.relid, channel.channel);
-        this.#bells.worker(this.index);
-      });
-      more = true;
-    }
-    return more;
+    const more = this.#dispatcher.run();
+    // Asked first: an empty list, cut from itself, would be garbage of every look.
+    if (this.#stalling.length === 0) return more;
+    this.#beginStalls();
+    return true;
   }
 
   /** Counters of the open channels. */
@@ -235,6 +227,19 @@ export class HostWorker {
   restoreGpadls(key: number, gpadls: readonly SavedGpadl[]): void {
     if (gpadls.length > 0)
       this.#gpadls.set(key, new Map(gpadls.map(({ id, ranges }) => [id, ranges])));
+  }
+
+  #beginStalls(): void {
+    for (const { channel, durationMs } of this.#stalling.splice(0)) {
+      // Only now: a poll that ended by its budget has put the channel back on the list.
+      this.#dispatcher.unbind(channel.opening.relid);
+      this.#timers.after(durationMs, () => {
+        this.#stalled.delete(channel.channel);
+        if (this.#channels.get(channel.opening.key) !== channel || channel.isReleasing) return;
+        this.#dispatcher.bind(channel.opening.relid, channel.channel);
+        this.#bells.worker(this.index);
+      });
+    }
   }
 
   #open(opening: ChannelOpening): void {

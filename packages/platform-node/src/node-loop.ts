@@ -1,11 +1,9 @@
 import { PlatformError } from "./errors.js";
 import { library } from "./libc.js";
+import { settle } from "./settle.js";
 
 /** Makes up for a caller's own immediate, see `NodeLoop.timeoutMs`. */
 const nothing = (): void => undefined;
-
-/** What Node gives to embedders beside its documentation: lets promises and ticks go on, from within a callback. */
-const { _tickCallback: runTicks } = process as unknown as { readonly _tickCallback?: () => void };
 
 /** What is used of libuv, V8 and Node: symbols that Node exports for native add-ons. Addresses are numbers. */
 interface LoopFunctions {
@@ -52,17 +50,12 @@ export class NodeLoop {
     const timeoutMs = this.#functions.backendTimeout(this.#loop);
     return timeoutMs < 0 ? Infinity : timeoutMs;
   }
-
-  /** Lets promises and ticks go on, as far as they do by themselves. To be called in an immediate. */
-  settle(): void {
-    runTicks!();
-  }
 }
 
 function bind(): LoopFunctions {
   try {
     const node = library(null);
-    if (runTicks === undefined) throw new Error("process._tickCallback is gone");
+    if (settle === undefined) throw new Error("process._tickCallback is gone");
     return {
       current: node.func("uintptr_t _ZN2v87Isolate10GetCurrentEv()"),
       loopOf: node.func(

@@ -5,6 +5,7 @@ import { NodeClock } from "./clock.js";
 import type { Doorbell } from "./doorbell.js";
 import { FileWait } from "./file-wait.js";
 import { NodeLoop } from "./node-loop.js";
+import { settle } from "./settle.js";
 import { NodeTimers } from "./timers.js";
 
 /** What a pump drives: the rings, interrupts and messages of one thread. */
@@ -90,7 +91,7 @@ export class Pump {
   /** There once a file was watched. */
   #files: FileWait | undefined;
   #node: NodeLoop | undefined;
-  /** The turn is an immediate's: the thread may sleep at files in it. */
+  /** The turn is an immediate's: promises can go on within it, and the thread may sleep at files. */
   #isImmediate = false;
   /** What is driven, while Node's events have the thread. */
   #served: Pumped | undefined;
@@ -262,9 +263,10 @@ export class Pump {
       this.#servedAt = this.#clock.now();
       const isQuiet = this.#serving > 0 && this.#servedAt - this.#servesSince < QUIET_TURN_MS;
       this.#quietTurns = isQuiet ? this.#quietTurns + 1 : 0;
-      this.#isImmediate = this.#watched.length > 0;
-      if (this.#isImmediate) this.#node!.forgetImmediate();
-      const isIdle = this.#isIdle && !this.#isImmediate;
+      this.#isImmediate = true;
+      const watches = this.#watched.length > 0;
+      if (watches) this.#node!.forgetImmediate();
+      const isIdle = this.#isIdle && !watches;
       if (isIdle || this.doorbell.stopRequested) resolve(isIdle);
       else this.#beginTurn();
     } catch (error) {
@@ -287,13 +289,14 @@ export class Pump {
         this.#isSettled = false;
       } else if (this.#watched.length > 0) {
         if (!this.#isImmediate) return "over";
-        if (!this.#isSettled) this.#node!.settle();
+        if (!this.#isSettled) settle!();
         this.#isSettled = true;
         if (this.#sleepAtFiles(pumped, now)) return "over";
       } else if (!this.#isSettled && this.#serving > 0) {
         // What the work settled goes on before the thread spins.
         this.#isSettled = true;
-        return "pause";
+        if (!this.#isImmediate || settle === undefined) return "pause";
+        settle();
       } else if (this.#spinning === 0) {
         if (this.#spin.budgetUs === 0) return "idle";
         this.#spinning = now;

@@ -38,6 +38,11 @@ export class FileWait {
     this.#files.add(fd);
   }
 
+  /** Changes what is asked of a file, see `PollSet.ask`. */
+  ask(fd: number, events: number): void {
+    this.#files.ask(fd, events);
+  }
+
   remove(fd: number): void {
     this.#files.remove(fd);
   }
@@ -57,6 +62,11 @@ export class FileWait {
   /** Node has events to serve, as the last `wait` found. */
   get hasNodeEvents(): boolean {
     return this.#files.hasNews(NODE);
+  }
+
+  /** True if the last `wait` found the file at this place, in the order of `add`, to have news. */
+  hasNews(index: number): boolean {
+    return this.#files.hasNews(NODE + 1 + index);
   }
 
   /** Ends what `arm` began. Nobody writes to the eventfd afterwards, so that it may be closed. */

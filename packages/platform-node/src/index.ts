@@ -39,6 +39,13 @@ export {
   TapQueue,
   type TapQueueCounters,
 } from "./tap-queue.js";
+export {
+  nativeSockets,
+  SOCKET_BROKEN,
+  SOCKET_EMPTY,
+  SOCKET_ENDED,
+  StreamSocket,
+} from "./stream-socket.js";
 export { NodeTimers } from "./timers.js";
 export { runWorker, type WorkerBody, type WorkerContext } from "./worker-body.js";
 export {

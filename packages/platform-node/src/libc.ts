@@ -19,6 +19,7 @@ export interface LibC {
   /** @param vectors - Where they are: pairs of an address and a length, 64 bits each. */
   readv(fd: number, vectors: bigint, count: number): number;
   writev(fd: number, vectors: bigint, count: number): number;
+  shutdown(fd: number, how: number): number;
   /**
    * @param entries - Where they are, 8 bytes each: fd i32, events u16, returned events u16.
    * @param timeout - Where it is: seconds and nanoseconds, 64 bits each. 0 for none.
@@ -127,6 +128,7 @@ function bind(koffi: Koffi): LibC {
     write: library.func("int64_t write(int fd, uintptr_t address, size_t n)"),
     readv: library.func("int64_t readv(int fd, uintptr_t vectors, int count)"),
     writev: library.func("int64_t writev(int fd, uintptr_t vectors, int count)"),
+    shutdown: library.func("int shutdown(int fd, int how)"),
     ppoll: library.func(
       "int ppoll(uintptr_t entries, unsigned long count, uintptr_t timeout, uintptr_t signals)",
     ),

@@ -5,6 +5,7 @@ import { NodeClock } from "./clock.js";
 import type { Doorbell } from "./doorbell.js";
 import { FileWait } from "./file-wait.js";
 import { NodeLoop } from "./node-loop.js";
+import { PollEvent } from "./poll-set.js";
 import { settle } from "./settle.js";
 import { NodeTimers } from "./timers.js";
 
@@ -30,6 +31,13 @@ export interface PumpOptions {
    */
   readonly turnUs?: number;
   readonly clock?: Clock;
+}
+
+/** A file that ends sleeps. */
+interface WatchedFile {
+  readonly fd: number;
+  /** Is told when the file can be read, or what else it is asked. */
+  readonly news: (() => void) | undefined;
 }
 
 /** Turns that are under way, and who waits for their end. */
@@ -59,8 +67,8 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * on an async pump, whose turns are longer where Node has had nothing to serve for a while, also once there is nothing
  * more to drain; on a blocking one also before the thread sleeps.
  *
- * While it watches files it does not spin: what comes there is sent by threads that need a core. It sleeps in one system call
- * instead, from which the doorbell, a file, a timer, or an event of Node wakes it, whichever kind of pump it is.
+ * While it watches files it does not spin, but for an answer that a drain has asked for (`turnNow`): what comes there is sent
+ * by threads that need a core. It sleeps in one system call instead, from which the doorbell, a file, a timer, or an event of Node wakes it, whichever kind of pump it is.
  */
 export class Pump {
   readonly doorbell: Doorbell;
@@ -87,7 +95,9 @@ export class Pump {
   /** While spinning, when that began; otherwise 0. */
   #spinning = 0;
   #sleeps = 0;
-  readonly #watched: number[] = [];
+  readonly #watched: WatchedFile[] = [];
+  /** Some of them have somebody who is told of news. */
+  #hasListeners = false;
   /** There once a file was watched. */
   #files: FileWait | undefined;
   #node: NodeLoop | undefined;
@@ -98,6 +108,8 @@ export class Pump {
   /** They have it until the doorbell rings, or until `#wakesAt` on the pump's clock. */
   #isAsleep = false;
   #wakesAt = Infinity;
+  /** A drain has asked a peer for something that may come at once. */
+  #isAsking = false;
   /** What has gone wrong in `turnNow`. */
   #failure: { readonly error: unknown } | undefined;
 
@@ -127,20 +139,33 @@ export class Pump {
    * Ends sleeps when a file can be read as well, from now on: what reads it is part of what is driven. The file stays open
    * until the function that is returned has been called.
    *
-   * Throws `PlatformError`: `ERR_KOFFI_MISSING`, or `ERR_NODE_LOOP`.
+   * @param news - Called before a look when the file can be read, so that looks need not try: at least once a turn, and
+   *   behind every sleep.
+   * @throws PlatformError `ERR_KOFFI_MISSING`, or `ERR_NODE_LOOP`.
    */
-  watch(fd: number): () => void {
+  watch(fd: number, news?: () => void): () => void {
     this.#node ??= new NodeLoop();
     this.#files ??= new FileWait(this.doorbell, this.#node);
     this.#files.add(fd);
-    this.#watched.push(fd);
+    const file = { fd, news };
+    this.#watched.push(file);
+    this.#watchedChanged();
     this.doorbell.ring();
     return () => {
-      const at = this.#watched.indexOf(fd);
+      const at = this.#watched.indexOf(file);
       if (at < 0) return;
       this.#watched.splice(at, 1);
+      this.#watchedChanged();
       this.#files?.remove(fd);
     };
+  }
+
+  /**
+   * Changes what a watched file ends sleeps with, and what is news of it: that it can be read, that it can be written.
+   * That it is broken does in any case, once.
+   */
+  watchFor(fd: number, input: boolean, output: boolean): void {
+    this.#files?.ask(fd, (input ? PollEvent.input : 0) | (output ? PollEvent.output : 0));
   }
 
   /**
@@ -176,11 +201,16 @@ export class Pump {
   /**
    * A turn from within one of Node's events, which has asked a peer for something: looks for work and spins for it, as
    * long as that is worth it. So the answer costs no way through the event loop, and a peer that is quick wakes nobody.
-   * Does nothing while the pump does not run or does not serve Node's events. What a drain throws ends the pump.
+   * Within a drain it is put off until there is nothing else to do. Does nothing while the pump does not run or does not
+   * serve Node's events. What a drain throws ends the pump.
    */
   turnNow(): void {
     const pumped = this.#served;
-    if (pumped === undefined || this.#failure !== undefined) return;
+    if (pumped === undefined) {
+      this.#isAsking = true;
+      return;
+    }
+    if (this.#failure !== undefined) return;
     this.#served = undefined;
     try {
       // Who looks by itself needs no ring.
@@ -204,7 +234,7 @@ export class Pump {
     this.#served = pumped;
   }
 
-  #spinForAnswer(pumped: Pumped): void {
+  #spinForAnswer(pumped: Pumped): boolean {
     const began = this.#clock.now();
     const { budgetUs } = this.#answerSpin;
     for (let now = began; ;) {
@@ -213,7 +243,8 @@ export class Pump {
       const spunUs = (now - began) * 1e3;
       if (!found && spunUs < budgetUs) continue;
       if (found || budgetUs > 0) this.#answerSpin.spun(spunUs, found);
-      return;
+      if (found) this.#isSettled = false;
+      return found;
     }
   }
 
@@ -229,6 +260,7 @@ export class Pump {
     this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
     this.#isSettled = true;
     this.#isIdle = false;
+    if (this.#hasListeners && this.#files!.wait(0)) this.#tellNews();
     this.#goOn();
   }
 
@@ -291,7 +323,10 @@ export class Pump {
         if (!this.#isImmediate) return "over";
         if (!this.#isSettled) settle!();
         this.#isSettled = true;
-        if (this.#sleepAtFiles(pumped, now)) return "over";
+        const isAsking = this.#isAsking;
+        this.#isAsking = false;
+        if (!(isAsking && this.#spinForAnswer(pumped)) && this.#sleepAtFiles(pumped, now))
+          return "over";
       } else if (!this.#isSettled && this.#serving > 0) {
         // What the work settled goes on before the thread spins.
         this.#isSettled = true;
@@ -348,6 +383,7 @@ export class Pump {
       this.#sleeps++;
       const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
       const isWoken = files.wait(Math.min(untilTimerMs, untilNodeMs));
+      if (isWoken) this.#tellNews();
       if (isWoken ? files.hasNodeEvents : untilNodeMs <= untilTimerMs) return true;
       // Node had nothing to serve until now.
       this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
@@ -401,10 +437,23 @@ export class Pump {
     }
   }
 
+  #watchedChanged(): void {
+    this.#hasListeners = this.#watched.some(({ news }) => news !== undefined);
+  }
+
+  /** Tells of the files that the last wait found to have news. */
+  #tellNews(): void {
+    if (!this.#hasListeners) return;
+    const files = this.#files!;
+    for (let index = 0; index < this.#watched.length; index++)
+      if (files.hasNews(index)) this.#watched[index]!.news?.();
+  }
+
   #closeFiles(): void {
     this.#files?.close();
     this.#files = undefined;
     this.#watched.length = 0;
+    this.#watchedChanged();
   }
 }
 

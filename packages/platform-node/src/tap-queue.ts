@@ -2,6 +2,7 @@ import { FixedMemory } from "./fixed-memory.js";
 import { libc, type LibC } from "./libc.js";
 import { PollSet } from "./poll-set.js";
 import { VnetHeader, type TapQueueDescription } from "./tap.js";
+import { putWords64, VECTOR_WORDS } from "./vectors.js";
 
 export interface TapQueueCounters {
   received: number;
@@ -140,9 +141,6 @@ export class TapQueue {
   }
 }
 
-/** Words of an entry of readv and writev: an address and a length, 64 bits each. */
-const VECTOR_WORDS = 4;
-
 /** What readv and writev are given: perhaps a header that stays where it is, and a frame in pieces. */
 class Vectors {
   /** A bigint, which is made once: a number of this size would be put on the heap for each call. */
@@ -166,8 +164,8 @@ class Vectors {
     this.#memory = new FixedMemory(new Uint8Array(this.#words.buffer));
     this.address = BigInt(this.#memory.address);
     if (header === undefined) return;
-    this.#put(0, header.memory.address);
-    this.#put(2, header.bytes);
+    putWords64(this.#words, 0, header.memory.address);
+    putWords64(this.#words, 2, header.bytes);
   }
 
   clear(): void {
@@ -185,18 +183,12 @@ class Vectors {
     } else {
       if (this.count === this.#countMax) return false;
       const at = this.count++ * VECTOR_WORDS;
-      this.#put(at, address);
+      putWords64(words, at, address);
       words[at + 2] = lengthBytes;
       words[at + 3] = 0;
     }
     this.#end = address + lengthBytes;
     return true;
-  }
-
-  /** A number below 2^53 as 64 bits. */
-  #put(at: number, value: number): void {
-    this.#words[at] = value % 0x1_0000_0000;
-    this.#words[at + 1] = Math.floor(value / 0x1_0000_0000);
   }
 }
 

@@ -31,7 +31,9 @@ export interface WorkerContext<Data> {
   /** Has the messages of a further link, whose other end rings this doorbell, handed to `handle` as they come. */
   listen(link: MessageLink, handle: (message: unknown) => void): void;
   /** Ends this thread's sleeps when a file can be read as well, see `Pump.watch`. @returns What ends that. */
-  readonly watch: (fd: number) => () => void;
+  readonly watch: (fd: number, news?: () => void) => () => void;
+  /** Changes what a watched file is waited for, see `Pump.watchFor`. */
+  readonly watchFor: (fd: number, input: boolean, output: boolean) => void;
   /** Serves Node's events while `work` is pending, see `Pump.during`. */
   during<T>(work: Promise<T>): Promise<T>;
   /** Looks for the answer to what one of Node's events has asked, see `Pump.turnNow`. */
@@ -79,7 +81,8 @@ export async function runWorker<Data>(
     doorbell,
     timers: pump.timers,
     listen: (link, handle) => void links.set(link, handle),
-    watch: (fd) => pump.watch(fd),
+    watch: (fd, news) => pump.watch(fd, news),
+    watchFor: (fd, input, output) => pump.watchFor(fd, input, output),
     during: (work) => pump.during(work),
     turnNow: () => pump.turnNow(),
   });

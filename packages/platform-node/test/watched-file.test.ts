@@ -13,6 +13,8 @@ const reason = process.platform === "linux" ? undefined : "files are watched by 
 if (reason !== undefined) console.log(`skipped: ${reason}`);
 
 const kinds: readonly PumpKind[] = ["async", "blocking"];
+/** By then a pump without work has its alarm. */
+const QUIET_MS = 150;
 const openFiles = (): string[] => readdirSync("/proc/self/fd");
 
 /** Nobody will write to it any more. */
@@ -173,6 +175,98 @@ test.skipIf(reason !== undefined)(
       readInTurn: ["1"],
       read: ["1", "2"],
     });
+    closeSync(fd);
+  },
+);
+
+describe.skipIf(reason !== undefined).each(kinds)(
+  "who watches a file of a pump that is %s",
+  (kind) => {
+    test("hears when it can be read, and of nothing else", async () => {
+      const pump = new Pump(kind, createDoorbells(1)[0]!);
+      const fd = openFifo();
+      const other = openFifo();
+      const heard: string[] = [];
+      pump.watch(other, () => heard.push("other"));
+      pump.watch(fd, () => heard.push("file"));
+      // So often woken for nothing, it does not nap any more.
+      for (let at = 0; at < QUIET_MS; at += QUIET_MS / 15) pump.timers.after(at, () => undefined);
+      let sleepsBefore = -1;
+      pump.timers.after(QUIET_MS, () => {
+        writeSync(fd, "x");
+        sleepsBefore = pump.sleeps;
+      });
+      pump.timers.after(5_000, () => pump.doorbell.requestStop());
+      await pump.run({
+        drain() {
+          if (heard.length > 0) pump.doorbell.requestStop();
+          return false;
+        },
+      });
+      expect(new Set(heard)).toEqual(new Set(["file"]));
+      // It has not slept on beside what it could have read.
+      expect(pump.sleeps - sleepsBefore).toBeLessThan(3);
+      closeSync(fd);
+      closeSync(other);
+    });
+
+    test.each([0, 200])(
+      "hears when it can be written, if it asked for that (spin %i)",
+      async (spinLimitUs) => {
+        const pump = new Pump(kind, createDoorbells(1)[0]!, { spinLimitUs });
+        const fd = openFifo();
+        const filling = new Uint8Array(65_536);
+        writeSync(fd, filling);
+        let heard = 0;
+        let isRead = false;
+        pump.watch(fd, () => heard++);
+        // It can be read all the time.
+        pump.watchFor(fd, false, true);
+        let heardBefore = 0;
+        let sleepsBefore = 0;
+        pump.timers.after(QUIET_MS, () => {
+          heardBefore = heard;
+          sleepsBefore = pump.sleeps;
+          isRead = readSync(fd, filling) > 0;
+        });
+        let isLate = false;
+        pump.timers.after(5_000, () => {
+          isLate = true;
+          pump.doorbell.requestStop();
+        });
+        await pump.run({
+          drain() {
+            if (isRead && heard > 0) pump.doorbell.requestStop();
+            return false;
+          },
+        });
+        expect({ heardBefore, isLate }).toEqual({ heardBefore: 0, isLate: false });
+        expect(sleepsBefore).toBeLessThan(10);
+        closeSync(fd);
+      },
+    );
+  },
+);
+
+test.skipIf(reason !== undefined)(
+  "a pump that watches a file looks for the answer that a drain has asked for before it sleeps",
+  async () => {
+    const pump = new Pump("async", createDoorbells(1)[0]!, { spinLimitUs: 20_000 });
+    const fd = openFifo();
+    pump.watch(fd);
+    let looks = 0;
+    let sleeps = 0;
+    await pump.run({
+      drain() {
+        looks++;
+        if (looks === 1) pump.turnNow();
+        if (looks < 1000) return looks === 1;
+        sleeps = pump.sleeps;
+        pump.doorbell.requestStop();
+        return true;
+      },
+    });
+    expect(sleeps).toBe(0);
     closeSync(fd);
   },
 );

@@ -100,12 +100,12 @@ export class Handshake {
     return this.#isClosed;
   }
 
-  /** Takes bytes of the client, from `at` on. @returns Where the first byte is that was not consumed. */
-  read(bytes: Uint8Array, at: number): number {
+  /** Takes bytes of the client, from `at` to `end`. @returns Where the first byte is that was not consumed. */
+  read(bytes: Uint8Array, at: number, end = bytes.byteLength): number {
     while (this.#agreement === undefined && !this.#isClosed) {
       const wanted = this.#wanted();
       const target = this.#state === "data" ? this.#data : this.#header;
-      const count = Math.min(wanted - this.#filled, bytes.byteLength - at);
+      const count = Math.min(wanted - this.#filled, end - at);
       target.set(bytes.subarray(at, at + count), this.#filled);
       at += count;
       this.#filled += count;

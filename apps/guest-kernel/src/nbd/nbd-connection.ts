@@ -1,5 +1,6 @@
 import type { Socket } from "node:net";
 import type { Timer, Timers } from "@hyperv-is/vmbus-core";
+import { openStream, type ByteStream, type StreamPump, type StreamUser } from "./byte-stream.js";
 import { Handshake, type ExportCatalog } from "./handshake.js";
 import type { Admission, NbdExport } from "./nbd-export.js";
 import { RequestReader } from "./request-reader.js";
@@ -17,6 +18,8 @@ export interface ConnectionContext {
   /** The exports of its address, the default one first. */
   readonly exports: readonly NbdExport[];
   readonly timers: Timers;
+  /** Reads and writes connections past Node; undefined where Node does. */
+  readonly pump: StreamPump | undefined;
   /** Nobody is let in any more. */
   readonly isShuttingDown: boolean;
   /** Requests were given to the disk outside a turn of this thread's pump: the answers to the first may be waited for. */
@@ -25,33 +28,28 @@ export interface ConnectionContext {
   released(connection: NbdConnection): void;
 }
 
-/** One client: its socket, the handshake, and then its requests. */
-export class NbdConnection implements ReplyLink, ExportCatalog {
-  readonly #socket: Socket;
+/** One client: its stream, the handshake, and then its requests. */
+export class NbdConnection implements ReplyLink, ExportCatalog, StreamUser {
+  readonly #stream: ByteStream;
   readonly #context: ConnectionContext;
   readonly #handshake: Handshake;
   #deadline: Timer;
   #admission: Admission | undefined;
   #transmission: Transmission | undefined;
   #reader: RequestReader | undefined;
-  /** What came while requests could not be taken, and how far it was read. */
+  /** What came while requests could not be taken, how far it was read, and where it ends. */
   #held: Uint8Array | undefined;
   #heldAt = 0;
-  #isCorked = false;
+  #heldEnd = 0;
   /** The client sends nothing more. */
   #hasEnded = false;
   #isEnding = false;
 
+  /** @param socket - Accepted by a server with `pauseOnConnect` and `allowHalfOpen`. */
   constructor(socket: Socket, context: ConnectionContext) {
-    this.#socket = socket;
     this.#context = context;
     this.#deadline = context.timers.after(HANDSHAKE_MS, () => this.abort());
-    socket.setNoDelay(true);
-    socket.on("data", (bytes) => this.#receive(bytes));
-    socket.on("end", () => this.#noMore());
-    // What went wrong does not matter: the client is gone, and `close` follows.
-    socket.on("error", () => undefined);
-    socket.on("close", () => this.#closed());
+    this.#stream = openStream(socket, this, context.pump);
     this.#handshake = new Handshake(this, (bytes) => this.#reply(bytes));
   }
 
@@ -75,28 +73,19 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
   }
 
   get isClosed(): boolean {
-    return this.#socket.destroyed;
+    return this.#stream.isClosed;
   }
 
   send(bytes: Uint8Array, done: () => void): void {
-    if (this.#socket.destroyed) {
-      queueMicrotask(done);
-      return;
-    }
-    if (!this.#isCorked) {
-      this.#isCorked = true;
-      this.#socket.cork();
-      queueMicrotask(this.#uncork);
-    }
-    this.#socket.write(bytes, done);
+    this.#stream.send(bytes, done);
   }
 
   ready(): void {
     const held = this.#held;
     if (held === undefined) return;
     this.#held = undefined;
-    if (!this.#readRequests(held, this.#heldAt)) return;
-    this.#socket.resume();
+    if (!this.#readRequests(held, this.#heldAt, this.#heldEnd)) return;
+    this.#stream.resume();
     if (this.#hasEnded) this.#transmission!.end();
   }
 
@@ -104,14 +93,42 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
     if (this.#isEnding) return;
     this.#isEnding = true;
     this.#held = undefined;
-    this.#socket.end();
-    // A socket that is closed while something comes may take the last replies back from the client.
-    this.#socket.resume();
+    this.#stream.end();
     this.#setDeadline(LINGER_MS);
   }
 
   abort(): void {
-    this.#socket.destroy();
+    this.#stream.destroy();
+  }
+
+  received(bytes: Uint8Array, end: number): void {
+    if (this.#isEnding) return;
+    let at = 0;
+    if (this.#reader === undefined) {
+      at = this.#handshake.read(bytes, 0, end);
+      const { agreement, isClosed } = this.#handshake;
+      if (isClosed) this.end();
+      if (agreement === undefined) return;
+      this.#deadline.cancel();
+      this.#transmission = new Transmission(this.#admission!, agreement, this, () =>
+        this.#release(),
+      );
+      this.#reader = new RequestReader(this.#transmission);
+    }
+    if (!this.#readRequests(bytes, at, end)) this.#stream.pause();
+  }
+
+  ended(): void {
+    this.#hasEnded = true;
+    if (this.#transmission === undefined) this.end();
+    else if (this.#held === undefined) this.#transmission.end();
+  }
+
+  closed(): void {
+    this.#deadline.cancel();
+    this.#held = undefined;
+    if (this.#transmission === undefined) this.#release();
+    else this.#transmission.closed();
   }
 
   /** Ends the connection in good order: what it has begun is answered, what comes is refused. */
@@ -122,8 +139,8 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
 
   /** Sends a reply of the handshake. */
   #reply(bytes: Uint8Array): void {
-    if (this.#socket.writableLength > HANDSHAKE_BACKLOG_BYTES) this.abort();
-    if (!this.#socket.destroyed) this.#socket.write(bytes);
+    if (this.#stream.waitingBytes > HANDSHAKE_BACKLOG_BYTES) this.abort();
+    this.#stream.send(bytes, () => undefined);
   }
 
   #setDeadline(delayMs: number): void {
@@ -136,52 +153,17 @@ export class NbdConnection implements ReplyLink, ExportCatalog {
     return name === "" ? exports[0] : exports.find((one) => one.name === name);
   }
 
-  readonly #uncork = (): void => {
-    this.#isCorked = false;
-    this.#socket.uncork();
-  };
-
-  #receive(bytes: Uint8Array): void {
-    if (this.#isEnding) return;
-    let at = 0;
-    if (this.#reader === undefined) {
-      at = this.#handshake.read(bytes, 0);
-      const { agreement, isClosed } = this.#handshake;
-      if (isClosed) this.end();
-      if (agreement === undefined) return;
-      this.#deadline.cancel();
-      this.#transmission = new Transmission(this.#admission!, agreement, this, () =>
-        this.#release(),
-      );
-      this.#reader = new RequestReader(this.#transmission);
-    }
-    if (!this.#readRequests(bytes, at)) this.#socket.pause();
-  }
-
   /** @returns Whether all was taken; what was not is held. */
-  #readRequests(bytes: Uint8Array, from: number): boolean {
-    const at = this.#reader!.read(bytes, from);
+  #readRequests(bytes: Uint8Array, from: number, end: number): boolean {
+    const at = this.#reader!.read(bytes, from, end);
     this.#transmission!.flush();
     this.#context.turnNow();
     // A client that is not listened to any more has nothing that would be read later.
-    if (at === bytes.byteLength || this.#isEnding) return true;
+    if (at === end || this.#isEnding) return true;
     this.#held = bytes;
     this.#heldAt = at;
+    this.#heldEnd = end;
     return false;
-  }
-
-  /** The client sends nothing more, but may still listen. */
-  #noMore(): void {
-    this.#hasEnded = true;
-    if (this.#transmission === undefined) this.end();
-    else if (this.#held === undefined) this.#transmission.end();
-  }
-
-  #closed(): void {
-    this.#deadline.cancel();
-    this.#held = undefined;
-    if (this.#transmission === undefined) this.#release();
-    else this.#transmission.closed();
   }
 
   #release(): void {

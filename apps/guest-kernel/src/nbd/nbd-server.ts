@@ -3,6 +3,7 @@ import type { GuestMemory, Timers } from "@hyperv-is/vmbus-core";
 import { BootError } from "../boot-error.js";
 import type { GuestSystem } from "../kernel/guest-system.js";
 import { addressKey, exportUri, type NbdExportOptions, type NbdServed } from "./export-address.js";
+import type { StreamPump } from "./byte-stream.js";
 import { listenAt, type ListeningSocket } from "./listening-socket.js";
 import { NbdConnection, type ConnectionContext } from "./nbd-connection.js";
 import { NbdExport, type ExportCounters } from "./nbd-export.js";
@@ -16,6 +17,8 @@ export interface NbdServerOptions {
   readonly system: GuestSystem;
   readonly memory: GuestMemory;
   readonly timers: Timers;
+  /** Reads and writes connections past Node; undefined where Node is to do that. */
+  readonly pump: StreamPump | undefined;
   /** Requests were given to a disk outside a turn of this thread's pump, which takes one now. */
   turnNow(): void;
 }
@@ -90,13 +93,14 @@ export class NbdServer {
     const context: ConnectionContext = {
       exports,
       timers: this.#options.timers,
+      pump: this.#options.pump,
       get isShuttingDown() {
         return isShuttingDown();
       },
       turnNow: () => this.#options.turnNow(),
       released: (connection) => this.#released(connection),
     };
-    const server = createServer({ allowHalfOpen: true }, (socket) => {
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true }, (socket) => {
       this.#connections.add(new NbdConnection(socket, context));
     });
     const listener = await listenAt(server, group[0]!);

@@ -63,9 +63,8 @@ export class RequestReader implements RequestFields {
     return this.#filled > 0 || this.#payloadBytes > 0;
   }
 
-  /** Takes bytes of the client, from `at` on. @returns Where the first byte is that was not consumed, because the sink is busy. */
-  read(bytes: Uint8Array, at: number): number {
-    const end = bytes.byteLength;
+  /** Takes bytes of the client, from `at` to `end`. @returns Where the first byte is that was not consumed, because the sink is busy. */
+  read(bytes: Uint8Array, at: number, end = bytes.byteLength): number {
     while (!this.#isEnded) {
       if (this.#payloadBytes > 0) {
         if (at === end) return at;

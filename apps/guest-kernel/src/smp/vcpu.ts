@@ -25,6 +25,7 @@ import { readPartitionTable } from "../kernel/partitions.js";
 import { formatAddress } from "../net/addresses.js";
 import { StackConfigurator } from "../net/ip-configurator.js";
 import type { NbdExportOptions } from "../nbd/export-address.js";
+import { streamPump } from "../nbd/byte-stream.js";
 import { NbdServer } from "../nbd/nbd-server.js";
 import type { SystemIdentity } from "../kernel/guest-system.js";
 import type { TunableValues } from "../kernel/tunables.js";
@@ -165,6 +166,7 @@ class Guest {
       system: this.#kernel,
       memory,
       timers,
+      pump: data.program.nbd.length > 0 ? streamPump(this.#vcpu) : undefined,
       turnNow: () => this.#vcpu.turnNow(),
     });
     const disks = await this.#disks();

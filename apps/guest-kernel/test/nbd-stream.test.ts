@@ -1,0 +1,121 @@
+import { once } from "node:events";
+import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { openStream, type ByteStream } from "../src/nbd/byte-stream.js";
+import { PumpForStreams } from "./pump-for-streams.js";
+
+describe.each(["the pump", "Node"])("a stream that %s reads and writes", (who) => {
+  let pump: PumpForStreams;
+  let server: Server;
+  let client: Socket;
+  let stream: ByteStream;
+  let received: Buffer[];
+  let happened: string[];
+  /** Called when something has come. */
+  let onReceived: () => void;
+  let ended: Promise<void>;
+  let closed: Promise<void>;
+  beforeEach(async () => {
+    pump = new PumpForStreams();
+    server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const connection = once(server, "connection") as Promise<[Socket]>;
+    const { port } = server.address() as AddressInfo;
+    client = connect({ port, host: "127.0.0.1", allowHalfOpen: true }).pause();
+    client.on("error", () => undefined);
+    const [accepted] = await connection;
+    received = [];
+    happened = [];
+    onReceived = () => undefined;
+    ended = new Promise((resolve) => {
+      closed = new Promise((resolveClosed) => {
+        const user = {
+          received(bytes: Uint8Array, end: number) {
+            received.push(Buffer.from(bytes.subarray(0, end)));
+            onReceived();
+          },
+          ended() {
+            happened.push("ended");
+            resolve();
+          },
+          closed() {
+            happened.push("closed");
+            resolveClosed();
+          },
+        };
+        stream = openStream(accepted, user, who === "Node" ? undefined : pump.streams);
+      });
+    });
+  });
+  afterEach(async () => {
+    stream.destroy();
+    client.destroy();
+    await closed;
+    server.close();
+    await pump.stop();
+    expect(pump.driven.size).toBe(0);
+  });
+
+  /** Sends pieces until some of them wait for the client to read. @returns All of them, and which are done. */
+  async function sendTooMuch(): Promise<{ sent: Buffer; pieces: number; done: number[] }> {
+    const done: number[] = [];
+    const sent: Buffer[] = [];
+    let pieces = 0;
+    for (let quiet = 0; quiet < 10; quiet = stream.waitingBytes > 0 ? quiet + 1 : 0) {
+      if (quiet === 0)
+        for (let at = 0; at < 2 ** 20; at += 2 ** 17) {
+          const index = pieces++;
+          const piece = pump.memory.bytes.subarray(at, at + 2 ** 17);
+          sent.push(Buffer.from(piece));
+          stream.send(piece, () => done.push(index));
+        }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    return { sent: Buffer.concat(sent), pieces, done };
+  }
+
+  test("goes on sending when a client reads again that had stopped", async () => {
+    pump.memory.bytes.forEach((_, at, bytes) => (bytes[at] = (at * 31) >>> 3));
+    const { sent, pieces, done } = await sendTooMuch();
+    expect(done.length).toBeLessThan(pieces);
+    const got: Buffer[] = [];
+    client.on("data", (bytes) => got.push(bytes)).resume();
+    stream.end();
+    await once(client, "end");
+    expect(Buffer.concat(got).equals(sent)).toBe(true);
+    expect(done).toEqual(Array.from({ length: pieces }, (_, index) => index));
+    client.end();
+    await closed;
+    expect(happened).toEqual(["ended", "closed"]);
+  });
+
+  test("gives back what waits when the client is gone, and says so once", async () => {
+    const { pieces, done } = await sendTooMuch();
+    client.destroy();
+    await closed;
+    expect(stream.isClosed).toBe(true);
+    stream.send(pump.memory.bytes, () => done.push(pieces));
+    expect(done).not.toContain(pieces);
+    await Promise.resolve();
+    expect(done).toEqual(Array.from({ length: pieces + 1 }, (_, index) => index));
+    expect(happened.filter((what) => what === "closed")).toEqual(["closed"]);
+  });
+
+  test("takes nothing while it is paused, and all of it afterwards", async () => {
+    const sent = Buffer.alloc(3_000_000, "what a client sends");
+    const first = new Promise<void>((resolve) => {
+      onReceived = () => {
+        stream.pause();
+        resolve();
+      };
+    });
+    client.end(sent);
+    await first;
+    onReceived = () => happened.push("received");
+    for (let turn = 0; turn < 20; turn++) await new Promise((resolve) => setImmediate(resolve));
+    expect(happened).toEqual([]);
+    stream.resume();
+    await ended;
+    expect(Buffer.concat(received).equals(sent)).toBe(true);
+  });
+});

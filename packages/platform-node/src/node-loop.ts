@@ -32,6 +32,17 @@ export class NodeLoop {
     this.fd = this.#functions.backendFd(this.#loop);
   }
 
+  /** False where there can be none. */
+  static isExported(): boolean {
+    try {
+      functions ??= bind();
+      return true;
+    } catch (error) {
+      if (error instanceof PlatformError) return false;
+      throw error;
+    }
+  }
+
   /**
    * To be called in an immediate, before `timeoutMs`: while that runs, Node's loop still counts it as pending, until the last of
    * all is unreferenced.

@@ -1,7 +1,8 @@
 import type { Socket } from "node:net";
-import { PlatformError } from "./errors.js";
 import { FixedMemory } from "./fixed-memory.js";
 import { libc, type LibC } from "./libc.js";
+import { NodeLoop } from "./node-loop.js";
+import { isWanted } from "./setting.js";
 import { putWords64, VECTOR_WORDS } from "./vectors.js";
 
 /** `StreamSocket.receive` has nothing: no byte waits. */
@@ -22,18 +23,13 @@ const FIRST_PIECES = 128;
 const SMALL_BYTES = 32;
 
 /**
- * True if sockets are to be read and written past Node wherever that can be done: unless `HYPERV_IS_NATIVE_SOCKETS=off`.
+ * True if sockets are to be read and written past Node: where that can be done, which takes koffi and a Node whose event
+ * loop can be waited for, and unless `HYPERV_IS_NATIVE_SOCKETS=off`.
  *
  * @throws PlatformError `ERR_BAD_SETTING`
  */
-export function nativeSockets(environment: NodeJS.ProcessEnv = process.env): boolean {
-  const { HYPERV_IS_NATIVE_SOCKETS: setting = "" } = environment;
-  if (setting === "off") return false;
-  if (setting === "" || setting === "on") return true;
-  throw new PlatformError(
-    "ERR_BAD_SETTING",
-    `HYPERV_IS_NATIVE_SOCKETS is "on" or "off", not "${setting}"`,
-  );
+export function nativeSockets(): boolean {
+  return isWanted("HYPERV_IS_NATIVE_SOCKETS") && NodeLoop.isExported();
 }
 
 /**

@@ -1,11 +1,5 @@
 import type { Socket } from "node:net";
-import {
-  FixedMemory,
-  nativeSockets,
-  PlatformError,
-  StreamSocket,
-  type Vcpu,
-} from "@hyperv-is/platform-node";
+import { FixedMemory, nativeSockets, StreamSocket, type Vcpu } from "@hyperv-is/platform-node";
 import { NodeStream } from "./node-stream.js";
 import { PumpedStream } from "./pumped-stream.js";
 
@@ -41,18 +35,13 @@ export interface StreamPump extends Pick<Vcpu, "drive" | "watch" | "watchFor" | 
   readonly memory: FixedMemory;
 }
 
-/** What a processor has for such streams; undefined where there is no koffi, or they are switched off. */
+/** What a processor has for such streams; undefined where they cannot be had, or are switched off. */
 export function streamPump(
   vcpu: Pick<Vcpu, "memory" | Exclude<keyof StreamPump, "memory">>,
 ): StreamPump | undefined {
   if (!nativeSockets()) return undefined;
   const { drive, watch, watchFor, doorbell } = vcpu;
-  try {
-    return { drive, watch, watchFor, doorbell, memory: new FixedMemory(vcpu.memory.bytes) };
-  } catch (error) {
-    if (error instanceof PlatformError) return undefined;
-    throw error;
-  }
+  return { drive, watch, watchFor, doorbell, memory: new FixedMemory(vcpu.memory.bytes) };
 }
 
 /**

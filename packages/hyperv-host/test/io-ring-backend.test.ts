@@ -6,44 +6,12 @@ import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vit
 import { IoRing, createGuestMemory } from "@hyperv-is/platform-node";
 import type { MappedDisk } from "@hyperv-is/vhd";
 import { createImageFile } from "@hyperv-is/vhd/node";
-import type { DataBuffer } from "@hyperv-is/hyperv-host";
 import { IoRingBackend } from "../src/node/io-ring-backend.js";
+import { GuestBuffer, type Run } from "./scsi-rig.js";
 
 const MIB = 2 ** 20;
 const SECTOR = 512;
 const DISK_BYTES = 8 * MIB;
-
-/** Runs of memory, each of a start and a length. */
-class Runs implements DataBuffer {
-  readonly bytes: Uint8Array;
-  readonly #runs: readonly (readonly [address: number, lengthBytes: number])[];
-
-  constructor(bytes: Uint8Array, runs: readonly (readonly [number, number])[]) {
-    this.bytes = bytes;
-    this.#runs = runs;
-  }
-
-  get lengthBytes(): number {
-    return this.#runs.reduce((sum, [, length]) => sum + length, 0);
-  }
-
-  get runs(): number {
-    return this.#runs.length;
-  }
-
-  runAddress(index: number): number {
-    return this.#runs[index]![0];
-  }
-
-  runLength(index: number): number {
-    return this.#runs[index]![1];
-  }
-
-  /** What lies in them. */
-  content(): Buffer {
-    return Buffer.concat(this.#runs.map(([at, length]) => this.bytes.subarray(at, at + length)));
-  }
-}
 
 const directory = mkdtempSync(join(tmpdir(), "io-ring-backend-"));
 afterAll(() => rmSync(directory, { recursive: true }));
@@ -107,7 +75,7 @@ describe.each(["on", "off"])(
             const most = Math.min(total, DISK_BYTES - sector * SECTOR, memory.byteLength - at);
             const lengthBytes = most - (most % SECTOR);
             if (lengthBytes === 0) continue;
-            const places: [number, number][] = [];
+            const places: Run[] = [];
             for (let left = lengthBytes, run = 0; left > 0; run++) {
               const length = Math.min(left, runs[run]!);
               places.push([at, length]);
@@ -116,7 +84,7 @@ describe.each(["on", "off"])(
             }
             // The second half of the runs comes first in memory.
             places.push(...places.splice(0, places.length >> 1));
-            const buffer = new Runs(memory, places);
+            const buffer = new GuestBuffer(places, memory);
             let ended = 0;
             backend.read(sector, lengthBytes, buffer, (error) => {
               expect(error).toBeUndefined();
@@ -125,7 +93,7 @@ describe.each(["on", "off"])(
             });
             checks.push(() => {
               expect(ended).toBe(1);
-              expect(buffer.content().equals(expected(sector, lengthBytes))).toBe(true);
+              expect(expected(sector, lengthBytes).equals(buffer.contents)).toBe(true);
             });
             if (thenCarriesOut) backend.carryOut();
           }
@@ -140,7 +108,7 @@ describe.each(["on", "off"])(
     test("are done before an image gives away their places", () => {
       let ended = 0;
       const buffers = [5, 6].map((block, index) => {
-        const buffer = new Runs(memory, [[index * 8192, 4096]]);
+        const buffer = new GuestBuffer([[index * 8192, 4096]], memory);
         backend.read((block * MIB) / SECTOR, 4096, buffer, () => ended++);
         return buffer;
       });
@@ -155,20 +123,21 @@ describe.each(["on", "off"])(
         image.write(4 * MIB, new Uint8Array(MIB).fill(0x44), 0, MIB);
       });
       backend.carryOut();
-      expect(buffers.map((buffer) => buffer.content())).toEqual(before);
+      for (const [index, buffer] of buffers.entries())
+        expect(before[index]!.equals(buffer.contents)).toBe(true);
     });
 
     test("see zeros where the file has lost its end, as the image's own calls do", () => {
       truncateSync(path, 4 * MIB);
       const sectors = [0, 2, 3, 5, 6, 7].map((block) => (block * MIB) / SECTOR);
       const buffers = sectors.map((sector, index) => {
-        const buffer = new Runs(memory, [[index * 8192, 8192]]);
+        const buffer = new GuestBuffer([[index * 8192, 8192]], memory);
         backend.read(sector, 8192, buffer, (error) => expect(error).toBeUndefined());
         return buffer;
       });
       backend.carryOut();
       for (const [index, sector] of sectors.entries())
-        expect(buffers[index]!.content()).toEqual(expected(sector, 8192));
+        expect(expected(sector, 8192).equals(buffers[index]!.contents)).toBe(true);
     });
 
     test("reach positions that 32 bits do not hold", async () => {
@@ -179,7 +148,7 @@ describe.each(["on", "off"])(
       large.write(position, content, 0, content.length);
       const reads = new IoRingBackend(large);
       for (let read = 0; read < 3; read++) {
-        const buffer = new Runs(memory, [[read * SECTOR, SECTOR]]);
+        const buffer = new GuestBuffer([[read * SECTOR, SECTOR]], memory);
         reads.read(position / SECTOR + read, SECTOR, buffer, () => undefined);
       }
       reads.carryOut();
@@ -194,7 +163,7 @@ describe.each(["on", "off"])(
       const reads = new IoRingBackend(broken);
       const codes: unknown[] = [];
       for (let read = 0; read < 3; read++)
-        reads.read(read, SECTOR, new Runs(memory, [[0, SECTOR]]), (error) =>
+        reads.read(read, SECTOR, new GuestBuffer([[0, SECTOR]], memory), (error) =>
           codes.push((error as { readonly code?: string } | undefined)?.code),
         );
       closeSync(broken.file.descriptor!);

@@ -64,14 +64,14 @@ export function fails(code: string): () => never {
   };
 }
 
-/** A little guest memory in which all bytes outside of the runs are guards. */
+/** Runs of guest memory: a little of its own in which all bytes outside of the runs are guards, or what is given. */
 export class GuestBuffer implements DataBuffer {
   readonly bytes: Uint8Array;
   readonly #runs: readonly Run[];
 
-  constructor(runs: readonly Run[], memoryBytes = 1 << 17) {
+  constructor(runs: readonly Run[], memory: number | Uint8Array = 1 << 17) {
     this.#runs = runs;
-    this.bytes = new Uint8Array(memoryBytes).fill(0xa5);
+    this.bytes = typeof memory === "number" ? new Uint8Array(memory).fill(0xa5) : memory;
   }
 
   get lengthBytes(): number {

@@ -1,7 +1,8 @@
 import { once } from "node:events";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { openStream, type ByteStream } from "../src/nbd/byte-stream.js";
+import type { ByteStream } from "../src/nbd/byte-stream.js";
+import { openStream } from "../src/nbd/open-stream.js";
 import { PumpForStreams } from "./pump-for-streams.js";
 
 describe.each(["the pump", "Node"])("a stream that %s reads and writes", (who) => {

@@ -1,5 +1,6 @@
 import { createDoorbells, createGuestMemory, Pump, type Pumped } from "@hyperv-is/platform-node";
-import { streamPump, type StreamPump } from "../src/nbd/byte-stream.js";
+import type { StreamPump } from "../src/nbd/byte-stream.js";
+import { streamPump } from "../src/nbd/open-stream.js";
 
 /** A pump that runs, and what streams need of it. */
 export class PumpForStreams {

@@ -1,8 +1,9 @@
 import type { Socket } from "node:net";
 import type { Timer, Timers } from "@hyperv-is/vmbus-core";
-import { openStream, type ByteStream, type StreamPump, type StreamUser } from "./byte-stream.js";
+import type { ByteStream, StreamPump, StreamUser } from "./byte-stream.js";
 import { Handshake, type ExportCatalog } from "./handshake.js";
 import type { Admission, NbdExport } from "./nbd-export.js";
+import { openStream } from "./open-stream.js";
 import { RequestReader } from "./request-reader.js";
 import { Transmission, type ReplyLink } from "./transmission.js";
 

@@ -35,6 +35,14 @@ export const IO_UNSUPPORTED = -95;
 /** `IoRing.result` of a read that the system did not take. */
 const IO_NOT_DONE = -1;
 
+interface RingMap {
+  readonly address: number;
+  readonly lengthBytes: number;
+}
+
+/** Both rings, and the entries of the one for submissions. */
+type RingMaps = readonly [rings: RingMap, entries: RingMap];
+
 /**
  * Reads of files that the system carries out together (io_uring): one system call for all that were added, which returns
  * once all have ended. What is in the page cache is copied within that call; what is not comes from the device for all of
@@ -48,7 +56,7 @@ export class IoRing {
   readonly #memory: FixedMemory;
   /** Of the memory, once more: a number of this size that a call returned would be put on the heap. */
   readonly #memoryAddress: number;
-  readonly #maps: readonly { readonly address: number; readonly lengthBytes: number }[];
+  readonly #maps: RingMaps;
   /** Both rings, and the entries of the one for submissions. */
   #ring: Int32Array;
   #entries: Int32Array;
@@ -81,22 +89,24 @@ export class IoRing {
     const params = new FixedMemory(new Uint8Array(Params.SIZE));
     const fd = system.syscall(IO_URING_SETUP, room, params.address, 0, 0, 0, 0);
     if (fd < 0) return undefined;
-    try {
-      const words = new Uint32Array(params.bytes.buffer);
-      if ((words[Params.features >>> 2]! & IORING_FEAT_SINGLE_MMAP) !== 0)
-        return new IoRing(system, fd, words, new FixedMemory(memory));
-    } catch (error) {
-      system.close(fd);
-      throw error;
-    }
+    const words = new Uint32Array(params.bytes.buffer);
+    const maps = mapRings(system, fd, words);
+    if (maps !== undefined) return new IoRing(system, fd, words, maps, new FixedMemory(memory));
     system.close(fd);
     return undefined;
   }
 
-  private constructor(system: LibC, fd: number, params: Uint32Array, memory: FixedMemory) {
+  private constructor(
+    system: LibC,
+    fd: number,
+    params: Uint32Array,
+    maps: RingMaps,
+    memory: FixedMemory,
+  ) {
     const sqEntries = params[Params.sqEntries >>> 2]!;
     const cqEntries = params[Params.cqEntries >>> 2]!;
     const offset = (ring: number, field: number): number => params[(ring + field) >>> 2]!;
+    const array = offset(Params.sq, SqOffsets.array);
     this.#libc = system;
     this.#fd = fd;
     this.#memory = memory;
@@ -110,20 +120,9 @@ export class IoRing {
     this.#cqHead = offset(Params.cq, CqOffsets.head) >>> 2;
     this.#cqTail = offset(Params.cq, CqOffsets.tail) >>> 2;
     this.#cqes = offset(Params.cq, CqOffsets.cqes) >>> 2;
-    const array = offset(Params.sq, SqOffsets.array);
-    const ringBytes = Math.max(
-      array + sqEntries * 4,
-      offset(Params.cq, CqOffsets.cqes) + cqEntries * Cqe.WORDS * 4,
-    );
-    const maps: { address: number; lengthBytes: number }[] = [];
-    const map = (lengthBytes: number, at: number): Int32Array => {
-      const address = system.mmap(0, lengthBytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, at);
-      maps.push({ address, lengthBytes });
-      return new Int32Array(system.view(address, lengthBytes));
-    };
-    this.#ring = map(ringBytes, IORING_OFF_SQ_RING);
-    this.#entries = map(sqEntries * Sqe.WORDS * 4, IORING_OFF_SQES);
     this.#maps = maps;
+    this.#ring = new Int32Array(system.view(maps[0].address, maps[0].lengthBytes));
+    this.#entries = new Int32Array(system.view(maps[1].address, maps[1].lengthBytes));
     // Entries are used in order, so each place of the ring names the entry of its own number for ever.
     for (let entry = 0; entry < sqEntries; entry++) this.#ring[(array >>> 2) + entry] = entry;
   }
@@ -219,4 +218,25 @@ export class IoRing {
     Atomics.store(ring, this.#cqHead, (head + count) | 0);
     return count;
   }
+}
+
+/** Maps what the ring shares with the system; undefined if it cannot be. */
+function mapRings(system: LibC, fd: number, params: Uint32Array): RingMaps | undefined {
+  if ((params[Params.features >>> 2]! & IORING_FEAT_SINGLE_MMAP) === 0) return undefined;
+  const sqEntries = params[Params.sqEntries >>> 2]!;
+  const cqEntries = params[Params.cqEntries >>> 2]!;
+  const ringBytes = Math.max(
+    params[(Params.sq + SqOffsets.array) >>> 2]! + sqEntries * 4,
+    params[(Params.cq + CqOffsets.cqes) >>> 2]! + cqEntries * Cqe.WORDS * 4,
+  );
+  const map = (lengthBytes: number, at: number): RingMap => ({
+    address: system.mmap(0, lengthBytes, PROT_READ_WRITE, MAP_SHARED_POPULATE, fd, at),
+    lengthBytes,
+  });
+  const rings = map(ringBytes, IORING_OFF_SQ_RING);
+  if (rings.address < 0) return undefined;
+  const entries = map(sqEntries * Sqe.WORDS * 4, IORING_OFF_SQES);
+  if (entries.address >= 0) return [rings, entries];
+  system.munmap(rings.address, rings.lengthBytes);
+  return undefined;
 }

@@ -40,7 +40,7 @@ export interface LibC {
     fifth: number,
     sixth: number,
   ): number;
-  /** @returns Where the map is; -1 as an unsigned number if there is none. */
+  /** @returns Where the map is; -1 if there is none. */
   mmap(
     address: number,
     lengthBytes: number,
@@ -115,6 +115,9 @@ function bind(koffi: Koffi): LibC {
   // With this name both glibc and musl are found: the process has one of them.
   const library = koffi.load("libc.so.6");
   const memset = library.func("uintptr_t memset(void *p, int c, size_t n)");
+  const mmap = library.func(
+    "uintptr_t mmap(uintptr_t address, size_t n, int protection, int flags, int fd, int64_t offset)",
+  );
   const names = new Map(Object.entries(koffi.os.errno).map(([name, code]) => [code, name]));
   return {
     ioctl: library.func("int ioctl(int fd, unsigned long request, void *argument)"),
@@ -136,9 +139,11 @@ function bind(koffi: Koffi): LibC {
     syscall: library.func(
       "long syscall(long number, long a, uintptr_t b, long c, long d, uintptr_t e, size_t f)",
     ),
-    mmap: library.func(
-      "uintptr_t mmap(uintptr_t address, size_t n, int protection, int flags, int fd, int64_t offset)",
-    ),
+    mmap: (...values) => {
+      const address: unknown = mmap(...values);
+      // No map can be where a number does not reach.
+      return typeof address === "number" ? address : -1;
+    },
     munmap: library.func("int munmap(uintptr_t address, size_t n)"),
     view: (address, lengthBytes) => koffi.view(address, lengthBytes),
     eventfd: library.func("int eventfd(unsigned int initial, int flags)"),

@@ -13,7 +13,7 @@ const reason = process.platform === "linux" ? undefined : "files are watched by 
 if (reason !== undefined) console.log(`skipped: ${reason}`);
 
 const kinds: readonly PumpKind[] = ["async", "blocking"];
-/** By then a pump without work has its alarm. */
+/** By then a pump without work sleeps. */
 const QUIET_MS = 150;
 const openFiles = (): string[] => readdirSync("/proc/self/fd");
 
@@ -189,7 +189,7 @@ describe.skipIf(reason !== undefined).each(kinds)(
       const heard: string[] = [];
       pump.watch(other, () => heard.push("other"));
       pump.watch(fd, () => heard.push("file"));
-      // So often woken for nothing, it does not nap any more.
+      // It is woken for nothing before.
       for (let at = 0; at < QUIET_MS; at += QUIET_MS / 15) pump.timers.after(at, () => undefined);
       let sleepsBefore = -1;
       pump.timers.after(QUIET_MS, () => {

@@ -71,7 +71,7 @@
   (func (export "put")
     (param $at i32) (param $first i32) (param $second i32) (param $idLow i32) (param $idHigh i32)
     (param $from i32) (param $length i32) (param $start i32)
-    (local $to i32) (local $end i32)
+    (local $to i32) (local $end i32) (local $fromEnd i32) (local $rest i32)
     (local.set $to (i32.add (local.get $at) (i32.const 16)))
     ;; The low half of $second is the packet's length in units of 8 bytes.
     (local.set $end
@@ -87,21 +87,36 @@
       (i64.or
         (i64.extend_i32_u (local.get $idLow))
         (i64.shl (i64.extend_i32_u (local.get $idHigh)) (i64.const 32))))
-    ;; The payload goes over all of its last 8 bytes but the padding.
-    (if (i32.and (local.get $length) (i32.const 7))
-      (then (i64.store (i32.sub (local.get $end) (i32.const 8)) (i64.const 0))))
-    (i64.store (local.get $end)
-      (i64.shl (i64.extend_i32_u (local.get $start)) (i64.const 32)))
-    ;; 32 to 64 bytes as $copy does it, without the call.
-    (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
+    ;; What follows the payload is stored after it: stores are carried out in their order, and one whose cache line is
+    ;; slow to come holds up all that follow.
+    (if (i32.lt_u (local.get $length) (i32.const 8))
       (then
-        (v128.store (local.get $to) (v128.load (local.get $from)))
-        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
-        (local.set $to (i32.sub (i32.add (local.get $to) (local.get $length)) (i32.const 32)))
-        (local.set $from (i32.sub (i32.add (local.get $from) (local.get $length)) (i32.const 32)))
-        (v128.store (local.get $to) (v128.load (local.get $from)))
-        (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
-      (else (call $copy (local.get $to) (local.get $from) (local.get $length)))))
+        (if (local.get $length)
+          (then (i64.store (i32.sub (local.get $end) (i32.const 8)) (i64.const 0))))
+        (call $copyFew (local.get $to) (local.get $from) (local.get $length)))
+      (else
+        (local.set $fromEnd (i32.add (local.get $from) (local.get $length)))
+        ;; 32 to 64 bytes as $copy does it, without the call.
+        (if (i32.le_u (i32.sub (local.get $length) (i32.const 32)) (i32.const 32))
+          (then
+            (v128.store (local.get $to) (v128.load (local.get $from)))
+            (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from)))
+            (local.set $to (i32.sub (i32.add (local.get $to) (local.get $length)) (i32.const 32)))
+            (local.set $from (i32.sub (local.get $fromEnd) (i32.const 32)))
+            (v128.store (local.get $to) (v128.load (local.get $from)))
+            (v128.store offset=16 (local.get $to) (v128.load offset=16 (local.get $from))))
+          (else (call $copy (local.get $to) (local.get $from) (local.get $length))))
+        ;; The last bytes of the payload once more, with zeros for the padding.
+        (local.set $rest (i32.and (local.get $length) (i32.const 7)))
+        (if (local.get $rest)
+          (then
+            (i64.store (i32.sub (local.get $end) (i32.const 8))
+              (i64.shr_u
+                (i64.load (i32.sub (local.get $fromEnd) (i32.const 8)))
+                (i64.extend_i32_u
+                  (i32.shl (i32.sub (i32.const 8) (local.get $rest)) (i32.const 3)))))))))
+    (i64.store (local.get $end)
+      (i64.shl (i64.extend_i32_u (local.get $start)) (i64.const 32))))
 
   ;; Copies a packet's payload of $length bytes, or the first $capacity of them, out of a ring, where $available bytes lie
   ;; in one piece from the packet's start on. Whoever reads packets one by one waits for the writer's cache lines one by

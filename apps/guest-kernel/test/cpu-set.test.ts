@@ -50,16 +50,22 @@ class Other {
 /** The clock of a thread that is held up: what became due meanwhile runs in one go when it comes back. */
 class HeldUpTimers implements Timers {
   #nowMs = 0;
-  #alarms: { readonly atMs: number; readonly run: () => void }[] = [];
+  #alarms: { atMs: number; readonly run: () => void }[] = [];
 
   now(): number {
     return this.#nowMs;
   }
 
   after(delayMs: number, run: () => void): Timer {
-    const alarm = { atMs: this.#nowMs + delayMs, run };
-    this.#alarms.push(alarm);
-    return { cancel: () => void (this.#alarms = this.#alarms.filter((one) => one !== alarm)) };
+    const alarm = { atMs: 0, run };
+    const cancel = (): void => void (this.#alarms = this.#alarms.filter((one) => one !== alarm));
+    const again = (newDelayMs: number): void => {
+      cancel();
+      alarm.atMs = this.#nowMs + newDelayMs;
+      this.#alarms.push(alarm);
+    };
+    again(delayMs);
+    return { again, cancel };
   }
 
   advance(elapsedMs: number): void {

@@ -20,7 +20,7 @@ export class SimulationError extends Error {
 }
 
 interface Alarm extends Timer {
-  readonly atMs: number;
+  atMs: number;
   readonly run: () => void;
   /** The CPU that it rings on. */
   readonly actor: Actor | undefined;
@@ -93,14 +93,19 @@ export class Simulation implements Timers {
 
   #setAlarm(delayMs: number, run: () => void, actor: Actor | undefined): Timer {
     const alarm: Alarm = {
-      atMs: this.#nowMs + Math.max(0, delayMs),
+      atMs: 0,
       run,
       actor,
+      again: (newDelayMs) => {
+        alarm.cancel();
+        alarm.atMs = this.#nowMs + Math.max(0, newDelayMs);
+        this.#alarms.push(alarm);
+      },
       cancel: () => {
         this.#alarms = this.#alarms.filter((other) => other !== alarm);
       },
     };
-    this.#alarms.push(alarm);
+    alarm.again(delayMs);
     return alarm;
   }
 

@@ -3,7 +3,8 @@ import type { Clock, Timer, Timers } from "@hyperv-is/vmbus-core";
 /**
  * The timers of one thread, run by its pump between two looks for work: a heap by deadline.
  *
- * Node's own timers do not run while a thread blocks; the next deadline here bounds how long a pump sleeps.
+ * Node's own timers do not run while a thread blocks; the next deadline here bounds how long a pump sleeps. A timer that
+ * is set again leaves no garbage.
  */
 export class NodeTimers implements Timers {
   readonly #clock: Clock;
@@ -22,10 +23,8 @@ export class NodeTimers implements Timers {
   }
 
   after(delayMs: number, run: () => void): Timer {
-    if (!(delayMs >= 0)) throw new RangeError("a delay is 0 ms or more");
-    const entry = new Entry(this.#clock.now() + delayMs, this.#count++, run, this.#remove);
-    this.#rise(entry, this.#heap.length);
-    if (entry.position === 0) this.#sooner();
+    const entry = new Entry(run, this.#set, this.#remove);
+    this.#set(entry, delayMs);
     return entry;
   }
 
@@ -47,6 +46,15 @@ export class NodeTimers implements Timers {
     }
     return ran;
   }
+
+  readonly #set = (entry: Entry, delayMs: number): void => {
+    if (!(delayMs >= 0)) throw new RangeError("a delay is 0 ms or more");
+    this.#remove(entry);
+    entry.deadline = this.#clock.now() + delayMs;
+    entry.order = this.#count++;
+    this.#rise(entry, this.#heap.length);
+    if (entry.position === 0) this.#sooner();
+  };
 
   readonly #remove = (entry: Entry): void => {
     const hole = entry.position;
@@ -93,18 +101,23 @@ export class NodeTimers implements Timers {
 }
 
 class Entry implements Timer {
-  readonly deadline: number;
-  /** Timers of one deadline run in the order in which they were made. */
-  readonly order: number;
+  /** Not a small integer at first: the engine keeps its place for one that is none. */
+  deadline = Infinity;
+  /** Timers of one deadline run in the order in which they were set. */
+  order = 0;
   readonly run: () => void;
+  readonly #set: (entry: Entry, delayMs: number) => void;
   readonly #remove: (entry: Entry) => void;
   /** Index in the heap; -1 when it is not in it. */
   position = -1;
 
-  constructor(deadline: number, order: number, run: () => void, remove: (entry: Entry) => void) {
-    this.deadline = deadline;
-    this.order = order;
+  constructor(
+    run: () => void,
+    set: (entry: Entry, delayMs: number) => void,
+    remove: (entry: Entry) => void,
+  ) {
     this.run = run;
+    this.#set = set;
     this.#remove = remove;
   }
 
@@ -113,6 +126,10 @@ class Entry implements Timer {
       this.deadline < other.deadline ||
       (this.deadline === other.deadline && this.order < other.order)
     );
+  }
+
+  again(delayMs: number): void {
+    this.#set(this, delayMs);
   }
 
   cancel(): void {

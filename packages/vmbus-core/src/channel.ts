@@ -25,7 +25,7 @@ export type ChannelClosedReason = "closed" | "rescinded" | "corrupt";
 
 /** Outcome of `Channel.poll`. */
 export const PollResult = {
-  /** Nothing left; a signal will announce more. */
+  /** Nothing left; a signal will announce more, or whoever had it paused or linger has it polled. */
   Idle: 0,
   /** The budget ended first; poll again, no signal will come. */
   More: 1,
@@ -74,6 +74,7 @@ export class Channel {
   #closedReason: ChannelClosedReason | undefined;
   #wantedBytes = 0;
   #paused = false;
+  #lingers = false;
 
   constructor(
     incoming: IncomingRing,
@@ -106,6 +107,14 @@ export class Channel {
   /** Reads again; the caller has the channel polled. */
   resume(): void {
     this.#paused = false;
+  }
+
+  /**
+   * Wants no signals yet although the ring may be empty after the current look, because more is to be expected. Said in
+   * `batchEnd` by a handler that has the channel polled again soon.
+   */
+  linger(): void {
+    this.#lingers = true;
   }
 
   /** The interrupt: this end is awake now and wants no more signals until it has drained the ring. */
@@ -148,9 +157,12 @@ export class Channel {
       }
       this.#commit();
       this.#handler.batchEnd(this);
+      const lingers = this.#lingers;
+      this.#lingers = false;
       if (this.isClosed()) return PollResult.Closed;
       if (this.#paused) return PollResult.Idle;
       if (left === 0) return PollResult.More;
+      if (lingers) return PollResult.Idle;
       if (incoming.unmask()) return PollResult.Idle;
       if (this.signalOptimization) incoming.mask();
     }

@@ -9,8 +9,10 @@ export interface Timers extends Clock {
   after(delayMs: number, run: () => void): Timer;
 }
 
-/** A call-back that has not happened yet. */
+/** A call-back to come. */
 export interface Timer {
+  /** Has it happen `delayMs` from now: instead of when it was to, or once more. */
+  again(delayMs: number): void;
   /** Makes sure that it will not happen; idempotent. */
   cancel(): void;
 }

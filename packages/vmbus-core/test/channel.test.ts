@@ -206,6 +206,30 @@ describe("a connected pair", () => {
     expect(left.ids).toEqual(Array.from({ length: 300 }, (_, index) => index + 1));
   });
 
+  test("an end that lingers wants no signal until it is polled and does not linger again", () => {
+    const right = new (class extends Sink {
+      wantsMore = true;
+      override batchEnd(channel?: Channel): void {
+        if (this.wantsMore) channel?.linger();
+      }
+    })();
+    const pair = connectedChannels({ left: new Sink(), right });
+    pair.run();
+    for (let id = 1; id <= 3; id++) {
+      request(pair.left, id);
+      pair.left.flush();
+      pair.run();
+      expect([right.ids, pair.left.counters.signalsSent]).toEqual([[1], 1]);
+    }
+    right.wantsMore = false;
+    expect(pair.right.poll(10)).toBe(0);
+    expect(right.ids).toEqual([1, 2, 3]);
+    request(pair.left, 4);
+    pair.left.flush();
+    pair.run();
+    expect([right.ids, pair.left.counters.signalsSent]).toEqual([[1, 2, 3, 4], 2]);
+  });
+
   test("a budget yields and comes back", () => {
     const left = new Sink();
     const pair = connectedChannels({ left, right: new Echo() });

@@ -23,3 +23,22 @@ test("call-backs come in the order of their time, each at its own, and those of 
   expect(rang.at(-1)).toEqual(["late", 7]);
   expect([timers.pending, timers.nextMs]).toEqual([0, Infinity]);
 });
+
+test("a timer is moved while it is to come, and set once more when it was", () => {
+  const timers = new VirtualTimers();
+  const rang: [string, number][] = [];
+  const moved = timers.after(5, () => void rang.push(["moved", timers.now()]));
+  timers.after(9, () => void rang.push(["other", timers.now()]));
+  moved.again(9);
+  timers.advance(9);
+  expect(rang).toEqual([
+    ["other", 9],
+    ["moved", 9],
+  ]);
+  moved.again(1);
+  expect([timers.pending, timers.nextMs]).toEqual([1, 10]);
+  timers.advance(1);
+  expect(rang.at(-1)).toEqual(["moved", 10]);
+  moved.cancel();
+  expect(timers.pending).toBe(0);
+});

@@ -23,6 +23,7 @@ import type { HostChannelHandler, ServiceContext } from "../host-service.js";
 import type { Frame } from "../switch/frame.js";
 import type { ChannelOpening } from "../vmbus/worker-link.js";
 import { ControlMessages } from "./control-messages.js";
+import { Linger } from "./linger.js";
 import { NetvspReplies } from "./netvsp-replies.js";
 import type { NetvspSession } from "./netvsp-session.js";
 import type { NetworkAdapter } from "./network-adapter.js";
@@ -55,6 +56,7 @@ export class NetvspChannel implements HostChannelHandler {
   readonly #view = new DataView(this.#message.buffer);
   readonly #fault: FaultContext;
   readonly #late = new Set<Timer>();
+  readonly #linger: Linger;
   #receive: ReceivePackets | undefined;
   #channel: Channel | undefined;
   #messageBytes = 0;
@@ -95,6 +97,7 @@ export class NetvspChannel implements HostChannelHandler {
         adapter.guestBegan(),
       );
     this.#fault = { classId, instanceId };
+    this.#linger = new Linger(context.timers, () => context.schedule());
   }
 
   opened(channel: Channel): void {
@@ -125,6 +128,7 @@ export class NetvspChannel implements HostChannelHandler {
     this.#adapter.flushSwitch();
     this.#drain(channel);
     this.#isPolled = false;
+    if (this.#linger.lookEnded()) channel.linger();
   }
 
   spaceArrived(channel: Channel): void {
@@ -134,6 +138,7 @@ export class NetvspChannel implements HostChannelHandler {
   closed(_channel: Channel, reason: ChannelClosedReason): void {
     this.#adapter.flushSwitch();
     this.#spaceTimer?.cancel();
+    this.#linger.end();
     for (const timer of this.#late) timer.cancel();
     this.#late.clear();
     this.#replies.clear();
@@ -245,6 +250,7 @@ export class NetvspChannel implements HostChannelHandler {
     }
     if (!this.#requests.isAnswered(incoming)) return;
     this.#adapter.counters.transmitPackets++;
+    this.#linger.taken();
     const ranges = this.#loadMessage(incoming);
     if (ranges === GpaRangesResult.Corrupt) return;
     const isSent = ranges === GpaRangesResult.Ok && this.#carryOut();

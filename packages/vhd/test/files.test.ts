@@ -2,6 +2,7 @@ import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import {
   chmodSync,
+  closeSync,
   existsSync,
   linkSync,
   mkdirSync,
@@ -189,6 +190,13 @@ describe("the lock", () => {
     });
     disk.close();
     (await openImageFile(`${path}-moved`)).close();
+  });
+
+  test("is free again even if its file cannot be closed", async () => {
+    const file = await openFile(path, { create: true });
+    closeSync(file.descriptor!);
+    expect(() => file.close()).toThrow(/EBADF/);
+    (await openFile(path)).close();
   });
 
   test("refuses readers while it is held, unless they allow it; readers share", async () => {

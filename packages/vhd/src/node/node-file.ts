@@ -72,8 +72,12 @@ export class NodeFile implements BlockFile {
   }
 
   close(): void {
-    closeSync(this.descriptor);
-    this.#lock?.release();
+    try {
+      closeSync(this.descriptor);
+    } finally {
+      // A lock that outlived its file would be of whatever file the system gives the same number next.
+      this.#lock?.release();
+    }
   }
 
   /** What one call reads; 0 past the end. The position goes on as it came: a new number above 2 GiB takes memory. */

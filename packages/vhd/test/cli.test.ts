@@ -11,8 +11,9 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { formatSize, parseSize } from "../src/bin/sizes.js";
+import { vhdCommand } from "../src/bin/vhd-command.js";
 import { openImageFile } from "../src/node/index.js";
 import { packageFile } from "./built.js";
 import { hasPeer } from "./peer.js";
@@ -23,15 +24,36 @@ const temporary = temporaryDirectory();
 const MIB = 1 << 20;
 const program = packageFile("dist/bin/vhd.js");
 
-function vhd(...args: readonly string[]): { status: number | null; out: string; err: string } {
+interface Run {
+  readonly status: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+/** Runs the program in a process of its own, which takes much longer than most of what it does. */
+function vhdProcess(...args: readonly string[]): Run {
   const { status, stdout, stderr } = spawnSync(process.execPath, [program, ...args], {
     encoding: "utf8",
   });
   return { status, out: stdout, err: stderr };
 }
 
-function json(...args: readonly string[]): Record<string, unknown> {
-  const { status, out, err } = vhd(...args, "--json");
+/** Runs the program here. */
+async function vhd(...args: readonly string[]): Promise<Run> {
+  const out = vi.spyOn(process.stdout, "write").mockReturnValue(true);
+  const err = vi.spyOn(process.stderr, "write").mockReturnValue(true);
+  const written = ({ mock }: typeof out): string => mock.calls.map(([text]) => text).join("");
+  try {
+    const status = await vhdCommand(args);
+    return { status, out: written(out), err: written(err) };
+  } finally {
+    out.mockRestore();
+    err.mockRestore();
+  }
+}
+
+async function json(...args: readonly string[]): Promise<Record<string, unknown>> {
+  const { status, out, err } = await vhd(...args, "--json");
   expect({ status, err }).toEqual({ status: 0, err: "" });
   return JSON.parse(out) as Record<string, unknown>;
 }
@@ -79,14 +101,14 @@ describe("sizes", () => {
 });
 
 describe("usage", () => {
-  test("help is on standard output, for the program and for each command", () => {
+  test("help is on standard output, for the program and for each command", async () => {
     for (const args of [["--help"], ["-h"], ["help"]]) {
-      const { status, out, err } = vhd(...args);
+      const { status, out, err } = await vhd(...args);
       expect({ status, err }).toEqual({ status: 0, err: "" });
       for (const command of ["create", "info", "check", "convert"]) expect(out).toContain(command);
     }
     for (const command of ["create", "info", "check", "convert"]) {
-      const { status, out } = vhd(command, "--help");
+      const { status, out } = await vhd(command, "--help");
       expect(status).toBe(0);
       expect(out).toContain(`Usage: vhd ${command}`);
       expect(out).toContain("--json");
@@ -109,11 +131,25 @@ describe("usage", () => {
     ["convert", "a"],
     ["convert", "a", "b"],
     ["convert", "--to", "zip", "a", "b"],
-  ])("vhd %s %s %s is wrong usage", (...args) => {
-    const { status, out, err } = vhd(...args.filter((arg) => typeof arg === "string"));
+  ])("vhd %s %s %s is wrong usage", async (...args) => {
+    const { status, out, err } = await vhd(...args.filter((arg) => typeof arg === "string"));
     expect({ status, out }).toEqual({ status: 2, out: "" });
     expect(err).toMatch(/^(vhd .*Try 'vhd \w+ --help'\.\n|vhd: there is no command|Usage: )/);
   });
+});
+
+test("as a program it has these outputs and exit codes", () => {
+  const path = temporary("program.vhd");
+  expect(vhdProcess("--help")).toMatchObject({ status: 0, err: "" });
+  const made = vhdProcess("create", "--size", "1M", "--json", path);
+  expect(made).toMatchObject({ status: 0, err: "" });
+  expect(JSON.parse(made.out)).toMatchObject({ file: path, sizeBytes: MIB });
+  const again = vhdProcess("create", "--size", "1M", path);
+  expect(again).toMatchObject({ status: 1, out: "" });
+  expect(again.err).toContain("there is a file already");
+  const wrong = vhdProcess("create", path);
+  expect(wrong).toMatchObject({ status: 2, out: "" });
+  expect(wrong.err).toContain("vhd create --help");
 });
 
 describe("create, info and check", () => {
@@ -122,39 +158,45 @@ describe("create, info and check", () => {
     ["vhd-dynamic", "b.vhd", ["--block-size", "512K"]],
     ["vhdx-fixed", "c.vhdx", ["--logical-sector", "4096"]],
     ["vhdx-dynamic", "d.vhdx", ["--block-size", "8M", "--physical-sector", "512"]],
-  ])("%s", (format, name, options) => {
+  ])("%s", async (format, name, options) => {
     const path = temporary(name);
-    const made = json("create", "--size", "127M", "--format", format, ...options, path);
+    const made = await json("create", "--size", "127M", "--format", format, ...options, path);
     expect(made).toMatchObject({ file: path, format, sizeBytes: 127 * MIB });
     if (options[0] === "--block-size") expect(made["blockBytes"]).toBe(parseSize(options[1] ?? ""));
     if (options[0] === "--logical-sector") expect(made["logicalSectorBytes"]).toBe(4096);
-    expect(json("info", path)).toEqual(made);
-    const { status, out } = vhd("info", path);
+    expect(await json("info", path)).toEqual(made);
+    const { status, out } = await vhd("info", path);
     expect(status).toBe(0);
     expect(out).toMatch(/^format +vhd/m);
     expect(out).toMatch(/^disk size +127 MiB \(133169152 bytes\)$/m);
-    expect(json("check", path)).toEqual({ file: path, findings: [] });
-    expect(vhd("check", path)).toEqual({ status: 0, out: `${path}: no damage found\n`, err: "" });
+    expect(await json("check", path)).toEqual({ file: path, findings: [] });
+    expect(await vhd("check", path)).toEqual({
+      status: 0,
+      out: `${path}: no damage found\n`,
+      err: "",
+    });
   });
 
-  test("the format comes from the name, and a file is replaced only by force", () => {
+  test("the format comes from the name, and a file is replaced only by force", async () => {
     const path = temporary("by-name.vhd");
-    expect(json("create", "--size", "1M", path)["format"]).toBe("vhd-dynamic");
-    const { status, err } = vhd("create", "--size", "2M", path);
+    expect((await json("create", "--size", "1M", path))["format"]).toBe("vhd-dynamic");
+    const { status, err } = await vhd("create", "--size", "2M", path);
     expect(status).toBe(1);
     expect(err).toMatch(/by-name.vhd: there is a file already.*--force/);
-    expect(json("create", "--size", "2M", "--force", path)["sizeBytes"]).toBe(2 * MIB);
-    expect(json("create", "--size", "1M", temporary("by-name"))["format"]).toBe("vhdx-dynamic");
+    expect((await json("create", "--size", "2M", "--force", path))["sizeBytes"]).toBe(2 * MIB);
+    expect((await json("create", "--size", "1M", temporary("by-name")))["format"]).toBe(
+      "vhdx-dynamic",
+    );
   });
 
-  test("a refused size leaves nothing behind", () => {
+  test("a refused size leaves nothing behind", async () => {
     const path = temporary("refused.vhd");
     for (const args of [
       ["--size", "1000"],
       ["--size", "3T"],
       ["--size", "1M", "--block-size", "3M"],
     ]) {
-      const { status, err } = vhd("create", ...args, path);
+      const { status, err } = await vhd("create", ...args, path);
       expect(status).toBe(1);
       expect(err).toContain(`vhd create: ${path}: `);
     }
@@ -163,37 +205,37 @@ describe("create, info and check", () => {
 
   test("an image in use is described, and neither checked nor replaced", async () => {
     const path = temporary("used.vhdx");
-    json("create", "--size", "1M", path);
+    await json("create", "--size", "1M", path);
     const disk = await openImageFile(path);
-    expect(vhd("info", path).status).toBe(0);
+    expect((await vhd("info", path)).status).toBe(0);
     for (const args of [
       ["check", path],
       ["create", "--force", "--size", "2M", path],
       ["convert", path, temporary("used.raw")],
     ]) {
-      const { status, err } = vhd(...args);
+      const { status, err } = vhdProcess(...args);
       expect(status).toBe(1);
       expect(err).toContain(`open for writing in process ${process.pid}`);
     }
     disk.close();
   });
 
-  test("damage is listed with its place; an error exits with 1, a warning with 0", () => {
+  test("damage is listed with its place; an error exits with 1, a warning with 0", async () => {
     const path = temporary("damaged.vhd");
-    json("create", "--size", "10M", path);
+    await json("create", "--size", "10M", path);
     const file = openSync(path, "r+");
     writeSync(file, Uint8Array.of(1), 0, 1, statSync(path).size - 1);
-    const torn = vhd("check", path);
+    const torn = await vhd("check", path);
     expect(torn.status).toBe(0);
     expect(torn.out).toMatch(
       /^warning: footer at file offset 2048: the checksum.*\n.*0 errors, 1 warnings\n$/,
     );
     writeSync(file, Uint8Array.of(0, 0, 0, 1), 0, 4, 1536 + 4);
     closeSync(file);
-    const { status, out } = vhd("check", path);
+    const { status, out } = await vhd("check", path);
     expect(status).toBe(1);
     expect(out).toMatch(/^error: block allocation table entry 1 at file offset 1540: .*overlaps/m);
-    const report = vhd("check", "--json", path);
+    const report = await vhd("check", "--json", path);
     expect(report.status).toBe(1);
     expect(JSON.parse(report.out)).toMatchObject({
       findings: [
@@ -203,28 +245,28 @@ describe("create, info and check", () => {
     });
   });
 
-  test("what is no image is told apart", () => {
+  test("what is no image is told apart", async () => {
     const raw = temporary("zeros.img");
     writeFileSync(raw, new Uint8Array(MIB));
-    expect(vhd("info", raw)).toMatchObject({ status: 1, out: "" });
-    expect(vhd("info", raw).err).toMatch(/zeros.img: .*neither.*vhd convert --from raw/);
+    expect(await vhd("info", raw)).toMatchObject({ status: 1, out: "" });
+    expect((await vhd("info", raw)).err).toMatch(/zeros.img: .*neither.*vhd convert --from raw/);
     const qcow = temporary("x.qcow2");
     writeFileSync(qcow, "QFI\xfb\0\0\0\x03", "latin1");
-    expect(vhd("check", qcow).err).toContain("it is a QCOW image");
-    const missing = vhd("info", "--json", temporary("missing"));
+    expect((await vhd("check", qcow)).err).toContain("it is a QCOW image");
+    const missing = await vhd("info", "--json", temporary("missing"));
     expect(missing.status).toBe(1);
     expect(JSON.parse(missing.out)).toMatchObject({ error: { code: "ERR_IMAGE_FILE" } });
   });
 });
 
 describe("convert", () => {
-  test("goes through all formats and back to the same bytes, sparsely", () => {
+  test("goes through all formats and back to the same bytes, sparsely", async () => {
     const raw = rawFile("start.raw");
     let source = raw;
     for (const name of ["1.vhd", "2.vhdx", "3.vhd-fixed", "4.vhdx-fixed", "5.raw"]) {
       const target = temporary(name);
       const to = name.includes("fixed") ? ["--to", name.slice(2)] : [];
-      const made = json(
+      const made = await json(
         "convert",
         ...(source === raw ? ["--from", "raw"] : []),
         ...to,
@@ -232,56 +274,60 @@ describe("convert", () => {
         target,
       );
       expect(made["sizeBytes"]).toBe(40 * MIB + 512);
-      if (name !== "5.raw") expect(json("check", target)["findings"]).toEqual([]);
+      if (name !== "5.raw") expect((await json("check", target))["findings"]).toEqual([]);
       expect(statSync(target).blocks * 512).toBeLessThan(16 * MIB);
       source = target;
     }
     expect(sameContent(raw, source)).toBe(true);
   });
 
-  test("reads what is no image as raw, and says so; not what is another format", () => {
+  test("reads what is no image as raw, and says so; not what is another format", async () => {
     const raw = rawFile("unnamed.bin");
-    const { status, err } = vhd("convert", raw, temporary("unnamed.vhdx"));
+    const { status, err } = await vhd("convert", raw, temporary("unnamed.vhdx"));
     expect(status).toBe(0);
     expect(err).toContain("reading it as raw");
     const qcow = temporary("y.qcow2");
     writeFileSync(qcow, "QFI\xfb\0\0\0\x03", "latin1");
-    expect(vhd("convert", qcow, temporary("y.raw"))).toMatchObject({ status: 1 });
+    expect(await vhd("convert", qcow, temporary("y.raw"))).toMatchObject({ status: 1 });
     expect(existsSync(temporary("y.raw"))).toBe(false);
   });
 
-  test("rounds an odd raw file up to a sector", () => {
+  test("rounds an odd raw file up to a sector", async () => {
     const path = temporary("odd.raw");
     writeFileSync(path, "hello");
-    expect(json("convert", "--from", "raw", path, temporary("odd.vhd"))["sizeBytes"]).toBe(512);
-    json("convert", temporary("odd.vhd"), temporary("odd2.raw"));
+    expect((await json("convert", "--from", "raw", path, temporary("odd.vhd")))["sizeBytes"]).toBe(
+      512,
+    );
+    await json("convert", temporary("odd.vhd"), temporary("odd2.raw"));
     expect(readFileSync(temporary("odd2.raw"), "latin1")).toBe("hello".padEnd(512, "\0"));
   });
 
-  test("in place, by force", () => {
+  test("in place, by force", async () => {
     const path = rawFile("in-place.img");
     const before = readFileSync(path);
-    expect(vhd("convert", "--force", "--to", "vhdx-dynamic", path, path).status).toBe(0);
-    expect(json("info", path)["format"]).toBe("vhdx-dynamic");
-    expect(vhd("convert", "--force", "--to", "raw", path, path).status).toBe(0);
+    expect((await vhd("convert", "--force", "--to", "vhdx-dynamic", path, path)).status).toBe(0);
+    expect((await json("info", path))["format"]).toBe("vhdx-dynamic");
+    expect((await vhd("convert", "--force", "--to", "raw", path, path)).status).toBe(0);
     expect(before.equals(readFileSync(path))).toBe(true);
   });
 
-  test("keeps the sectors' size, and refuses a target that has another", () => {
+  test("keeps the sectors' size, and refuses a target that has another", async () => {
     const path = temporary("4k.vhdx");
-    json("create", "--size", "8M", "--logical-sector", "4096", path);
-    expect(json("convert", path, temporary("4k-copy.vhdx"))["logicalSectorBytes"]).toBe(4096);
-    const { status, err } = vhd("convert", path, temporary("4k.vhd"));
+    await json("create", "--size", "8M", "--logical-sector", "4096", path);
+    expect((await json("convert", path, temporary("4k-copy.vhdx")))["logicalSectorBytes"]).toBe(
+      4096,
+    );
+    const { status, err } = await vhd("convert", path, temporary("4k.vhd"));
     expect(status).toBe(1);
     expect(err).toContain("sectors of 4096 bytes");
     expect(existsSync(temporary("4k.vhd"))).toBe(false);
   });
 
-  test("a damaged source makes no target", () => {
+  test("a damaged source makes no target", async () => {
     const path = temporary("cut.vhd");
-    json("convert", "--from", "raw", rawFile("cut.raw"), path);
+    await json("convert", "--from", "raw", rawFile("cut.raw"), path);
     truncateSync(path, 100_000);
-    const { status, err } = vhd("convert", path, temporary("cut.vhdx"));
+    const { status, err } = await vhd("convert", path, temporary("cut.vhdx"));
     expect(status).toBe(1);
     expect(err).toMatch(
       /cut.vhd: block allocation table entry \d+ at file offset \d+: .*the file at 100000/,
@@ -311,7 +357,7 @@ describe("convert", () => {
 const hasScript = hasPeer("script", ["-qec", "true", "/dev/null"], "apt-get install bsdutils");
 test.runIf(hasScript)("progress is shown on a terminal and not in a pipe", () => {
   const raw = rawFile("progress.raw");
-  expect(vhd("convert", "--from", "raw", raw, temporary("quiet.vhd")).err).toBe("");
+  expect(vhdProcess("convert", "--from", "raw", raw, temporary("quiet.vhd")).err).toBe("");
   const command = [program, "convert", "--from", "raw", raw, temporary("shown.vhd")]
     .map((word) => `'${word}'`)
     .join(" ");

@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { parseArgs } from "node:util";
 import { ImageError } from "../errors.js";
 import { check } from "./check.js";
@@ -23,7 +22,13 @@ ${[...commands].map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`).j
 'vhd COMMAND --help' explains a command. Exit codes: 0 done, 1 failed or damaged, 2 wrong usage.
 `;
 
-async function main(args: readonly string[]): Promise<number> {
+/**
+ * Runs the program `vhd`, which prints on the standard streams.
+ *
+ * @param args - The command line behind the program's name.
+ * @returns Exit code.
+ */
+export async function vhdCommand(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === "--help" || name === "-h" || name === "help") {
     process.stdout.write(help);
@@ -63,5 +68,3 @@ function parseCommand(command: Command, args: string[]): ReturnType<typeof parse
     throw new UsageError((error as Error).message.replace(/\.?$/, ""), { cause: error });
   }
 }
-
-process.exitCode = await main(process.argv.slice(2));

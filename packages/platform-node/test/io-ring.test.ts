@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { IO_NOT_CACHED, IO_UNSUPPORTED, IoRing, createGuestMemory } from "../src/index.js";
 import { whyNot } from "./koffi.js";
@@ -158,3 +159,14 @@ describe.skipIf(reason !== undefined)("reads that are carried out together", () 
     expect([IO_UNSUPPORTED, BLOCK]).toContain(ring.result(0));
   });
 });
+
+test.skipIf(reason !== undefined)(
+  "a ring whose memory cannot be mapped is none, and leaves nothing",
+  () => {
+    const program = fileURLToPath(new URL("./io-ring-unmapped.mjs", import.meta.url));
+    const told = execFileSync(process.execPath, [program], { encoding: "utf8" });
+    const [none, first, both, atEnd] = JSON.parse(told) as unknown[];
+    expect([none, first]).toEqual(Array(2).fill({ isOpen: false, left: [0, 0] }));
+    expect([both, atEnd]).toEqual([{ isOpen: true, left: [1, 2] }, [0, 0]]);
+  },
+);

@@ -226,48 +226,6 @@ describe("a disk that has trouble", () => {
   });
 });
 
-describe("when the guest shuts down", () => {
-  test("what is under way is answered, what comes later refused, and the socket is gone", async () => {
-    const machine = await serve({
-      faults: {
-        faults: [{ kind: "late-completion", operation: "write", probability: 1, delayMs: 2500 }],
-      },
-    });
-    const path = new URL(machine.uri).searchParams.get("socket")!;
-    const client = await NbdClient.connect(machine.uri);
-    const idle = await NbdClient.connect(machine.uri);
-    const greeted = socketOf(machine.uri);
-    await once(greeted, "data");
-    const cut = closeOf(greeted.resume());
-    const data = random(4096);
-    const under = Promise.all(Array.from({ length: 8 }, (_, at) => client.write(at * 4096, data)));
-    // The guest has them when it answers a later request that needs no disk.
-    expect((await client.read(1, 512)).error).toBe(EINVAL);
-    const off = machine.shutdown();
-    await idle.closed;
-    const late = await client.read(0, 512);
-    expect(late.error).toBe(ESHUTDOWN);
-    expect((await under).map(({ error }) => error)).toEqual(Array(8).fill(0));
-    await client.closed;
-    await cut;
-    await off;
-    expect(existsSync(path)).toBe(false);
-    await expect(NbdClient.connect(machine.uri)).rejects.toThrow();
-  });
-
-  test("a client that fetches no replies does not keep it", async () => {
-    const machine = await serve();
-    const client = await NbdClient.connect(machine.uri);
-    client.socket.pause();
-    for (let count = 0; count < 64; count++)
-      client.socket.write(request({ type: Cmd.read, length: 131072 }));
-    await machine.exec("true");
-    await machine.shutdown();
-    client.socket.resume();
-    await client.closed;
-  });
-});
-
 /** Connections are read past Node where koffi is installed, and by Node where not. */
 const sockets = ["on", "off"] as const;
 
@@ -455,82 +413,134 @@ describe.each(sockets)("a client in its handshake, native sockets %s", (native) 
   });
 });
 
-describe("where a disk is served", () => {
-  const refusal = (nbd: BootOptions["nbd"]) =>
-    boot({ disks: [ram(MIB)], nbd: nbd! }).then(
-      (machine) => machine.shutdown().then(() => "booted"),
-      (error: unknown) => {
-        const { code, message } = error as { code: string; message: string };
-        return `${code}: ${message}`;
-      },
-    );
+// Most of this is waiting.
+describe.concurrent("one machine beside another", () => {
+  describe("when the guest shuts down", () => {
+    test("what is under way is answered, what comes later refused, and the socket is gone", async () => {
+      const machine = await serve({
+        faults: {
+          faults: [{ kind: "late-completion", operation: "write", probability: 1, delayMs: 2500 }],
+        },
+      });
+      const path = new URL(machine.uri).searchParams.get("socket")!;
+      const client = await NbdClient.connect(machine.uri);
+      const idle = await NbdClient.connect(machine.uri);
+      const greeted = socketOf(machine.uri);
+      await once(greeted, "data");
+      const cut = closeOf(greeted.resume());
+      const data = random(4096);
+      const under = Promise.all(
+        Array.from({ length: 8 }, (_, at) => client.write(at * 4096, data)),
+      );
+      // The guest has them when it answers a later request that needs no disk.
+      expect((await client.read(1, 512)).error).toBe(EINVAL);
+      const off = machine.shutdown();
+      await idle.closed;
+      const late = await client.read(0, 512);
+      expect(late.error).toBe(ESHUTDOWN);
+      expect((await under).map(({ error }) => error)).toEqual(Array(8).fill(0));
+      await client.closed;
+      await cut;
+      await off;
+      expect(existsSync(path)).toBe(false);
+      await expect(NbdClient.connect(machine.uri)).rejects.toThrow();
+    });
 
-  test("only this user may connect to a unix socket", async () => {
-    await using machine = await serve();
-    const path = new URL(machine.uri).searchParams.get("socket")!;
-    expect(statSync(path).mode.toString(8)).toBe("140600");
+    test("a client that fetches no replies does not keep it", async () => {
+      const machine = await serve();
+      const client = await NbdClient.connect(machine.uri);
+      client.socket.pause();
+      for (let count = 0; count < 64; count++)
+        client.socket.write(request({ type: Cmd.read, length: 131072 }));
+      await machine.exec("true");
+      await machine.shutdown();
+      client.socket.resume();
+      await client.closed;
+    });
   });
 
-  test("a socket that nobody serves any more is replaced; one that is served, and what is none, is not", async () => {
-    const path = newSocket();
-    const orphan = spawnSync(process.execPath, [
-      "-e",
-      "require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))",
-      path,
-    ]);
-    expect([orphan.signal, statSync(path).isSocket()]).toEqual(["SIGKILL", true]);
-    await using machine = await boot({ disks: [ram()], nbd: [{ disk: "da0", unix: path }] });
-    const client = await NbdClient.connect(machine.nbd[0]!.uri);
-    expect(await refusal([{ disk: "da0", unix: path }])).toBe(
-      `ERR_NBD: ${path}: another program serves there`,
-    );
-    expect((await client.read(0, 512)).error).toBe(0);
-    await client.close();
+  describe("where a disk is served", () =>
+    describe("one after the other", { concurrent: false }, () => {
+      const refusal = (nbd: BootOptions["nbd"]) =>
+        boot({ disks: [ram(MIB)], nbd: nbd! }).then(
+          (machine) => machine.shutdown().then(() => "booted"),
+          (error: unknown) => {
+            const { code, message } = error as { code: string; message: string };
+            return `${code}: ${message}`;
+          },
+        );
 
-    const file = join(directory, "file");
-    writeFileSync(file, "precious");
-    expect(await refusal([{ disk: "da0", unix: file }])).toBe(
-      `ERR_NBD: ${file}: is there, and is no socket`,
-    );
-    const link = join(directory, "link");
-    symlinkSync(join(directory, "elsewhere"), link);
-    expect(await refusal([{ disk: "da0", unix: link }])).toBe(
-      `ERR_NBD: ${link}: is there, and is no socket`,
-    );
-  });
+      test("only this user may connect to a unix socket", async () => {
+        await using machine = await serve();
+        const path = new URL(machine.uri).searchParams.get("socket")!;
+        expect(statSync(path).mode.toString(8)).toBe("140600");
+      });
 
-  test("what has taken the socket's place is left alone at the end", async () => {
-    const machine = await serve();
-    const path = new URL(machine.uri).searchParams.get("socket")!;
-    const other = join(directory, "other");
-    writeFileSync(other, "somebody else's");
-    rmSync(path);
-    linkSync(other, path);
-    await machine.shutdown();
-    expect(existsSync(path)).toBe(true);
-  });
+      test("a socket that nobody serves any more is replaced; one that is served, and what is none, is not", async () => {
+        const path = newSocket();
+        const orphan = spawnSync(process.execPath, [
+          "-e",
+          "require('net').createServer().listen(process.argv[1], () => process.kill(process.pid, 'SIGKILL'))",
+          path,
+        ]);
+        expect([orphan.signal, statSync(path).isSocket()]).toEqual(["SIGKILL", true]);
+        await using machine = await boot({ disks: [ram()], nbd: [{ disk: "da0", unix: path }] });
+        const client = await NbdClient.connect(machine.nbd[0]!.uri);
+        expect(await refusal([{ disk: "da0", unix: path }])).toBe(
+          `ERR_NBD: ${path}: another program serves there`,
+        );
+        expect((await client.read(0, 512)).error).toBe(0);
+        await client.close();
 
-  test("what cannot be served keeps the guest from booting, and says why", async () => {
-    const busy = createServer().listen(0, "127.0.0.1");
-    await once(busy, "listening");
-    const { port } = busy.address() as AddressInfo;
-    const path = newSocket();
-    expect(await refusal([{ disk: "da7", unix: path }])).toBe(
-      "ERR_NBD: NBD export da7: the guest has no such disk; it has da0",
-    );
-    expect(
-      await refusal([
-        { disk: "da0", unix: path },
-        { disk: "da0", port },
-      ]),
-    ).toMatch(/^ERR_NBD: NBD: listen EADDRINUSE/);
-    expect(existsSync(path)).toBe(false);
-    busy.close();
-    const deep = join(directory, "a".repeat(120));
-    expect(await refusal([{ disk: "da0", unix: deep }])).toContain("too long for a socket's path");
-    expect(await refusal([{ disk: "da0", unix: "/nowhere/x.sock" }])).toMatch(/^ERR_NBD: .*ENOENT/);
-    expect(await refusal([{ disk: "da0", host: "0.0.0.0", port: 1 }])).toContain(
-      "loopback addresses only",
-    );
-  });
+        const file = join(directory, "file");
+        writeFileSync(file, "precious");
+        expect(await refusal([{ disk: "da0", unix: file }])).toBe(
+          `ERR_NBD: ${file}: is there, and is no socket`,
+        );
+        const link = join(directory, "link");
+        symlinkSync(join(directory, "elsewhere"), link);
+        expect(await refusal([{ disk: "da0", unix: link }])).toBe(
+          `ERR_NBD: ${link}: is there, and is no socket`,
+        );
+      });
+
+      test("what has taken the socket's place is left alone at the end", async () => {
+        const machine = await serve();
+        const path = new URL(machine.uri).searchParams.get("socket")!;
+        const other = join(directory, "other");
+        writeFileSync(other, "somebody else's");
+        rmSync(path);
+        linkSync(other, path);
+        await machine.shutdown();
+        expect(existsSync(path)).toBe(true);
+      });
+
+      test("what cannot be served keeps the guest from booting, and says why", async () => {
+        const busy = createServer().listen(0, "127.0.0.1");
+        await once(busy, "listening");
+        const { port } = busy.address() as AddressInfo;
+        const path = newSocket();
+        expect(await refusal([{ disk: "da7", unix: path }])).toBe(
+          "ERR_NBD: NBD export da7: the guest has no such disk; it has da0",
+        );
+        expect(
+          await refusal([
+            { disk: "da0", unix: path },
+            { disk: "da0", port },
+          ]),
+        ).toMatch(/^ERR_NBD: NBD: listen EADDRINUSE/);
+        expect(existsSync(path)).toBe(false);
+        busy.close();
+        const deep = join(directory, "a".repeat(120));
+        expect(await refusal([{ disk: "da0", unix: deep }])).toContain(
+          "too long for a socket's path",
+        );
+        expect(await refusal([{ disk: "da0", unix: "/nowhere/x.sock" }])).toMatch(
+          /^ERR_NBD: .*ENOENT/,
+        );
+        expect(await refusal([{ disk: "da0", host: "0.0.0.0", port: 1 }])).toContain(
+          "loopback addresses only",
+        );
+      });
+    }));
 });

@@ -4,7 +4,8 @@ import { noTaps, transfer } from "../../../packages/hyperv-host/test/namespaces.
 import { runTcpCampaign } from "./tcp-campaign.js";
 import { DEVICE, TapMachine, addresses } from "./tap-machine.js";
 
-describe.skipIf(noTaps !== undefined)("a guest whose network stack is Linux's", () => {
+// Much of this is waiting.
+describe.skipIf(noTaps !== undefined).concurrent("a guest whose network stack is Linux's", () => {
   test("speaks TCP through the switch in super-frames, both ways", async () => {
     await using guest = await TapMachine.boot({ cpus: 2 });
     const { machine, near, far } = guest;

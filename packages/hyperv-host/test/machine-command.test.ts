@@ -1,40 +1,63 @@
 import { spawn, type ChildProcessWithoutNullStreams } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
-import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
-import { ControlServer, controlDirectory } from "../src/node/control.js";
+import { describe, expect, test } from "vitest";
+import { ControlServer, controlDirectory, controlPath } from "../src/node/control.js";
 import { describeMachine } from "./control-rig.js";
 import { Machine } from "./scenario-machine.js";
 
 const root = dirname(createRequire(import.meta.url).resolve("@hyperv-is/hyperv-host/package.json"));
 const program = join(root, "dist", "bin", "hyperv-host.js");
 
-let directory = "";
-const open: { close(): void }[] = [];
-beforeEach(() => {
-  directory = mkdtempSync(join(tmpdir(), "control-"));
-  vi.stubEnv("XDG_RUNTIME_DIR", directory);
-});
-afterEach(() => {
-  for (const one of open.splice(0)) one.close();
-  vi.unstubAllEnvs();
-  rmSync(directory, { recursive: true });
-});
+/** A directory of machines' sockets, and who runs in it. Each test has its own, so that they can wait beside each other. */
+class Place implements Disposable {
+  readonly directory = mkdtempSync(join(tmpdir(), "control-"));
+  readonly environment = { ...process.env, XDG_RUNTIME_DIR: this.directory };
+  /** Where the sockets of machines with a name are. */
+  readonly sockets = controlDirectory(this.environment);
+  readonly #open: { close(): void }[] = [];
 
-/** Starts a machine with a control socket, up for twelve seconds. */
-async function start(address: string): Promise<{ guest: Machine; server: ControlServer }> {
-  const guest = new Machine({
-    faults: { faults: [{ kind: "rescind", device: "network" }] },
-  });
-  guest.timers.advance(12_345);
-  const server = await ControlServer.listen(address, describeMachine(guest));
-  open.push(server);
-  return { guest, server };
+  constructor() {
+    mkdirSync(this.sockets, { mode: 0o700 });
+  }
+
+  /** Starts a machine with a control socket, up for twelve seconds. @param address - A name, or the path of the socket. */
+  async start(address: string): Promise<{ guest: Machine; server: ControlServer }> {
+    const guest = new Machine({
+      faults: { faults: [{ kind: "rescind", device: "network" }] },
+    });
+    guest.timers.advance(12_345);
+    const path = controlPath(address, this.sockets);
+    const server = await ControlServer.listen(path, describeMachine(guest));
+    this.#open.push(server);
+    return { guest, server };
+  }
+
+  /** Has a machine of a name listen that never answers. @returns The path of its socket. */
+  deaf(name: string): string {
+    const path = controlPath(name, this.sockets);
+    this.#open.push(createServer().listen(path));
+    return path;
+  }
+
+  /** Starts a command. */
+  command(...args: string[]): Command {
+    return new Command(this.environment, args);
+  }
+
+  run(...args: string[]): Promise<Run> {
+    return this.command(...args).ended();
+  }
+
+  [Symbol.dispose](): void {
+    for (const one of this.#open) one.close();
+    rmSync(this.directory, { recursive: true });
+  }
 }
 
 interface Run {
@@ -49,8 +72,8 @@ class Command {
   readonly #ended: Promise<Run>;
   readonly #lines: AsyncIterator<string>;
 
-  constructor(...args: string[]) {
-    this.process = spawn(process.execPath, [program, ...args]);
+  constructor(environment: NodeJS.ProcessEnv, args: readonly string[]) {
+    this.process = spawn(process.execPath, [program, ...args], { env: environment });
     let stdout = "";
     let stderr = "";
     this.process.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
@@ -75,7 +98,6 @@ class Command {
   }
 }
 
-const run = (...args: string[]): Promise<Run> => new Command(...args).ended();
 /** The cells of each line. */
 const cellsOf = (text: string): string[][] =>
   text
@@ -84,19 +106,19 @@ const cellsOf = (text: string): string[][] =>
     .map((line) => line.split(/ {2,}/));
 const json = ({ stdout }: Run): unknown => JSON.parse(stdout);
 
-describe("hyperv-host list", () => {
+describe.concurrent("hyperv-host list", () => {
   test("shows the machines with a name, for people and for programs", async () => {
-    const { guest } = await start("web");
-    await start("db");
-    await start(join(directory, "elsewhere.sock"));
+    using place = new Place();
+    const { guest } = await place.start("web");
+    await place.start("db");
+    await place.start(join(place.directory, "elsewhere.sock"));
     guest.connect();
     guest.partition.server.violations.record("rule", "detail");
-    const deaf = createServer().listen(join(controlDirectory(), "deaf.sock"));
-    open.push(deaf);
-    const [text, objects] = await Promise.all([run("list"), run("list", "--json")]);
+    const deaf = place.deaf("deaf");
+    const [text, objects] = await Promise.all([place.run("list"), place.run("list", "--json")]);
     expect([text.status, text.stderr]).toEqual([
       0,
-      `hyperv-host: ${controlDirectory()}/deaf.sock: no answer for 2000 ms\n`,
+      `hyperv-host: ${deaf}: no answer for 2000 ms\n`,
     ]);
     const { pid } = process;
     expect(cellsOf(text.stdout)).toEqual([
@@ -107,35 +129,37 @@ describe("hyperv-host list", () => {
     ]);
     expect(json(objects)).toMatchObject([
       { name: "db", state: "running", busVersion: null },
-      { name: "deaf", state: "unreachable", path: join(controlDirectory(), "deaf.sock") },
+      { name: "deaf", state: "unreachable", path: deaf },
       { name: "web", state: "running", busVersion: "5.3", processId: process.pid, violations: 1 },
     ]);
   });
 
   test("shows none where there is none, and one by its path", async () => {
-    await start(join(directory, "a.sock"));
+    using place = new Place();
+    await place.start(join(place.directory, "a.sock"));
     const [none, empty, one, missing] = await Promise.all([
-      run("list"),
-      run("list", "--json"),
-      run("list", join(directory, "a.sock"), "--json"),
-      run("list", "web"),
+      place.run("list"),
+      place.run("list", "--json"),
+      place.run("list", join(place.directory, "a.sock"), "--json"),
+      place.run("list", "web"),
     ]);
     expect([none.status, none.stdout.split("\n").length, none.stderr]).toEqual([0, 2, ""]);
     expect(json(empty)).toEqual([]);
-    expect(json(one)).toMatchObject([{ name: "a", path: join(directory, "a.sock") }]);
+    expect(json(one)).toMatchObject([{ name: "a", path: join(place.directory, "a.sock") }]);
     expect(missing).toEqual({
       status: 1,
       stdout: "",
-      stderr: `hyperv-host: ${directory}/hyperv-is/web.sock: no machine listens there\n`,
+      stderr: `hyperv-host: ${place.sockets}/web.sock: no machine listens there\n`,
     });
   });
 
   test("--watch shows them again, until Ctrl-C", async () => {
-    await start("web");
-    const command = new Command("list", "--watch", "--json");
+    using place = new Place();
+    await place.start("web");
+    const command = place.command("list", "--watch", "--json");
     const first = JSON.parse(await command.line()) as { machines: object[] };
     expect(first).toMatchObject({ machines: [{ name: "web" }] });
-    await start("db");
+    await place.start("db");
     const names = async (): Promise<string[]> => {
       const { machines } = JSON.parse(await command.line()) as { machines: { name: string }[] };
       return machines.map(({ name }) => name);
@@ -147,16 +171,17 @@ describe("hyperv-host list", () => {
   });
 });
 
-describe("hyperv-host stats", () => {
+describe.concurrent("hyperv-host stats", () => {
   test("shows one machine or all of them, for people and for programs", async () => {
-    const { guest } = await start("web");
-    await start("db");
+    using place = new Place();
+    const { guest } = await place.start("web");
+    await place.start("db");
     const channel = guest.openFirst();
     channel.echoes(3);
     const [text, one, all] = await Promise.all([
-      run("stats", "web"),
-      run("stats", "web", "--json"),
-      run("stats", "--json"),
+      place.run("stats", "web"),
+      place.run("stats", "web", "--json"),
+      place.run("stats", "--json"),
     ]);
     expect([text.status, text.stderr]).toEqual([0, ""]);
     expect(text.stdout).toContain("web: test 1.2.3, up 00:00:12\nVMBus 5.3 connected: ");
@@ -172,10 +197,11 @@ describe("hyperv-host stats", () => {
   });
 
   test("--watch shows what is counted, until the machine ends", async () => {
-    const { guest, server } = await start("web");
+    using place = new Place();
+    const { guest, server } = await place.start("web");
     const channel = guest.openFirst();
-    const objects = new Command("stats", "web", "--watch", "--json");
-    const text = new Command("stats", "web", "--watch");
+    const objects = place.command("stats", "web", "--watch", "--json");
+    const text = place.command("stats", "web", "--watch");
     const packets = async (): Promise<number> => {
       const { channels } = JSON.parse(await objects.line()) as {
         channels: { packetsIn: number }[];
@@ -203,9 +229,10 @@ describe("hyperv-host stats", () => {
   });
 
   test("--watch ends with a signal, and when nobody reads", async () => {
-    await start("web");
-    const interrupted = new Command("stats", "--watch");
-    const unread = new Command("stats", "web", "--watch");
+    using place = new Place();
+    await place.start("web");
+    const interrupted = place.command("stats", "--watch");
+    const unread = place.command("stats", "web", "--watch");
     await Promise.all([interrupted.line(), unread.line()]);
     interrupted.process.kill("SIGTERM");
     unread.process.stdout.destroy();
@@ -214,17 +241,18 @@ describe("hyperv-host stats", () => {
   });
 });
 
-describe("hyperv-host violations", () => {
+describe.concurrent("hyperv-host violations", () => {
   test("shows what the guest did wrong, for people and for programs", async () => {
-    const { guest } = await start("web");
-    await start("db");
+    using place = new Place();
+    const { guest } = await place.start("web");
+    await place.start("db");
     const { violations } = guest.partition.server;
     violations.record("open-ring", "an \u001b[31mevil\u009b text", 7);
     guest.timers.advance(100);
     violations.record("msr-access", "value 0x1", undefined, 3);
     const [text, objects] = await Promise.all([
-      run("violations"),
-      run("violations", "web", "--json"),
+      place.run("violations"),
+      place.run("violations", "web", "--json"),
     ]);
     expect(text).toEqual({
       status: 0,
@@ -246,10 +274,11 @@ describe("hyperv-host violations", () => {
   });
 
   test("--watch follows new ones, those that are only counted too", async () => {
-    const { guest, server } = await start("web");
+    using place = new Place();
+    const { guest, server } = await place.start("web");
     const { violations } = guest.partition.server;
     for (let count = 1; count <= 998; count++) violations.record("old", `${count}`);
-    const command = new Command("violations", "web", "--watch", "--json");
+    const command = place.command("violations", "web", "--watch", "--json");
     const next = async (): Promise<unknown> => JSON.parse(await command.line());
     for (let count = 1; count <= 998; count++)
       expect(await next()).toMatchObject({ name: "web", rule: "old", detail: `${count}` });
@@ -270,30 +299,33 @@ describe("hyperv-host violations", () => {
   });
 });
 
-describe("a wrong command line", () => {
+describe.concurrent("a wrong command line", () => {
   test.each([
     ["two machines", ["stats", "a", "b"], "stats: one VM, please"],
     ["a word that is no name", ["violations", "a b"], "'a b' is no name for a machine"],
     ["an unknown option", ["list", "--frob"], "--frob"],
   ])("%s ends with status 2", async (_, args, message) => {
-    const { status, stdout, stderr } = await run(...args);
+    using place = new Place();
+    const { status, stdout, stderr } = await place.run(...args);
     expect([status, stdout]).toEqual([2, ""]);
     expect(stderr).toContain(message);
     expect(stderr).toContain("usage: hyperv-host");
   });
 
   test("--help behind a command is none", async () => {
-    const { status, stdout, stderr } = await run("vm", "kvp", "--help");
+    using place = new Place();
+    const { status, stdout, stderr } = await place.run("vm", "kvp", "--help");
     expect([status, stderr]).toEqual([0, ""]);
     expect(stdout).toContain("usage: hyperv-host");
   });
 
   test("without machines there is nothing to show", async () => {
+    using place = new Place();
     for (const verb of ["stats", "violations"])
-      expect(await run(verb)).toEqual({
+      expect(await place.run(verb)).toEqual({
         status: 1,
         stdout: "",
-        stderr: `hyperv-host: ${directory}/hyperv-is has no machine that runs; 'boot --control NAME' starts one\n`,
+        stderr: `hyperv-host: ${place.sockets} has no machine that runs; 'boot --control NAME' starts one\n`,
       });
   });
 });

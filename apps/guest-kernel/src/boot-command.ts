@@ -26,7 +26,6 @@ import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
 import { junitReport } from "./junit.js";
 import { tune } from "./kernel/tunables.js";
 import type { ExecResult, ExecutedList } from "./console/console-client.js";
-import { preferLatency } from "./latency.js";
 import { CPUS_MAX, boot, type Machine } from "./machine.js";
 import { UsageMistake } from "./usage-mistake.js";
 import { parsePins, type ThreadCpus } from "./thread-pins.js";
@@ -298,7 +297,6 @@ export async function bootCommand(
 ): Promise<number> {
   const parsed = understand(args);
   const interruption = new Interruption("guest-kernel");
-  preferLatency();
   try {
     let end = await runMachine(parsed, tour, interruption);
     // The host wanted the machine to start anew: commands that were given are done.

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ExecutedList } from "@hyperv-is/guest-kernel";
 import { checkImageFile, createImageFile, openImageFile } from "@hyperv-is/vhd/node";
 import { bootCommand } from "../src/boot-command.js";
+import { runCommand, type CommandRun } from "./command-run.js";
 import { NbdClient } from "./nbd-client.js";
 
 const root = dirname(
@@ -21,7 +22,7 @@ beforeAll(async () => {
   (await createImageFile(disk, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
 });
 
-const run = (...args: string[]): { status: number | null; stdout: string; stderr: string } =>
+const runProcess = (...args: string[]): CommandRun =>
   spawnSync(process.execPath, [program, ...args], { encoding: "utf8", input: "" });
 
 describe("a wrong command line", () => {
@@ -76,28 +77,44 @@ describe("a wrong command line", () => {
     [["boot", "--control", "a b"], "'a b' is no name for a machine"],
     [["boot", "--pin", "vcpu0=8191"], "vcpu0 cannot be pinned to CPU 8191"],
     [["boot", "freebsd.vhdx"], "hyperv-pc boot --boot-disk freebsd.vhdx"],
-  ])("ends with status 2 and nothing on standard output: %j", (args, message) => {
-    const { status, stdout, stderr } = run(...args);
+  ])("ends with status 2 and nothing on standard output: %j", async (args, message) => {
+    const { status, stdout, stderr } = await runCommand(...args);
     expect(status).toBe(2);
     expect(stdout).toBe("");
     expect(stderr).toContain(message);
   });
 
-  test("each mistake of a fault plan is named with its place", () => {
+  test("each mistake of a fault plan is named with its place", async () => {
     const plan = join(directory, "plan.json");
     writeFileSync(plan, '{ "faults": [{ "kind": "late-completion" }, { "kind": "gremlins" }] }');
-    const { status, stderr } = run("boot", "--faults", plan);
+    const { status, stderr } = await runCommand("boot", "--faults", plan);
     expect(status).toBe(2);
     expect(stderr).toContain("faults[0].delayMs: is missing");
     expect(stderr).toContain("faults[1].kind: must be one of late-completion");
   });
 });
 
-test("help and version go to standard output", () => {
-  expect(run("--help").stdout).toContain("usage: guest-kernel boot [options]");
-  expect(run("boot", "--help").stdout).toContain("--violations fail");
-  expect(run("demo", "failover", "--help").stdout).toContain("demo failover [--stop] [--json]");
-  expect(run("--version").stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
+test("as a program it has these outputs and exit statuses", () => {
+  expect(runProcess("--version")).toMatchObject({ status: 0, stderr: "" });
+  expect(runProcess("frob")).toMatchObject({
+    status: 2,
+    stdout: "",
+    stderr: "guest-kernel: unknown command 'frob'; 'guest-kernel --help' lists them\n",
+  });
+  const line = "echo one; false";
+  expect(runProcess("boot", "--disk", `${disk},ro`, "--exec", line)).toMatchObject({
+    status: 1,
+    stdout: "one\n",
+  });
+});
+
+test("help and version go to standard output", async () => {
+  expect((await runCommand("--help")).stdout).toContain("usage: guest-kernel boot [options]");
+  expect((await runCommand("boot", "--help")).stdout).toContain("--violations fail");
+  expect((await runCommand("demo", "failover", "--help")).stdout).toContain(
+    "demo failover [--stop] [--json]",
+  );
+  expect((await runCommand("--version")).stdout).toMatch(/^guest-kernel \d+\.\d+\.\d+\n$/);
 });
 
 test("the demo ends by itself where there is no terminal, and keeps its sample disk", () => {
@@ -180,8 +197,14 @@ test("an exported disk is served until the program is interrupted", async () => 
   expect(found.equals(data)).toBe(true);
 });
 
-test("a disk that cannot be exported keeps the guest from booting", () => {
-  const { status, stderr } = run("boot", "--disk", disk, "--nbd", "da5=unix:/nowhere/x");
+test("a disk that cannot be exported keeps the guest from booting", async () => {
+  const { status, stderr } = await runCommand(
+    "boot",
+    "--disk",
+    disk,
+    "--nbd",
+    "da5=unix:/nowhere/x",
+  );
   expect([status, stderr]).toEqual([
     1,
     "guest-kernel: NBD export da5: the guest has no such disk; it has da0\n",
@@ -199,9 +222,9 @@ test("output that nobody reads any more ends the guest in good order", async () 
   expect(await checkImageFile(disk)).toEqual([]);
 });
 
-test("with --json a failure is an object too", () => {
+test("with --json a failure is an object too", async () => {
   const path = join(directory, "none.vhdx");
-  const { status, stdout, stderr } = run("boot", "--json", "--disk", path);
+  const { status, stdout, stderr } = await runCommand("boot", "--json", "--disk", path);
   expect(status).toBe(1);
   expect(JSON.parse(stdout)).toEqual({
     error: { code: "ERR_IMAGE_FILE", message: expect.stringContaining(path) as unknown },
@@ -209,14 +232,20 @@ test("with --json a failure is an object too", () => {
   expect(stderr).toContain(path);
 });
 
-test("an image that cannot be attached ends with status 1 and its reason", () => {
-  const { status, stderr } = run("boot", "--disk", join(directory, "none.vhdx"), "--exec", "true");
+test("an image that cannot be attached ends with status 1 and its reason", async () => {
+  const { status, stderr } = await runCommand(
+    "boot",
+    "--disk",
+    join(directory, "none.vhdx"),
+    "--exec",
+    "true",
+  );
   expect(status).toBe(1);
   expect(stderr).toMatch(/^guest-kernel: .*none\.vhdx/);
 });
 
-test("disks are on the controllers that they are told to be on, and the bus speaks what it may", () => {
-  const { status, stdout } = run(
+test("disks are on the controllers that they are told to be on, and the bus speaks what it may", async () => {
+  const { status, stdout } = await runCommand(
     ...["boot", "--json", "--ceiling", "3.0", "--disk", `${disk},controller=2`],
     ...["--exec", "camcontrol devlist; sysctl dev.vmbus.0.version"],
   );
@@ -242,23 +271,29 @@ test("a disk with a FreeBSD system is attached as data, and told what can be don
   view.setUint16(510, 0xaa55, true);
   image.write(0, mbr, 0, mbr.byteLength);
   image.close();
-  const { status, stdout, stderr } = run("boot", "--disk", path, "--exec", "diskinfo da0s1");
+  const { status, stdout, stderr } = await runCommand(
+    "boot",
+    "--disk",
+    path,
+    "--exec",
+    "diskinfo da0s1",
+  );
   expect([status, stdout]).toEqual([0, "da0s1\t512\t512000\t1000\t4096\t0\n"]);
   expect(stderr).toContain("da0 holds a FreeBSD system. It is attached as data");
   expect(stderr).toContain("'gpart show da0'");
   expect(stderr).toContain("hyperv-pc boot --boot-disk FILE");
 });
 
-test("--exec prints what the commands print and ends with the status of the first that failed", () => {
-  const good = run("boot", "--disk", `${disk},ro`, "--exec", "echo one; uname");
+test("--exec prints what the commands print and ends with the status of the first that failed", async () => {
+  const good = await runCommand("boot", "--disk", `${disk},ro`, "--exec", "echo one; uname");
   expect(good).toEqual({ ...good, status: 0, stdout: "one\nFreeBSD\n", stderr: "" });
-  const bad = run("boot", "--exec", "false; echo after", "--exec", "frob");
+  const bad = await runCommand("boot", "--exec", "false; echo after", "--exec", "frob");
   expect([bad.status, bad.stdout, bad.stderr]).toEqual([1, "after\n", "sh: frob: not found\n"]);
 });
 
-test("--json and --report tell machines the same", () => {
+test("--json and --report tell machines the same", async () => {
   const report = join(directory, "report.xml");
-  const { status, stdout } = run(
+  const { status, stdout } = await runCommand(
     ...["boot", "--disk", disk, "--json", "--violations", "fail", "--report", `junit=${report}`],
     ...["--exec", "echo '<one>'; gpart show da9; false || frob"],
   );

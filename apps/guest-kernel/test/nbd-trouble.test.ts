@@ -459,7 +459,7 @@ describe.concurrent("one machine beside another", () => {
     });
   });
 
-  describe("where a disk is served", () =>
+  describe("where a disk is served", () => {
     describe("one after the other", { concurrent: false }, () => {
       const refusal = (nbd: BootOptions["nbd"]) =>
         boot({ disks: [ram(MIB)], nbd: nbd! }).then(
@@ -542,5 +542,6 @@ describe.concurrent("one machine beside another", () => {
           "loopback addresses only",
         );
       });
-    }));
+    });
+  });
 });

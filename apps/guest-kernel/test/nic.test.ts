@@ -26,7 +26,7 @@ async function end(machine: Machine): Promise<void> {
 
 // Much of this is waiting.
 describe.concurrent("one network beside another", () => {
-  describe("a guest with four CPUs and one with two, over a socket", () =>
+  describe("a guest with four CPUs and one with two, over a socket", () => {
     describe("one after the other", { concurrent: false }, () => {
       let a: Machine;
       let b: Machine;
@@ -126,7 +126,8 @@ describe.concurrent("one network beside another", () => {
         );
         expect(await run(b, "ping -c 1 -W 10 192.0.2.1")).toContain(" 0 packets received");
       });
-    }));
+    });
+  });
 
   test("two adapters of a guest share a switch, and VLANs part them", async () => {
     const machine = await boot({

@@ -2,7 +2,7 @@
 // Prints for each whether there is a ring, and what of it is left; then whether there is one when there is room.
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import koffi from "koffi";
-import { createGuestMemory, IoRing } from "../dist/index.js";
+import { createGuestMemory, IoRing } from "@hyperv-is/platform-node";
 
 const RLIMIT_AS = 9;
 const ENTRIES = 32_768;
@@ -13,6 +13,7 @@ const memory = createGuestMemory(1 << 20).bytes;
 const prlimit = koffi
   .load("libc.so.6")
   .func("int prlimit(int pid, int resource, const uint64_t *limit, void *old)");
+/** @param {number | bigint} bytes */
 const limitTo = (bytes) => {
   if (prlimit(0, RLIMIT_AS, [bytes, 2n ** 64n - 1n], null) !== 0) throw new Error("no limit");
 };
@@ -28,11 +29,13 @@ function left() {
       return [];
     }
   });
+  /** @param {string} text */
   const isRing = (text) => text.includes("[io_uring]");
   const maps = readFileSync("/proc/self/maps", "latin1").split("\n");
   return [files.filter(isRing).length, maps.filter(isRing).length];
 }
 
+/** @param {number} roomBytes */
 function open(roomBytes) {
   limitTo(usedBytes() + roomBytes);
   const ring = IoRing.open(memory, ENTRIES);

@@ -16,9 +16,9 @@ import { VirtualProcessor, type TimerFrequencies } from "./hypervisor/virtual-pr
 import type { TraceRecorder } from "./trace/trace-recorder.js";
 import { SavedPartitionError, type SavedPartition } from "./saved-partition.js";
 import type { Violations } from "./violations.js";
-import type { RestoredChannel } from "./vmbus/channel-set.js";
 import type { BusOptions } from "./vmbus/connection.js";
 import type { DeviceOffer } from "./vmbus/offers.js";
+import type { RestoredChannel } from "./vmbus/saved-channel.js";
 import { VmbusServer, type VmbusServerStats } from "./vmbus/server.js";
 import type { WorkerReply, WorkerRequest } from "./vmbus/worker-link.js";
 

@@ -22,7 +22,7 @@ import {
 import type { ChannelSummary } from "./channel.js";
 import type { SavedBus } from "../saved-partition.js";
 import type { SavedWorkerChannel } from "../worker-channel.js";
-import { ChannelSet, type RestoredChannel } from "./channel-set.js";
+import { ChannelSet } from "./channel-set.js";
 import {
   contactTarget,
   isMisdirected,
@@ -37,6 +37,7 @@ import {
 import { Outbox, type ServerEffect } from "./effects.js";
 import { GuestRequests, nameOf } from "./guest-requests.js";
 import type { DeviceOffer } from "./offers.js";
+import type { RestoredChannel } from "./saved-channel.js";
 import type { WorkerReply } from "./worker-link.js";
 
 /** What follows when a guest's connection has ended and nothing of it is in use any more. */

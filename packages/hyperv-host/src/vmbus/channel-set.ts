@@ -3,9 +3,7 @@ import {
   CloseReservedResponse,
   GpadlCreated,
   GpadlTorndown,
-  MONITOR_NONE,
   NtStatus,
-  OfferChannel,
   OpenChannelResult,
   RescindChannelOffer,
   isNtSuccess,
@@ -15,6 +13,7 @@ import {
 import {
   ServerChannel,
   channelStep,
+  offerMessage,
   type ChannelAction,
   type ChannelInput,
   type ChannelSummary,
@@ -28,13 +27,7 @@ import { SavedPartitionError, type SavedChannel } from "../saved-partition.js";
 import type { SavedWorkerChannel } from "../worker-channel.js";
 import { compareOffers, type DeviceOffer } from "./offers.js";
 import { Relids } from "./relids.js";
-
-/** A channel that was saved, as it goes on. */
-export interface RestoredChannel {
-  readonly key: number;
-  readonly worker: number;
-  readonly saved: SavedChannel;
-}
+import { restoreChannel, saveChannel, type RestoredChannel } from "./saved-channel.js";
 
 /**
  * All channels of the host: carries out what the table in `channel.ts` says, and keeps what hangs on a
@@ -111,7 +104,7 @@ export class ChannelSet {
     for (let index = 1; index <= count; index++) {
       this.#offerSubChannel(primary, index);
       const channel = this.#channelOf(primary.offer.instanceId, index);
-      if (repeated && channel?.state === "closed") this.#sendOffer(channel);
+      if (repeated && channel?.state === "closed") this.#outbox.send(offerMessage(channel));
     }
   }
 
@@ -154,7 +147,8 @@ export class ChannelSet {
     for (const channel of this.#channels.values()) {
       if (channel.isDoomed || channel.successor !== undefined) return undefined;
       if (channel.state === "client-released" && !this.gpadls.has(channel.key)) continue;
-      const one = this.#saveChannel(channel, services.get(channel.key));
+      const gpadls = this.gpadls.of(channel.key);
+      const one = saveChannel(channel, gpadls, services.get(channel.key));
       if (one === undefined) return undefined;
       saved.push(one);
     }
@@ -170,45 +164,11 @@ export class ChannelSet {
   restore(saved: readonly SavedChannel[]): RestoredChannel[] {
     return saved.map((one) => {
       const channel = this.#channelToRestore(one);
-      channel.state = one.open === undefined ? "closed" : "open";
-      channel.relid = one.relid;
-      channel.connectionId = one.connectionId;
-      channel.monitorId = one.monitorId;
-      channel.status = one.status;
-      channel.open = one.open?.request;
-      channel.opening = one.open && { ...one.open.opening, key: channel.key };
-      channel.ownConnectionId = one.open?.ownConnectionId;
+      restoreChannel(channel, one);
       this.#relids.restore(channel);
       for (const gpadl of one.gpadls) this.gpadls.restore(channel.key, gpadl);
       return { key: channel.key, worker: channel.offer.worker, saved: one };
     });
-  }
-
-  #saveChannel(
-    channel: ServerChannel,
-    worker: SavedWorkerChannel | undefined,
-  ): SavedChannel | undefined {
-    const { state, relid, open } = channel;
-    const gpadls = this.gpadls.of(channel.key);
-    const isOpen = state === "open";
-    const isAtRest =
-      (isOpen ? worker !== undefined : state === "closed") &&
-      channel.modify === undefined &&
-      gpadls.every((gpadl) => gpadl.state === "accepted");
-    if (!isAtRest || relid === undefined) return undefined;
-    return {
-      instanceId: channel.offer.instanceId,
-      subChannelIndex: channel.subChannelIndex,
-      relid,
-      connectionId: channel.connectionId,
-      monitorId: channel.monitorId,
-      status: channel.status,
-      gpadls: gpadls.map(({ id, announcedBytes, ranges }) => ({ id, announcedBytes, ranges })),
-      open:
-        worker === undefined || open === undefined
-          ? undefined
-          : { ...worker, request: open, ownConnectionId: channel.ownConnectionId },
-    };
   }
 
   #channelToRestore({ instanceId, subChannelIndex }: SavedChannel): ServerChannel {
@@ -319,7 +279,7 @@ export class ChannelSet {
     const { worker } = channel.offer;
     switch (action) {
       case "send-offer":
-        this.#sendOffer(channel);
+        this.#outbox.send(offerMessage(channel));
         return;
       case "request-open":
         this.#requestOpen(channel);
@@ -434,25 +394,6 @@ export class ChannelSet {
     this.step(channel, "offer");
   }
 
-  #sendOffer({ offer, subChannelIndex, relid = 0, connectionId, monitorId }: ServerChannel): void {
-    this.#outbox.send(
-      OfferChannel.emit({
-        classId: offer.classId,
-        instanceId: offer.instanceId,
-        flags: offer.flags ?? 0,
-        mmioMegabytes: offer.mmioMegabytes ?? 0,
-        userData: offer.userData ?? new Uint8Array(0),
-        subChannelIndex,
-        mmioMegabytesOptional: 0,
-        relid,
-        monitorId: monitorId ?? MONITOR_NONE,
-        monitorAllocated: monitorId !== undefined,
-        dedicatedInterrupt: true,
-        connectionId,
-      }),
-    );
-  }
-
   #prepare(channel: ServerChannel, request: OpenRequest): OpeningOutcome {
     const { connection } = this;
     if (connection === undefined || channel.relid === undefined)
@@ -486,10 +427,7 @@ export class ChannelSet {
 
   #forgetOpen(channel: ServerChannel): void {
     this.#relids.disconnectOwnPort(channel);
-    channel.open = undefined;
-    channel.opening = undefined;
-    channel.modify = undefined;
-    channel.reopen = undefined;
+    channel.forgetOpening();
   }
 
   /** Forgets a channel whose device is gone, once guest and worker have both let go. */

@@ -1,4 +1,10 @@
-import type { Guid, NtStatus, OpenChannel } from "@hyperv-is/vmbus-core/protocol";
+import {
+  MONITOR_NONE,
+  OfferChannel,
+  type Guid,
+  type NtStatus,
+  type OpenChannel,
+} from "@hyperv-is/vmbus-core/protocol";
 import type { DeviceOffer } from "./offers.js";
 import type { ChannelOpening } from "./worker-link.js";
 
@@ -252,6 +258,14 @@ export class ServerChannel {
     return this.subChannelIndex === 0;
   }
 
+  /** Forgets how it was opened, and what was to happen to that. */
+  forgetOpening(): void {
+    this.open = undefined;
+    this.opening = undefined;
+    this.modify = undefined;
+    this.reopen = undefined;
+  }
+
   summary(): ChannelSummary {
     return {
       classId: this.offer.classId,
@@ -262,4 +276,23 @@ export class ServerChannel {
       targetVp: this.open?.targetVp,
     };
   }
+}
+
+/** OFFERCHANNEL about a channel that has a relid. */
+export function offerMessage(channel: ServerChannel): Uint8Array {
+  const { offer, subChannelIndex, relid = 0, connectionId, monitorId } = channel;
+  return OfferChannel.emit({
+    classId: offer.classId,
+    instanceId: offer.instanceId,
+    flags: offer.flags ?? 0,
+    mmioMegabytes: offer.mmioMegabytes ?? 0,
+    userData: offer.userData ?? new Uint8Array(0),
+    subChannelIndex,
+    mmioMegabytesOptional: 0,
+    relid,
+    monitorId: monitorId ?? MONITOR_NONE,
+    monitorAllocated: monitorId !== undefined,
+    dedicatedInterrupt: true,
+    connectionId,
+  });
 }

@@ -13,10 +13,10 @@ import type { SavedPartition } from "../saved-partition.js";
 import type { SavedWorkerChannel } from "../worker-channel.js";
 import { Bus, type BusState } from "./bus.js";
 import type { ChannelSummary } from "./channel.js";
-import type { RestoredChannel } from "./channel-set.js";
 import type { BusOptions } from "./connection.js";
 import type { ServerEffect } from "./effects.js";
 import type { DeviceOffer } from "./offers.js";
+import type { RestoredChannel } from "./saved-channel.js";
 import type { HostWorkerLink, WorkerReply } from "./worker-link.js";
 
 /** Messages taken in one go, so that a guest that posts for ever cannot hold the thread. */

@@ -119,6 +119,46 @@ describe.skipIf(reason !== undefined).each(["unix", "TCP"])("a socket of %s", (f
     expect(Buffer.concat(got).equals(all)).toBe(true);
   });
 
+  test("sends more pieces than the system takes in one call", async () => {
+    const want = Buffer.alloc(5000);
+    let done = 0;
+    for (let piece = 0; piece < want.byteLength; piece++) {
+      const at = piece * 7;
+      want[piece] = memory.bytes[at]!;
+      stream.send(memory.bytes.subarray(at, at + 1), () => done++);
+    }
+    expect(stream.flush()).toBe("sent");
+    expect([done, stream.waitingBytes]).toEqual([want.byteLength, 0]);
+    const got: Buffer[] = [];
+    client.on("data", (bytes) => got.push(bytes));
+    while (Buffer.concat(got).byteLength < want.byteLength) await once(client, "data");
+    expect(Buffer.concat(got).equals(want)).toBe(true);
+  });
+
+  test("goes over the end of its row of pieces", async () => {
+    const want: Buffer[] = [];
+    let sent = 0;
+    let done = 0;
+    const send = (lengthBytes: number): void => {
+      const at = (sent++ * 4099) % (MEMORY_BYTES - lengthBytes);
+      const piece = memory.bytes.subarray(at, at + lengthBytes);
+      want.push(Buffer.from(piece));
+      stream.send(piece, () => done++);
+    };
+    // So many that some are sent and some are not, and in room for 128 pieces.
+    for (let piece = 0; piece < 100; piece++) send(64 * 1024);
+    expect(stream.flush()).toBe("blocked");
+    expect(done).toBeGreaterThan(0);
+    while (sent - done < 128) send(100);
+    const got: Buffer[] = [];
+    client.on("data", (bytes) => got.push(bytes));
+    while (stream.flush() !== "sent") await new Promise((resolve) => setImmediate(resolve));
+    const all = Buffer.concat(want);
+    while (Buffer.concat(got).byteLength < all.byteLength) await once(client, "data");
+    expect(Buffer.concat(got).equals(all)).toBe(true);
+    expect(done).toBe(sent);
+  });
+
   test("goes on when what is called at the end of one piece sends the next", async () => {
     let left = 500;
     const next = (): void => {

@@ -1,11 +1,21 @@
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { ByteStream } from "../src/nbd/byte-stream.js";
 import { openStream } from "../src/nbd/open-stream.js";
 import { PumpForStreams } from "./pump-for-streams.js";
 
-describe.each(["the pump", "Node"])("a stream that %s reads and writes", (who) => {
+const directory = mkdtempSync(join(tmpdir(), "nbd-stream-"));
+afterAll(() => rmSync(directory, { recursive: true }));
+
+describe.each([
+  ["the pump", "TCP"],
+  ["the pump", "unix"],
+  ["Node", "TCP"],
+])("a stream that %s reads and writes, over %s", (who, family) => {
   let pump: PumpForStreams;
   let server: Server;
   let client: Socket;
@@ -18,11 +28,17 @@ describe.each(["the pump", "Node"])("a stream that %s reads and writes", (who) =
   let closed: Promise<void>;
   beforeEach(async () => {
     pump = new PumpForStreams();
-    server = createServer({ allowHalfOpen: true, pauseOnConnect: true }).listen(0, "127.0.0.1");
+    server = createServer({ allowHalfOpen: true, pauseOnConnect: true });
+    const path = join(directory, "socket");
+    if (family === "unix") server.listen(path);
+    else server.listen(0, "127.0.0.1");
     await once(server, "listening");
     const connection = once(server, "connection") as Promise<[Socket]>;
-    const { port } = server.address() as AddressInfo;
-    client = connect({ port, host: "127.0.0.1", allowHalfOpen: true }).pause();
+    const to =
+      family === "unix"
+        ? { path }
+        : { port: (server.address() as AddressInfo).port, host: "127.0.0.1" };
+    client = connect({ ...to, allowHalfOpen: true }).pause();
     client.on("error", () => undefined);
     const [accepted] = await connection;
     received = [];
@@ -118,5 +134,30 @@ describe.each(["the pump", "Node"])("a stream that %s reads and writes", (who) =
     stream.resume();
     await ended;
     expect(Buffer.concat(received).equals(sent)).toBe(true);
+  });
+
+  test("tells at its end at once that nothing more comes, and closes when the client ends, too", async () => {
+    stream.end();
+    await once(client.resume(), "end");
+    expect(happened).toEqual([]);
+    client.end();
+    await closed;
+    expect(happened).toEqual(["ended", "closed"]);
+  });
+
+  test("hears at its end what the client still has to say, though it was paused", async () => {
+    stream.pause();
+    stream.end();
+    client.resume().end("the last words");
+    await closed;
+    expect(Buffer.concat(received).toString()).toBe("the last words");
+    expect(happened).toEqual(["ended", "closed"]);
+  });
+
+  test("hears of a client that goes with its last bytes", async () => {
+    client.write("the last words", () => client.destroy());
+    await ended;
+    expect(Buffer.concat(received).toString()).toBe("the last words");
+    expect(happened).toEqual(["ended"]);
   });
 });

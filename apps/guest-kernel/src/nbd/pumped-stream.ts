@@ -120,8 +120,11 @@ export class PumpedStream implements ByteStream {
     const taken = this.#stream.receive();
     this.#hasNews = taken === received.byteLength;
     if (taken === SOCKET_EMPTY) return false;
-    if (taken > 0) this.#user.received(received, taken);
-    else if (taken === SOCKET_ENDED) {
+    if (taken > 0) {
+      // The pump tells once of a connection that is broken or over: of that it shall tell again behind these bytes.
+      if (!this.#hasNews) this.#watch();
+      this.#user.received(received, taken);
+    } else if (taken === SOCKET_ENDED) {
       this.#hasEnded = true;
       this.#watch();
       this.#user.ended();

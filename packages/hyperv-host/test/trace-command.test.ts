@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gunzipSync } from "node:zlib";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test, vi } from "vitest";
 import { readTrace } from "@hyperv-is/hyperv-host/trace";
+import { hypervHostCommand } from "../src/bin/hyperv-host-command.js";
 
 const root = dirname(createRequire(import.meta.url).resolve("@hyperv-is/hyperv-host/package.json"));
 const program = join(root, "dist", "bin", "hyperv-host.js");
@@ -23,28 +24,47 @@ function file(name: string, bytes: Uint8Array): string {
   return path;
 }
 
-const run = (...args: string[]): SpawnSyncReturns<string> =>
+const runProcess = (...args: string[]): SpawnSyncReturns<string> =>
   spawnSync(process.execPath, [program, "trace", ...args], {
     encoding: "utf8",
     maxBuffer: 2 ** 26,
   });
 
+/** Runs the command here, which takes much less than a process of its own. */
+async function run(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  const spies = [process.stdout, process.stderr].map((stream) => {
+    let text = "";
+    const spy = vi.spyOn(stream, "write").mockImplementation((chunk, written?: unknown) => {
+      text += chunk as string;
+      if (typeof written === "function") (written as () => void)();
+      return true;
+    });
+    return { text: () => text, spy };
+  });
+  try {
+    const status = await hypervHostCommand(["trace", ...args]);
+    return { status, stdout: spies[0]!.text(), stderr: spies[1]!.text() };
+  } finally {
+    for (const { spy } of spies) spy.mockRestore();
+  }
+}
+
 const linesOf = (text: string): string[] => text.split("\n").slice(0, -1);
 
 describe("hyperv-host trace", () => {
-  test("prints a line for each record, compressed or not", () => {
-    const { status, stdout, stderr } = run(fixture);
+  test("prints a line for each record, compressed or not", async () => {
+    const { status, stdout, stderr } = await run(fixture);
     expect([status, stderr]).toEqual([0, ""]);
     const lines = linesOf(stdout);
     expect(lines).toHaveLength(records.length);
     expect(lines.every((line) => /^ *\d+\.\d{7} [-<>] /.test(line))).toBe(true);
     expect(lines.at(-1)).toContain("< vp0  bus          UNLOAD_RESPONSE");
     expect(stdout).toContain(" RESCIND_CHANNELOFFER sint=2 relid=10");
-    expect(run(file("plain.trace", plain)).stdout).toBe(stdout);
+    expect((await run(file("plain.trace", plain))).stdout).toBe(stdout);
   });
 
-  test("--json prints an object a line", () => {
-    const objects = linesOf(run("--json", fixture).stdout).map(
+  test("--json prints an object a line", async () => {
+    const objects = linesOf((await run("--json", fixture)).stdout).map(
       (line) => JSON.parse(line) as Record<string, unknown>,
     );
     expect(objects).toHaveLength(records.length);
@@ -57,24 +77,24 @@ describe("hyperv-host trace", () => {
     });
   });
 
-  test("--channel prints what is about one channel", () => {
-    const all = linesOf(run(fixture).stdout);
-    const ofDisk = linesOf(run(fixture, "--channel", "10").stdout);
+  test("--channel prints what is about one channel", async () => {
+    const all = linesOf((await run(fixture)).stdout);
+    const ofDisk = linesOf((await run(fixture, "--channel", "10")).stdout);
     expect(ofDisk).toEqual(all.filter((line) => line.includes(" 10.scsi ")));
     // Messages that name only a GPADL among them.
     expect(ofDisk.some((line) => line.includes("GPADL_TORNDOWN"))).toBe(true);
-    expect(linesOf(run(fixture, "--channel", "9").stdout)).toHaveLength(1);
+    expect(linesOf((await run(fixture, "--channel", "9")).stdout)).toHaveLength(1);
   });
 
-  test("decodes what is whole of a file that is cut off, and says where that ends", () => {
+  test("decodes what is whole of a file that is cut off, and says where that ends", async () => {
     const { offset } = records.find((record) => record.offset > 5000)!;
-    const { status, stdout, stderr } = run(file("cut.trace", plain.subarray(0, offset + 10)));
+    const { status, stdout, stderr } = await run(file("cut.trace", plain.subarray(0, offset + 10)));
     expect(status).toBe(1);
     expect(linesOf(stdout)).toHaveLength(records.filter((record) => record.offset < offset).length);
     expect(stderr).toMatch(new RegExp(`cut\\.trace: truncated at byte ${offset}: 10 bytes of`));
     // Of a compressed one what can be had, too.
     const half = readFileSync(fixture).subarray(0, 6000);
-    const compressed = run(file("half.trace.gz", half));
+    const compressed = await run(file("half.trace.gz", half));
     expect(compressed.status).toBe(1);
     expect(linesOf(compressed.stdout).length).toBeGreaterThan(20);
     expect(compressed.stderr).toContain("truncated at byte ");
@@ -84,8 +104,8 @@ describe("hyperv-host trace", () => {
     ["a foreign file", program, /hyperv-host\.js: this is no trace/],
     ["no file", join(directory, "none"), /none: ENOENT/],
     ["a directory", directory, /EISDIR/],
-  ])("refuses %s", (_, path, message) => {
-    const { status, stdout, stderr } = run(path);
+  ])("refuses %s", async (_, path, message) => {
+    const { status, stdout, stderr } = await run(path);
     expect([status, stdout]).toEqual([1, ""]);
     expect(stderr).toMatch(message);
     expect(stderr).not.toContain("    at ");
@@ -95,11 +115,18 @@ describe("hyperv-host trace", () => {
     ["no file at all", [], "trace: one FILE, please"],
     ["a channel that is no number", ["x", "--channel", "scsi"], "a relid is a number"],
     ["an unknown option", ["x", "--frob"], "--frob"],
-  ])("%s is a mistake of usage", (_, args, message) => {
-    const { status, stderr } = run(...args);
+  ])("%s is a mistake of usage", async (_, args, message) => {
+    const { status, stderr } = await run(...args);
     expect(status).toBe(2);
     expect(stderr).toContain(message);
     expect(stderr).toContain("usage: hyperv-host");
+  });
+
+  test("is a command of the program", () => {
+    const { status, stdout, stderr } = runProcess(fixture);
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(linesOf(stdout)).toHaveLength(records.length);
+    expect(runProcess()).toMatchObject({ status: 2, stdout: "" });
   });
 
   test("ends quietly when its reader does", () => {

@@ -1,41 +1,48 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { checkImageFile, createImageFile } from "@hyperv-is/vhd/node";
 import { Key, TerminalSession, noTerminal } from "./terminal-session.js";
 
-const directory = mkdtempSync(join(tmpdir(), "guest-terminal-"));
-const disk = join(directory, "disk.vhdx");
-afterAll(() => rmSync(directory, { recursive: true, force: true }));
-beforeAll(async () => {
-  (await createImageFile(disk, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
-});
-
 const PROMPT = "root@guest:~ # ";
+
+/** Where somebody is at home: a disk, and what the program remembers. Each test has its own, since most of each is waiting. */
+class Home implements Disposable {
+  readonly directory = mkdtempSync(join(tmpdir(), "guest-terminal-"));
+  readonly disk = join(this.directory, "disk.vhdx");
+  readonly #sessions: TerminalSession[] = [];
+
+  /** Runs the program on a terminal. */
+  session(...args: readonly string[]): TerminalSession {
+    const session = new TerminalSession(this.directory, ...args);
+    this.#sessions.push(session);
+    return session;
+  }
+
+  /** Boots a guest with the disk, which is made when it is missing, and waits for the prompt. */
+  async boot(...args: readonly string[]): Promise<TerminalSession> {
+    if (!existsSync(this.disk))
+      (await createImageFile(this.disk, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
+    const session = this.session("boot", "--disk", this.disk, ...args);
+    await session.waitFor(PROMPT);
+    return session;
+  }
+
+  [Symbol.dispose](): void {
+    for (const session of this.#sessions) session.hangUp();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
 
 if (noTerminal !== undefined) console.log(`the console on a terminal is not tested: ${noTerminal}`);
 
-describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
-  let sessions: TerminalSession[] = [];
-  afterEach(() => {
-    for (const session of sessions) session.hangUp();
-    sessions = [];
-  });
-
-  /** Boots, and waits for the prompt. */
-  const boot = async (...args: readonly string[]): Promise<TerminalSession> => {
-    const session = new TerminalSession(directory, "boot", "--disk", disk, ...args);
-    sessions.push(session);
-    await session.waitFor(PROMPT);
-    return session;
-  };
-
+describe.skipIf(noTerminal !== undefined).concurrent("the console on a terminal", () => {
   test("the demo shows the sample disk at work, and then the console is the user's", async () => {
-    const session = new TerminalSession(directory, "demo");
-    sessions.push(session);
+    using home = new Home();
+    const session = home.session("demo");
     expect(await session.waitFor(`\n${PROMPT}camcontrol devlist\r\n`)).toContain(
-      join(directory, "hyperv-is", "sample.vhdx"),
+      join(home.directory, "hyperv-is", "sample.vhdx"),
     );
     await session.waitFor("<Msft Virtual Disk 1.0>");
     await session.waitFor("linux-data  (24M)");
@@ -49,15 +56,17 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
   });
 
   test.each(["shutdown -p now", "poweroff"])("%s ends the program with status 0", async (line) => {
-    const session = await boot();
+    using home = new Home();
+    const session = await home.boot();
     session.type(`${line}${Key.enter}`);
     expect(await session.exit()).toBe(0);
     expect(session.transcript).toContain("All buffers synced.\r\n");
-    expect(await checkImageFile(disk)).toEqual([]);
+    expect(await checkImageFile(home.disk)).toEqual([]);
   });
 
   test("completes words, remembers lines, and ends with the status of the last command", async () => {
-    const first = await boot();
+    using home = new Home();
+    const first = await home.boot();
     // One by one: what comes together is a paste, in which a tab is a tab.
     for (const [typed, completed] of [
       ["camc", "ontrol "],
@@ -74,7 +83,7 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
     await first.waitFor(PROMPT);
     first.type(`exit${Key.enter}`);
     expect(await first.exit()).toBe(0);
-    const second = await boot();
+    const second = await home.boot();
     second.type(`${Key.up}${Key.up}${Key.enter}`);
     await second.waitFor("Unit is ready\r\n");
     await second.waitFor(PROMPT);
@@ -86,9 +95,10 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
   });
 
   test("a command that waits for a disk for ever does not keep the terminal", async () => {
-    const plan = join(directory, "lost.json");
+    using home = new Home();
+    const plan = join(home.directory, "lost.json");
     writeFileSync(plan, '{ "faults": [{ "kind": "lost-completion", "operation": "write" }] }');
-    const session = await boot("--faults", plan);
+    const session = await home.boot("--faults", plan);
     session.type(`dd if=/dev/zero of=/dev/da0 count=1 status=progress${Key.enter}`);
     await session.waitFor("0 bytes transferred");
     session.type(Key.ctrlC);
@@ -99,7 +109,7 @@ describe.skipIf(noTerminal !== undefined)("the console on a terminal", () => {
     await session.waitFor("A command waits for its disk.");
     session.type(Key.ctrlC);
     expect(await session.exit()).toBe(130);
-    const findings = await checkImageFile(disk);
+    const findings = await checkImageFile(home.disk);
     expect(findings.filter(({ severity }) => severity === "error")).toEqual([]);
   });
 });

@@ -20,11 +20,22 @@ const campaigns = new Map(
   ),
 );
 
+const help = `usage: npm run soak -- NAME... [--seed N] [--count N] [--report FILE]
+
+Runs campaigns in full. Each prints its seed.
+
+  --seed N       repeats the run that printed it
+  --count N      does so many of whatever the campaign counts, in place of all
+  --report FILE  writes the results as JSON, too
+
+Campaigns: ${[...campaigns.keys()].sort().join(", ")}.
+`;
+
 /** @returns {never} */
 function usage(wrong = "") {
-  if (wrong !== "") console.error(wrong);
-  console.error("usage: npm run soak -- NAME... [--seed N] [--count N] [--report FILE]");
-  console.error(`Campaigns: ${[...campaigns.keys()].sort().join(", ")}.`);
+  process.stderr.write(
+    wrong === "" ? help : `${wrong}\n'npm run soak -- --help' lists what there is.\n`,
+  );
   process.exit(2);
 }
 
@@ -35,6 +46,7 @@ function commandLine() {
         seed: { type: "string" },
         count: { type: "string" },
         report: { type: "string" },
+        help: { type: "boolean", short: "h" },
       },
       allowPositionals: true,
     });
@@ -44,6 +56,10 @@ function commandLine() {
 }
 
 const { positionals: names, values } = commandLine();
+if (values.help === true) {
+  process.stdout.write(help);
+  process.exit(0);
+}
 if (names.length === 0) usage();
 const files = names.map((name) => campaigns.get(name) ?? usage(`There is no campaign '${name}'.`));
 for (const option of /** @type {const} */ (["seed", "count"]))

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { boot, networkAdapterId, type CaptureStats, type Machine } from "@hyperv-is/guest-kernel";
 import { ControlClient, controlDirectory, controlPath } from "@hyperv-is/hyperv-host/node/control";
 import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
+import { readCapture } from "../../../packages/platform-node/test/pcapng-reader.js";
 
 const require = createRequire(import.meta.url);
 const rootOf = (name: string): string =>
@@ -64,14 +65,9 @@ test("a machine with a control socket shows what it does, until it ends", async 
   expect(machine.host.violations).toEqual([]);
 });
 
-/** What is kept of each packet in a pcapng file: enhanced packet blocks (draft-ietf-opsawg-pcapng, section 4.3). */
+/** What is kept of each packet in a pcapng file. */
 function packetsOf(path: string): Buffer[] {
-  const file = readFileSync(path);
-  const packets: Buffer[] = [];
-  for (let at = 0; at < file.byteLength; at += file.readUInt32LE(at + 4))
-    if (file.readUInt32LE(at) === 6)
-      packets.push(file.subarray(at + 28, at + 28 + file.readUInt32LE(at + 20)));
-  return packets;
+  return readCapture(readFileSync(path)).packets.map(({ data }) => data);
 }
 
 describe("a machine with a network adapter", () => {

@@ -212,4 +212,3 @@ export {
   type SwitchConfig,
   type Uplink,
 } from "./network-config.js";
-export { Capture, type CaptureOptions, type CaptureSink } from "./switch/capture.js";

@@ -9,6 +9,7 @@ import {
 } from "@hyperv-is/hv-netvsc/protocol";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { VirtualSwitch } from "../src/index.js";
+import { CaptureFile } from "../src/node/index.js";
 import { build, type Packet } from "./frame-model.js";
 import { NicRig, infoOf } from "./nic-rig.js";
 import { macOf } from "./switch-rig.js";
@@ -31,11 +32,12 @@ const packet: Packet = {
 };
 
 test.each([
-  ["frames with their checksums", false],
-  ["super-frames that are cut", true],
+  ["frames with their checksums", false, false],
+  ["super-frames that are cut", true, false],
+  ["super-frames that are captured", true, true],
 ])(
   "from one guest through the switch to another nothing is left on the heap: %s",
-  (_name, isLarge) => {
+  (_name, isLarge, isCaptured) => {
     const timers = new VirtualTimers();
     const network = new VirtualSwitch({ timers });
     const sender = new NicRig({ timers, network, mac: macOf(1) });
@@ -47,6 +49,12 @@ test.each([
     });
     sender.attach();
     receiver.attach();
+    const captures = isCaptured
+      ? [sender, receiver].map(
+          ({ adapter }) =>
+            new CaptureFile(adapter.port, timers, { path: "/dev/null", name: "hn0" }),
+        )
+      : [];
     const info = infoOf({ parts: FrameInfoPart.largeSend, largeSend: largeSend(400, 34, false) });
     const message = isLarge
       ? sender.message(build(packet, "lso"), info)
@@ -110,6 +118,8 @@ test.each([
       4,
     );
     expect(received).toBe(sent * (isLarge ? 4 : 1));
+    for (const capture of captures) capture.close();
+    if (isCaptured) expect(captures.map(({ frames }) => frames)).toEqual([sent, received]);
     expect(receiver.adapter.stats().receiveSlotsBusy).toBe(0);
     expect([sender.violations, receiver.violations]).toEqual([[], []]);
     expect(least).toBeLessThan(4);

@@ -5,12 +5,22 @@ import { connect, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { PcapngFlag } from "@hyperv-is/platform-node";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { networkAdapterId, type NetworkConfig } from "../src/index.js";
 import { NetworkSet } from "../src/node/index.js";
 import { setPartialChecksum } from "../src/switch/checksum-offload.js";
 import { setSuperFrame } from "../src/switch/segmentation.js";
-import { build, expectFrames, frameOf, hex, segments, type Packet } from "./frame-model.js";
+import { readCapture } from "../../platform-node/test/pcapng-reader.js";
+import {
+  build,
+  expectFrames,
+  frameOf,
+  hex,
+  segments,
+  type ChecksumForm,
+  type Packet,
+} from "./frame-model.js";
 import { TestEnd, all, allOffloads, macOf, plainFrame } from "./switch-rig.js";
 
 let directory = "";
@@ -268,15 +278,20 @@ describe("a capture", () => {
     payload: Array.from({ length: 700 }, (_, index) => index & 0xff),
   };
 
+  /** A frame with a tag among its bytes. */
+  const tagged = (tag: number, bytes: Uint8Array): Uint8Array =>
+    Uint8Array.of(...bytes.subarray(0, 12), 0x81, 0, 0, tag, ...bytes.subarray(12));
+
   /** What the adapter sends. */
-  const sentBytes = (form: "partial" | "full"): Uint8Array => {
+  const sentBytes = (form: ChecksumForm): Uint8Array => {
     const bytes = build(packet, form);
+    bytes.set(macOf(9));
     bytes.set(macOf(2), 6);
     return bytes;
   };
 
   /** A capture of frames to and from an adapter at a trunk port. */
-  const captured = async (snapBytes?: number): Promise<string> => {
+  const captured = async (limits: { snapBytes?: number; count?: number } = {}): Promise<string> => {
     const path = join(directory, "hn0.pcapng");
     const adapter = {
       instanceId,
@@ -284,7 +299,7 @@ describe("a capture", () => {
       switch: "lan",
       vlan: { mode: "trunk", nativeId: 0, allowedIds: [7] } as const,
     };
-    const captures = [{ instanceId, path, ...(snapBytes !== undefined && { snapBytes }) }];
+    const captures = [{ instanceId, path, ...limits }];
     const set = await network({ adapters: [adapter], captures });
     const lan = set.switches.get("lan")!;
     const end = new TestEnd();
@@ -301,34 +316,65 @@ describe("a capture", () => {
     const sent = frameOf(sentBytes("partial"));
     setPartialChecksum(sent, 34, 16);
     port.send(sent);
+    const sentLarge = frameOf(sentBytes("lso"));
+    setSuperFrame(sentLarge, 4, 34, 300);
+    sentLarge.vlanTag = 7;
+    port.send(sentLarge);
+    port.send(frameOf(sentBytes("full")));
+    // What the peer gets is not changed by the capture.
+    expect(end.frames.map(({ vlanTag, segmentBytes }) => [vlanTag, segmentBytes])).toEqual([
+      [-1, 0],
+      [7, 300],
+      [-1, 0],
+    ]);
     timers.advance(200);
     const before = readFileSync(path).length;
+    expect(before).toBeGreaterThan(0);
     set.stopCapture(instanceId);
     set.stopCapture(instanceId);
-    expect(readFileSync(path).length).toBe(before);
     return path;
   };
 
-  test("has the blocks of the format, and the frames as on a wire", async () => {
-    const bytes = readFileSync(await captured());
-    const blocks: { type: number; body: Buffer }[] = [];
-    for (let at = 0; at < bytes.length;) {
-      const length = bytes.readUInt32LE(at + 4);
-      expect([length % 4, bytes.readUInt32LE(at + length - 4)]).toEqual([0, length]);
-      blocks.push({ type: bytes.readUInt32LE(at), body: bytes.subarray(at + 8, at + length - 4) });
-      at += length;
-    }
-    const packets = blocks.filter(({ type }) => type === 6);
-    for (const { body } of packets) {
-      const timeUs = body.readUInt32LE(4) * 2 ** 32 + body.readUInt32LE(8);
-      // The clock of the test was made a moment ago, and is 1.2 s on.
-      expect(Math.abs(timeUs / 1000 - 1234.567 - Date.now())).toBeLessThan(60_000);
-    }
-    expect(blocks.map(({ type }) => type)).toEqual([0x0a0d0d0a, 1, 6, 6, 6, 6, 6]);
-    expectFrames(
-      packets.map(({ body }) => body.subarray(20, 20 + body.readUInt32LE(12))),
-      [...segments(packet, 300), build({ ...packet, ipVersion: 6, tag: 7 }), sentBytes("full")],
+  test("has the frames as they cross the port, and says what is left to do to them", async () => {
+    const { application, interfaces, packets, statistics } = readCapture(
+      readFileSync(await captured()),
     );
+    expect(application).toBe("hyperv-host");
+    expect(interfaces.map(({ options }) => [options.get(2)!.toString(), options.get(6)])).toEqual([
+      ["hn0", Buffer.from(macOf(2))],
+    ]);
+    for (const { microseconds } of packets)
+      // The clock of the test was made a moment ago, and is 1.2 s on.
+      expect(Math.abs(microseconds / 1000 - 1234.567 - Date.now())).toBeLessThan(60_000);
+    expectFrames(
+      packets.map(({ data }) => data),
+      [
+        ...segments(packet, 300),
+        build({ ...packet, ipVersion: 6, tag: 7 }, "full"),
+        sentBytes("partial"),
+        tagged(7, sentBytes("partial")),
+        sentBytes("full"),
+      ],
+    );
+    const { inbound, outbound, checksumNotReady, checksumValid, segmentationOffloaded } =
+      PcapngFlag;
+    expect(packets.map(({ flags }) => flags)).toEqual([
+      ...Array<number>(3).fill(inbound | checksumValid),
+      inbound | checksumValid,
+      outbound | checksumNotReady,
+      outbound | checksumNotReady | segmentationOffloaded,
+      outbound,
+    ]);
+    expect(statistics).toEqual([[0, 7n, 0n]]);
+  });
+
+  test("has as many frames as were asked for, and the beginning of each", async () => {
+    const { packets } = readCapture(readFileSync(await captured({ snapBytes: 15, count: 6 })));
+    expect(packets.map(({ data }) => data.length)).toEqual(Array(6).fill(15));
+    expect(packets.map(({ originalBytes }) => originalBytes)).toEqual([
+      354, 354, 154, 778, 754, 758,
+    ]);
+    expect(packets[5]!.data.subarray(12).toString("hex")).toBe("810000");
   });
 
   test("that is begun anew leaves the first file whole", async () => {
@@ -341,10 +387,21 @@ describe("a capture", () => {
       return path;
     });
     set.stopCapture(instanceId);
-    expect(lengths.map((path) => readFileSync(path).length)).toEqual([68 + 104, 68 + 104]);
+    const kept = lengths.map((path) => readCapture(readFileSync(path)).packets.length);
+    expect(kept).toEqual([1, 1]);
   });
 
-  test("is read by tshark, which finds every checksum right", async ({ skip }) => {
+  test("says when it could not be written", async ({ skip }) => {
+    if (!existsSync("/dev/full")) skip("there is no /dev/full");
+    const path = "/dev/full";
+    const set = await network({ adapters: [{ instanceId, mac: macOf(2), switch: "lan" }] });
+    set.startCapture({ instanceId, path });
+    expect(() => set.stopCapture(instanceId)).toThrow(
+      expect.objectContaining({ name: "NetworkError", code: "ENOSPC" }) as Error,
+    );
+  });
+
+  test("is read by tshark", async ({ skip }) => {
     try {
       execFileSync("tshark", ["--version"], { stdio: "ignore" });
     } catch {
@@ -352,10 +409,12 @@ describe("a capture", () => {
     }
     const fields = [
       "frame.interface_name",
-      "frame.packet_flags_direction",
+      "frame.packet_flags",
       "frame.len",
+      "frame.cap_len",
       "ip.checksum.status",
       "tcp.checksum.status",
+      "tcp.len",
       "vlan.id",
     ];
     const read = (path: string): string[] =>
@@ -370,19 +429,18 @@ describe("a capture", () => {
       )
         .trimEnd()
         .split("\n");
+    // Of a checksum: 1 is right, 0 is not, as one that is not computed yet.
     expect(read(await captured())).toEqual([
-      "hn0,0x00000001,354,1,1,",
-      "hn0,0x00000001,354,1,1,",
-      "hn0,0x00000001,154,1,1,",
-      "hn0,0x00000001,778,,1,7",
-      "hn0,0x00000002,754,1,1,",
+      "hn0,0x00000401,354,354,1,1,300,",
+      "hn0,0x00000401,354,354,1,1,300,",
+      "hn0,0x00000401,154,154,1,1,100,",
+      "hn0,0x00000401,778,778,,1,700,7",
+      "hn0,0x00000202,754,754,1,0,700,",
+      "hn0,0x00000a02,758,758,1,0,700,7",
+      "hn0,0x00000002,754,754,1,1,700,",
     ]);
-    expect(read(await captured(100)).map((line) => line.split(",")[2])).toEqual([
-      "354",
-      "354",
-      "154",
-      "778",
-      "754",
-    ]);
+    expect(read(await captured({ snapBytes: 100 })).map((line) => line.split(",")[3])).toEqual(
+      Array(7).fill("100"),
+    );
   });
 });

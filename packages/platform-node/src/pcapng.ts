@@ -1,4 +1,4 @@
-// Captures as pcapng (draft-ietf-opsawg-pcapng): one section, little-endian, timestamps in nanoseconds.
+// Captures as pcapng (draft-ietf-opsawg-pcapng): one section, little-endian, timestamps in microseconds.
 
 const BlockType = {
   section: 0x0a0d_0d0a,
@@ -9,16 +9,10 @@ const BlockType = {
 
 const OptionCode = {
   end: 0,
-  comment: 1,
-  sectionHardware: 2,
-  sectionOs: 3,
   sectionApplication: 4,
   interfaceName: 2,
   interfaceDescription: 3,
   interfaceMac: 6,
-  interfaceSpeed: 8,
-  interfaceTimeResolution: 9,
-  interfaceHardware: 15,
   packetFlags: 2,
   statisticsReceived: 4,
   statisticsDropped: 5,
@@ -26,12 +20,11 @@ const OptionCode = {
 
 const BYTE_ORDER_MAGIC = 0x1a2b_3c4d;
 const LINKTYPE_ETHERNET = 1;
-/** 10^-9 seconds. */
-const NANOSECONDS = 9;
-const NANOSECONDS_PER_SECOND = 1_000_000_000;
 const WORD = 0x1_0000_0000;
-/** An Enhanced Packet Block without its data and its padding, with an option of flags. */
-const PACKET_BLOCK_BYTES = 28 + 8 + 4 + 4;
+/** An Enhanced Packet Block up to its data. */
+const PACKET_HEADER_BYTES = 28;
+/** What follows its data: an option of flags, the end of options, the block's length. */
+const PACKET_TRAILER_BYTES = 8 + 4 + 4;
 
 /** Bits of a packet's flags, `epb_flags`. */
 export const PcapngFlag = {
@@ -48,64 +41,78 @@ export const PcapngFlag = {
 /** An interface whose packets are captured. */
 export interface PcapngInterface {
   readonly name: string;
-  readonly description?: string;
+  readonly description?: string | undefined;
   /** 6 bytes. */
-  readonly macAddress?: Uint8Array;
-  /** Which hardware it is, for people. */
-  readonly hardware?: string;
-  readonly speedBitsPerSecond?: number;
+  readonly macAddress?: Uint8Array | undefined;
 }
 
 export interface PcapngOptions {
-  /** The interfaces, by the number that `packet` is given. */
+  /** The interfaces, by the number that packets are given. */
   readonly interfaces: readonly PcapngInterface[];
   /** Which program captures. */
   readonly application: string;
   /** Longest part of a frame that is kept, in bytes; 262,144 unless told. */
-  readonly snapLengthBytes?: number;
-  /** Room for packets that are not written yet; 4 MiB unless told, and never less than for two of the snap length. */
-  readonly bufferBytes?: number;
+  readonly snapLengthBytes?: number | undefined;
   /**
-   * Takes the next bytes of the capture, which are valid until what it returns is resolved; not called again before.
-   * When it fails, the capture ends.
+   * Where packets wait until they are written, with room for one of the snap length and for what describes the
+   * interfaces; belongs to the writer from now on. 1 MiB of its own unless told.
    */
-  write(chunk: Uint8Array): Promise<void>;
+  readonly buffer?: Uint8Array;
+  /** The time, in microseconds since 1970: asked for each packet. */
+  nowUs(): number;
+  /**
+   * Takes the next bytes of the capture, which are valid during the call.
+   *
+   * @returns False if there is no room for them; they are offered again.
+   */
+  write(chunk: Uint8Array): boolean;
 }
 
 const SNAP_LENGTH_BYTES = 262_144;
-const BUFFER_BYTES = 4 * 2 ** 20;
-/** Room for the descriptions of the interfaces, at the beginning. */
-const HALF_BYTES_MIN = 65_536;
+const BUFFER_BYTES = 2 ** 20;
 
 /**
- * Writes a capture. Packets are copied into a buffer of fixed size and written from there as fast as they are taken;
- * what finds no room is dropped and counted, here and at the end of the capture.
+ * Writes a capture. Packets wait in a buffer that does not grow, until it is full or flushed; what finds no room is
+ * dropped and counted, here and at the end of the capture. Allocates nothing for a packet.
  */
 export class PcapngWriter {
-  readonly #options: PcapngOptions;
-  readonly #snapLengthBytes: number;
-  /** One is filled while the other is written. */
-  readonly #halves: [Half, Half];
+  readonly snapLengthBytes: number;
+  readonly #nowUs: () => number;
+  readonly #write: (chunk: Uint8Array) => boolean;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
   readonly #counters: { packets: number; dropped: number }[];
-  #filling = 0;
-  #writing: Promise<void> | undefined;
-  #failure: Error | undefined;
-  #closed = false;
-  #lastSeconds = 0;
-  #lastNanoseconds = 0;
+  #filledBytes = 0;
+  #isClosed = false;
 
+  /** Throws `RangeError` if the buffer is too small. */
   constructor(options: PcapngOptions) {
-    this.#options = options;
-    this.#snapLengthBytes = options.snapLengthBytes ?? SNAP_LENGTH_BYTES;
-    const halfBytes = Math.max(
-      Math.ceil((options.bufferBytes ?? BUFFER_BYTES) / 2),
-      this.#snapLengthBytes + PACKET_BLOCK_BYTES + 3,
-      HALF_BYTES_MIN,
+    const { application, interfaces, snapLengthBytes = SNAP_LENGTH_BYTES } = options;
+    this.snapLengthBytes = snapLengthBytes;
+    this.#nowUs = () => options.nowUs();
+    this.#write = (chunk) => options.write(chunk);
+    this.#bytes = options.buffer ?? new Uint8Array(BUFFER_BYTES);
+    const { buffer, byteOffset, byteLength } = this.#bytes;
+    if (byteLength < packetBytes(snapLengthBytes))
+      throw new RangeError(`no packet of ${snapLengthBytes} bytes fits in ${byteLength} bytes`);
+    this.#view = new DataView(buffer, byteOffset, byteLength);
+    this.#counters = interfaces.map(() => ({ packets: 0, dropped: 0 }));
+    this.#block(
+      BlockType.section,
+      // Version 1.0; the length of the section is not known.
+      [BYTE_ORDER_MAGIC, 1, 0xffff_ffff, 0xffff_ffff],
+      [[OptionCode.sectionApplication, encode(application)]],
     );
-    this.#halves = [new Half(halfBytes), new Half(halfBytes)];
-    this.#counters = options.interfaces.map(() => ({ packets: 0, dropped: 0 }));
-    this.#putHeaders();
-    this.#write();
+    for (const { name, description, macAddress } of interfaces)
+      this.#block(
+        BlockType.interface,
+        [LINKTYPE_ETHERNET, snapLengthBytes],
+        [
+          [OptionCode.interfaceName, encode(name)],
+          [OptionCode.interfaceDescription, encode(description)],
+          [OptionCode.interfaceMac, macAddress],
+        ],
+      );
   }
 
   /** What was captured on each interface, and what found no room. */
@@ -113,157 +120,120 @@ export class PcapngWriter {
     return this.#counters;
   }
 
-  /** Why the capture has ended; undefined while it goes on. */
-  get failure(): Error | undefined {
-    return this.#failure;
-  }
-
   /**
    * Adds a packet.
-   * @param frame - From its Ethernet header on, without a checksum.
-   * @param seconds - Time of the capture since 1970; `nanoseconds` is the fraction, below 10^9.
-   * @param flags - `PcapngFlag`.
-   * @param originalBytes - Length on the wire, where `frame` is only its beginning.
+   *
+   * @param frame - from its Ethernet header on, without a checksum. @param flags - `PcapngFlag`.
    * @returns False if it was dropped.
    */
-  packet(
-    interfaceIndex: number,
-    frame: Uint8Array,
-    seconds: number,
-    nanoseconds: number,
-    flags = 0,
-    originalBytes = frame.byteLength,
-  ): boolean {
-    const counters = this.#counters[interfaceIndex];
-    if (counters === undefined) throw new RangeError(`there is no interface ${interfaceIndex}`);
-    const capturedBytes = Math.min(frame.byteLength, this.#snapLengthBytes);
-    const totalBytes = PACKET_BLOCK_BYTES + padded(capturedBytes) - (flags === 0 ? 12 : 0);
-    const half = this.#halves[this.#filling]!;
-    if (this.#closed || this.#failure !== undefined || half.freeBytes < totalBytes) {
-      counters.dropped++;
-      return false;
-    }
-    counters.packets++;
-    this.#lastSeconds = seconds;
-    this.#lastNanoseconds = nanoseconds;
-    half.begin(BlockType.packet, totalBytes);
-    half.u32(interfaceIndex);
-    half.time(seconds, nanoseconds);
-    half.u32(capturedBytes);
-    half.u32(originalBytes);
-    half.data(frame, capturedBytes);
-    if (flags !== 0) {
-      half.optionHeader(OptionCode.packetFlags, 4);
-      half.u32(flags);
-      half.endOptions();
-    }
-    half.end(totalBytes);
-    this.#write();
+  packet(interfaceIndex: number, frame: Uint8Array, flags = 0): boolean {
+    const at = this.reserve(interfaceIndex, frame.byteLength, flags);
+    if (at < 0) return false;
+    const isWhole = frame.byteLength <= this.snapLengthBytes;
+    this.#bytes.set(isWhole ? frame : frame.subarray(0, this.snapLengthBytes), at);
     return true;
   }
 
-  /** Resolves when everything added so far was taken; rejects with what `write` failed with. */
-  async flush(): Promise<void> {
-    while (this.#writing !== undefined) await this.#writing;
-    if (this.#failure !== undefined) throw this.#failure;
-  }
-
-  /** Ends the capture with the counters of each interface. Rejects with what `write` failed with. */
-  async close(): Promise<void> {
-    if (!this.#closed) {
-      this.#closed = true;
-      // The counters need room too.
-      await this.flush();
-      this.#putStatistics();
-      this.#write();
+  /**
+   * Adds a packet of `lengthBytes`, without its bytes: the caller puts them, `snapLengthBytes` of them at most, into the
+   * buffer at once.
+   *
+   * @returns Where in the buffer they belong; negative if the packet was dropped.
+   */
+  reserve(interfaceIndex: number, lengthBytes: number, flags = 0): number {
+    const counters = this.#counters[interfaceIndex];
+    if (counters === undefined) throw new RangeError(`there is no interface ${interfaceIndex}`);
+    const keptBytes = Math.min(lengthBytes, this.snapLengthBytes);
+    const totalBytes = packetBytes(keptBytes);
+    if (this.#isClosed || !this.#hasRoom(totalBytes)) {
+      counters.dropped++;
+      return -1;
     }
-    await this.flush();
+    counters.packets++;
+    const timeUs = this.#nowUs();
+    this.#u32(BlockType.packet);
+    this.#u32(totalBytes);
+    this.#u32(interfaceIndex);
+    this.#u32(timeUs / WORD);
+    this.#u32(timeUs % WORD);
+    this.#u32(keptBytes);
+    this.#u32(lengthBytes);
+    const at = this.#filledBytes;
+    this.#filledBytes = at + padded(keptBytes);
+    this.#bytes.fill(0, at + keptBytes, this.#filledBytes);
+    this.#u32(OptionCode.packetFlags | (4 << 16));
+    this.#u32(flags);
+    this.#u32(OptionCode.end);
+    this.#u32(totalBytes);
+    return at;
   }
 
-  /** Has what is in the buffer written, unless that is going on. */
-  #write(): void {
-    const half = this.#halves[this.#filling]!;
-    if (this.#writing !== undefined || half.filledBytes === 0 || this.#failure !== undefined)
-      return;
-    this.#filling = 1 - this.#filling;
-    const taken = (): void => {
-      half.clear();
-      this.#writing = undefined;
-      this.#write();
-    };
-    this.#writing = this.#options.write(half.filled).then(taken, (error: unknown) => {
-      this.#failure = error instanceof Error ? error : new Error("the capture cannot be written");
-      taken();
-    });
+  /** Has everything written. @returns False if there was no room for it; it is kept. */
+  flush(): boolean {
+    if (this.#filledBytes === 0) return true;
+    if (!this.#write(this.#bytes.subarray(0, this.#filledBytes))) return false;
+    this.#filledBytes = 0;
+    return true;
   }
 
-  #putHeaders(): void {
-    const [half] = this.#halves;
-    const { application, interfaces } = this.#options;
-    const section: Option[] = [[OptionCode.sectionApplication, encode(application)]];
-    const sectionBytes = 28 + optionsBytes(section);
-    half.begin(BlockType.section, sectionBytes);
-    half.u32(BYTE_ORDER_MAGIC);
-    half.u32(1); // version 1.0
-    // The length of the section is not known.
-    half.u32(0xffff_ffff);
-    half.u32(0xffff_ffff);
-    half.options(section);
-    half.end(sectionBytes);
-    for (const each of interfaces) {
-      const options = interfaceOptions(each);
-      const blockBytes = 20 + optionsBytes(options);
-      half.begin(BlockType.interface, blockBytes);
-      half.u32(LINKTYPE_ETHERNET);
-      half.u32(this.#snapLengthBytes);
-      half.options(options);
-      half.end(blockBytes);
+  /** Ends the capture with the counters of each interface, and has everything written. @returns As `flush` does. */
+  close(): boolean {
+    if (this.#isClosed || !this.flush()) return this.flush();
+    this.#isClosed = true;
+    const timeUs = this.#nowUs();
+    this.#counters.forEach(({ packets, dropped }, index) =>
+      this.#block(
+        BlockType.statistics,
+        [index, timeUs / WORD, timeUs % WORD],
+        [
+          [OptionCode.statisticsReceived, u64(packets + dropped)],
+          [OptionCode.statisticsDropped, u64(dropped)],
+        ],
+      ),
+    );
+    return this.flush();
+  }
+
+  #hasRoom(wantedBytes: number): boolean {
+    const { byteLength } = this.#bytes;
+    if (this.#filledBytes + wantedBytes <= byteLength) return true;
+    return wantedBytes <= byteLength && this.flush();
+  }
+
+  /** One of the blocks that are not packets. */
+  #block(type: number, words: readonly number[], options: readonly Option[]): void {
+    const told = options.filter(([, data]) => data !== undefined) as [number, Uint8Array][];
+    const optionsBytes = told.reduce((sum, [, data]) => sum + 4 + padded(data.byteLength), 4);
+    const totalBytes = 12 + words.length * 4 + optionsBytes;
+    if (!this.#hasRoom(totalBytes)) throw new RangeError("the buffer is too small");
+    for (const word of [type, totalBytes, ...words]) this.#u32(word);
+    for (const [code, data] of told) {
+      this.#u32(code | (data.byteLength << 16));
+      const at = this.#filledBytes;
+      this.#filledBytes = at + padded(data.byteLength);
+      this.#bytes.fill(0, at, this.#filledBytes);
+      this.#bytes.set(data, at);
     }
+    this.#u32(OptionCode.end);
+    this.#u32(totalBytes);
   }
 
-  #putStatistics(): void {
-    const half = this.#halves[this.#filling]!;
-    this.#counters.forEach(({ packets, dropped }, index) => {
-      const options: Option[] = [
-        [OptionCode.statisticsReceived, u64(packets + dropped)],
-        [OptionCode.statisticsDropped, u64(dropped)],
-      ];
-      const blockBytes = 24 + optionsBytes(options);
-      half.begin(BlockType.statistics, blockBytes);
-      half.u32(index);
-      half.time(this.#lastSeconds, this.#lastNanoseconds);
-      half.options(options);
-      half.end(blockBytes);
-    });
+  /** The next word; a fraction is cut off. */
+  #u32(value: number): void {
+    this.#view.setUint32(this.#filledBytes, value, true);
+    this.#filledBytes += 4;
   }
 }
 
-type Option = readonly [code: number, data: Uint8Array];
+type Option = readonly [code: number, data: Uint8Array | undefined];
 
-function interfaceOptions(described: PcapngInterface): Option[] {
-  const { name, description, macAddress, hardware, speedBitsPerSecond } = described;
-  const options: Option[] = [
-    [OptionCode.interfaceName, encode(name)],
-    [OptionCode.interfaceTimeResolution, Uint8Array.of(NANOSECONDS)],
-  ];
-  if (description !== undefined)
-    options.push([OptionCode.interfaceDescription, encode(description)]);
-  if (macAddress !== undefined) options.push([OptionCode.interfaceMac, macAddress]);
-  if (speedBitsPerSecond !== undefined)
-    options.push([OptionCode.interfaceSpeed, u64(speedBitsPerSecond)]);
-  if (hardware !== undefined) options.push([OptionCode.interfaceHardware, encode(hardware)]);
-  return options;
-}
-
-function encode(text: string): Uint8Array {
-  return new TextEncoder().encode(text);
+function encode(text: string | undefined): Uint8Array | undefined {
+  return text === undefined ? undefined : new TextEncoder().encode(text);
 }
 
 function u64(value: number): Uint8Array {
   const data = new Uint8Array(8);
-  const view = new DataView(data.buffer);
-  view.setUint32(0, value % WORD, true);
-  view.setUint32(4, Math.floor(value / WORD), true);
+  new DataView(data.buffer).setBigUint64(0, BigInt(value), true);
   return data;
 }
 
@@ -271,85 +241,7 @@ function padded(lengthBytes: number): number {
   return (lengthBytes + 3) & ~3;
 }
 
-/** Bytes of options with their end; none without options. */
-function optionsBytes(options: readonly Option[]): number {
-  return options.reduce((sum, [, data]) => sum + 4 + padded(data.byteLength), 4);
-}
-
-/** Blocks one after the other. */
-class Half {
-  readonly #bytes: Uint8Array;
-  readonly #view: DataView;
-  #at = 0;
-
-  constructor(sizeBytes: number) {
-    this.#bytes = new Uint8Array(sizeBytes);
-    this.#view = new DataView(this.#bytes.buffer);
-  }
-
-  get filledBytes(): number {
-    return this.#at;
-  }
-
-  get freeBytes(): number {
-    return this.#bytes.byteLength - this.#at;
-  }
-
-  get filled(): Uint8Array {
-    return this.#bytes.subarray(0, this.#at);
-  }
-
-  clear(): void {
-    this.#at = 0;
-  }
-
-  u32(value: number): void {
-    this.#view.setUint32(this.#at, value, true);
-    this.#at += 4;
-  }
-
-  begin(type: number, totalBytes: number): void {
-    this.u32(type);
-    this.u32(totalBytes);
-  }
-
-  end(totalBytes: number): void {
-    this.u32(totalBytes);
-  }
-
-  /** A time as 64 bits of nanoseconds, the high half first. Numbers are exact below 2^53, so it is put together from parts. */
-  time(seconds: number, nanoseconds: number): void {
-    const upper = Math.floor(seconds / 0x1_0000) * NANOSECONDS_PER_SECOND;
-    const lower = (seconds % 0x1_0000) * NANOSECONDS_PER_SECOND + nanoseconds;
-    const low = (upper % 0x1_0000) * 0x1_0000 + (lower % WORD);
-    this.u32(Math.floor(upper / 0x1_0000) + Math.floor(lower / WORD) + (low >= WORD ? 1 : 0));
-    this.u32(low % WORD);
-  }
-
-  /** Bytes, with zeros up to the next multiple of four. */
-  data(bytes: Uint8Array, lengthBytes: number): void {
-    this.#bytes.set(
-      lengthBytes === bytes.byteLength ? bytes : bytes.subarray(0, lengthBytes),
-      this.#at,
-    );
-    const end = this.#at + padded(lengthBytes);
-    this.#bytes.fill(0, this.#at + lengthBytes, end);
-    this.#at = end;
-  }
-
-  optionHeader(code: number, lengthBytes: number): void {
-    this.u32(code | (lengthBytes << 16));
-  }
-
-  endOptions(): void {
-    this.u32(OptionCode.end);
-  }
-
-  options(options: readonly Option[]): void {
-    for (const [code, data] of options) {
-      this.optionHeader(code, data.byteLength);
-      this.data(data, data.byteLength);
-    }
-    this.endOptions();
-  }
+/** Bytes of the block of a packet. */
+function packetBytes(keptBytes: number): number {
+  return PACKET_HEADER_BYTES + padded(keptBytes) + PACKET_TRAILER_BYTES;
 }

@@ -17,13 +17,19 @@ export class Mailbox<Item> {
     return this.#dropped;
   }
 
-  put(item: Item): void {
-    if (this.#items.length >= this.#capacity) {
+  get isFull(): boolean {
+    return this.#items.length >= this.#capacity;
+  }
+
+  /** @returns False if the item was dropped. */
+  put(item: Item): boolean {
+    if (this.isFull) {
       this.#dropped++;
-      return;
+      return false;
     }
     this.#items.push(item);
     this.#wake?.();
+    return true;
   }
 
   /**

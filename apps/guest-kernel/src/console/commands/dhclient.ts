@@ -16,7 +16,7 @@ export const dhclient: Command = {
     const target = findInterface(system, name);
     const { network } = system;
     const lines = new Mailbox<string>(network.timers, LINES_MAX);
-    const listen = (line: string): void => lines.put(line);
+    const listen = (line: string): void => void lines.put(line);
     if (flags.has("r")) {
       const released = network.releaseDhcp(target, flags.has("q") ? () => undefined : warn);
       network.stopListening(target);

@@ -8,6 +8,12 @@ import { Mailbox } from "../mailbox.js";
 /** Packets that wait for a slow console. */
 const LINES_MAX = 4096;
 
+/** How long packets may wait before they are written. */
+const FLUSH_MS = 200;
+
+/** Buffers full of packets that wait for a slow file, or a slow command. */
+const CHUNKS_MAX = 4;
+
 const LINK_TYPE = "link-type EN10MB (Ethernet), snapshot length 262144 bytes";
 
 /** `12:34:56.789012`, UTC, or seconds since 1970. */
@@ -66,37 +72,37 @@ async function writePackets(
 ): Promise<void> {
   const { network } = system;
   const file = path === "-" ? undefined : await open(path, "w");
+  const chunks = new Mailbox<Uint8Array>(network.timers, CHUNKS_MAX);
   const writer = new PcapngWriter({
     application: "tcpdump",
     interfaces: [{ name: target.name, macAddress: target.device.macAddress }],
-    write: async (chunk) => {
-      if (file === undefined) await stdout.write(chunk);
-      else await file.writeFile(chunk);
-    },
+    nowUs: () => network.realTimeMs() * 1_000,
+    write: (chunk) => !chunks.isFull && chunks.put(chunk.slice()),
   });
-  let end = (): void => undefined;
-  const ended = new Promise<void>((resolve) => (end = resolve));
-  signal.addEventListener("abort", end, { once: true });
+  const keep = async (chunk: Uint8Array): Promise<void> => {
+    await (file === undefined ? stdout.write(chunk) : file.writeFile(chunk));
+  };
   const stop = target.capture((frame, direction) => {
     capture.received++;
     if (capture.captured === count) return;
-    const nowMs = network.realTimeMs();
-    const seconds = Math.floor(nowMs / 1_000);
-    const nanoseconds = Math.floor((nowMs - seconds * 1_000) * 1e6);
     const flag = direction === "in" ? PcapngFlag.inbound : PcapngFlag.outbound;
-    if (writer.packet(0, frame, seconds, nanoseconds, flag)) capture.captured++;
+    if (writer.packet(0, frame, flag)) capture.captured++;
     else capture.dropped++;
-    if (capture.captured === count || writer.failure !== undefined) end();
+    // The command waits for what is written.
+    if (capture.captured === count) writer.flush();
   });
   try {
-    if (!signal.aborted) await ended;
+    while (capture.captured < count && !signal.aborted) {
+      const chunk = await chunks.take(network.timers.now() + FLUSH_MS, signal);
+      if (chunk === undefined) writer.flush();
+      else await keep(chunk);
+    }
+    stop();
+    while (!writer.close()) await keep((await chunks.take(0, signal))!);
+    for (let chunk; (chunk = await chunks.take(0, signal)) !== undefined;) await keep(chunk);
   } finally {
     stop();
-    try {
-      await writer.close();
-    } finally {
-      await file?.close();
-    }
+    await file?.close();
   }
 }
 

@@ -1,6 +1,13 @@
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { appendFileSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
 import { beforeEach, describe, expect, test } from "vitest";
@@ -28,7 +35,7 @@ function run(...args: string[]): { status: number | null; stdout: string; stderr
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
     [program, command, "--root", root, ...rest],
-    { encoding: "utf8" },
+    { encoding: "utf8", timeout: 10_000 },
   );
   return { status, stdout, stderr };
 }
@@ -59,6 +66,50 @@ test("finds FreeBSD's pools below a root that has them", () => {
   expect(run("get", "color").stdout).toBe("blue\n");
 });
 
+test("finds those of FreeBSD's port, too", () => {
+  root = path("freebsd-port");
+  const found = new PoolFiles(`${root}/usr/local/hyperv/pool`);
+  found.set(0, { key: "color", value: "grey" });
+  expect(run("get", "color").stdout).toBe("grey\n");
+});
+
+const verbs = [["list"], ["get", "k"], ["delete", "k"], ["watch"], ["set", "k", "v"], ["daemon"]];
+
+test.each(verbs)("%s fails without the root that is named, and makes none", (...words) => {
+  root = path("nowhere");
+  for (const made of [false, true]) {
+    if (made) writeFileSync(root, "");
+    const { status, stdout, stderr } = run(...words);
+    expect([status, stdout]).toEqual([1, ""]);
+    expect(stderr).toBe(
+      `hv-kvp ${words[0]!}: --root ${root}: no such directory; where is the guest's file system mounted?\n`,
+    );
+  }
+  rmSync(root);
+});
+
+test.each(verbs.slice(0, 4))("%s fails without pools, and makes none", (...words) => {
+  root = path("empty");
+  mkdirSync(root, { recursive: true });
+  const { status, stdout, stderr } = run(...words);
+  expect([status, stdout]).toEqual([1, ""]);
+  expect(stderr).toBe(
+    `hv-kvp ${words[0]!}: ${root}/var/lib/hyperv: no pools there; a daemon makes them when it starts (the system's own, ` +
+      "or 'hv-kvp daemon'), 'hv-kvp set' makes one\n",
+  );
+  expect(readdirSync(root)).toEqual([]);
+  expect(JSON.parse(run(...words, "--json").stdout)).toMatchObject({
+    error: { code: "ERR_KVP_POOL_FILE" },
+  });
+});
+
+test("set makes the pools of a system that has none yet", () => {
+  root = path("image");
+  mkdirSync(root);
+  expect(run("set", "k", "v").status).toBe(0);
+  expect(run("list").stdout).toBe("1  k  v\n");
+});
+
 test("splits a long value", () => {
   expect(run("set", "--split", "log", "x".repeat(1500)).status).toBe(0);
   expect(pools.items(1).map(({ key, value }) => [key, value.length])).toEqual([
@@ -84,8 +135,9 @@ test.each([
 
 test("a daemon without a device changes nothing", () => {
   root = path("no-guest");
+  mkdirSync(root);
   expect(run("daemon", "--dialect", "linux", "--device", path("none")).status).toBe(1);
-  expect(existsSync(root)).toBe(false);
+  expect(readdirSync(root)).toEqual([]);
 });
 
 describe("programs that stay", () => {

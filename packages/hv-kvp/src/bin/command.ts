@@ -1,6 +1,8 @@
+import { statSync } from "node:fs";
 import type { ParseArgsConfig } from "node:util";
+import { KvpError } from "../errors.js";
 import { dialectOf, poolDirectory } from "../node/locations.js";
-import { PoolFiles } from "../node/pool-files.js";
+import { PoolFiles, poolFileError } from "../node/pool-files.js";
 import { poolNames } from "../pools.js";
 import { KVP_POOL_COUNT } from "../protocol/index.js";
 
@@ -48,16 +50,43 @@ export function poolOption(values: OptionValues): number | undefined {
   return pool;
 }
 
-/** The files of the pools that are meant. */
+/** The files of the pools that are meant, for a command that makes what is missing. */
 export function poolFiles(values: OptionValues): PoolFiles {
   const root = rootOption(values);
+  if (!isDirectory(root))
+    throw new KvpError(
+      "ERR_KVP_POOL_FILE",
+      `--root ${root}: no such directory; where is the guest's file system mounted?`,
+    );
   return new PoolFiles(poolDirectory(dialectOf(root), root));
+}
+
+/** The files of the pools that are meant, for a command that makes none: they must be there. */
+export function presentPools(values: OptionValues): PoolFiles {
+  const files = poolFiles(values);
+  if (!isDirectory(files.directory))
+    throw new KvpError(
+      "ERR_KVP_POOL_FILE",
+      `${files.directory}: no pools there; a daemon makes them when it starts (the system's own, or 'hv-kvp daemon'), ` +
+        "'hv-kvp set' makes one",
+    );
+  return files;
 }
 
 /** The root of the system that is meant. */
 export function rootOption(values: OptionValues): string {
   const { root } = values;
   return typeof root === "string" ? root : "/";
+}
+
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return false;
+    throw poolFileError(path, error);
+  }
 }
 
 /** As many words as a command takes. */

@@ -8,6 +8,7 @@ import {
   poolHelp,
   poolOption,
   poolOptions,
+  presentPools,
   printJson,
   shown,
   type Command,
@@ -31,7 +32,7 @@ ${poolHelp}`,
   run(values, words) {
     exactly(words, []);
     const pool = poolOption(values);
-    const files = poolFiles(values);
+    const files = presentPools(values);
     const found = (pool === undefined ? allPools : [pool]).flatMap((one) =>
       files.items(one).map((item) => ({ pool: one, ...item })),
     );
@@ -58,7 +59,7 @@ ${poolHelp}`,
   run(values, words) {
     const [key = ""] = exactly(words, ["one KEY"]);
     const pool = poolOption(values);
-    const files = poolFiles(values);
+    const files = presentPools(values);
     for (const one of pool === undefined ? lookupOrder : [pool]) {
       const value = findValue(files.items(one), key);
       if (value === undefined) continue;
@@ -106,7 +107,7 @@ ${poolHelp}`,
   run(values, words) {
     const [key = ""] = exactly(words, ["one KEY"]);
     const pool = poolOption(values) ?? KvpPool.guest;
-    if (!poolFiles(values).delete(pool, key))
+    if (!presentPools(values).delete(pool, key))
       return Promise.resolve(noSuchKey(key, pool, values["json"] === true));
     if (values["json"] === true) printJson({ pool, key });
     return Promise.resolve(0);
@@ -126,8 +127,7 @@ ${poolHelp}`,
   async run(values, words) {
     exactly(words, []);
     const pool = poolOption(values);
-    const files = poolFiles(values);
-    files.create();
+    const files = presentPools(values);
     const stop = new AbortController();
     for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop.abort());
     process.stdout.on("error", () => stop.abort());

@@ -7,7 +7,7 @@ const FREEBSD_PORT_POOLS = "/usr/local/hyperv/pool";
 
 /** Whose files lie below a root directory: that of the system that has pools there, else of this system. */
 export function dialectOf(root = "/"): DeviceDialect {
-  const has = ({ poolDirectory }: DeviceDialect): boolean => existsSync(join(root, poolDirectory));
+  const has = (dialect: DeviceDialect): boolean => existsSync(poolDirectory(dialect, root));
   if (root !== "/" && has(freebsdDialect) !== has(linuxDialect))
     return has(freebsdDialect) ? freebsdDialect : linuxDialect;
   return process.platform === "freebsd" ? freebsdDialect : linuxDialect;

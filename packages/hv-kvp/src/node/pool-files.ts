@@ -180,7 +180,8 @@ function withFile(path: string, flags: number, work: (descriptor: number) => voi
   }
 }
 
-function poolFileError(path: string, error: unknown): KvpError {
+/** What the system says of a pool's file or of its directory. */
+export function poolFileError(path: string, error: unknown): KvpError {
   if (error instanceof KvpError) return error;
   const { message, code } = error as NodeJS.ErrnoException;
   const reason =

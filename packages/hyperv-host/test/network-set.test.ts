@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { connect, type Socket } from "node:net";
+import { existsSync, linkSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -252,6 +252,20 @@ describe("a network that cannot be", () => {
     ],
   ])("%s", async (_name, config, code) => {
     await expect(network(config)).rejects.toMatchObject({ name: "NetworkError", code });
+  });
+
+  test("says who is missing at a socket, and what to do", async () => {
+    const dead = createServer().listen(join(directory, "dead.sock"));
+    await once(dead, "listening");
+    linkSync(join(directory, "dead.sock"), join(directory, "left.sock"));
+    dead.close();
+    for (const name of ["none.sock", "left.sock"]) {
+      const path = join(directory, name);
+      const uplinks = [{ kind: "socket", path }] as const;
+      await expect(network({ switches: [{ name: "lan", uplinks }] })).rejects.toThrow(
+        `${path}: nobody listens there; start the other side first, or add ,listen and have it connect`,
+      );
+    }
   });
 
   test("a path where somebody listens", async () => {

@@ -60,7 +60,10 @@ export class PrivateSocket {
     } catch (error) {
       server.close();
       if (error instanceof PlatformError) throw error;
-      throw new PlatformError("ERR_SOCKET_PATH", (error as Error).message, { cause: error });
+      const { code, message } = error as NodeJS.ErrnoException;
+      const isMissing = code === "ENOENT" || code === "ENOTDIR";
+      const what = isMissing ? `${path}: there is no directory ${dirname(path)}` : message;
+      throw new PlatformError("ERR_SOCKET_PATH", what, { cause: error });
     }
   }
 

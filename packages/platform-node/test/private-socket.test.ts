@@ -100,8 +100,8 @@ describe("a private socket", () => {
   });
 
   test.each<[string, () => string, string]>([
-    ["a directory that is not there", () => "none/a", "ENOENT"],
-    ["a file for a directory", () => "file/a", "ENOTDIR"],
+    ["a directory that is not there", () => "none/a", "/none/a: there is no directory "],
+    ["a file for a directory", () => "file/a", "/file/a: there is no directory "],
     ["a long name", () => "n".repeat(110), "too long for a socket's path"],
     ["a long directory", () => `${"n".repeat(102 - directory.length)}/a`, "too long"],
   ])("needs more than %s", async (_, place, message) => {

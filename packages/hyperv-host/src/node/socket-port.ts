@@ -60,18 +60,14 @@ export class SocketPort implements PortEnd {
   /**
    * Connects a switch with a socket.
    *
-   * Rejects with `PlatformError` (`ERR_SOCKET_IN_USE`, `ERR_SOCKET_PATH`) where it cannot listen, and with Node's error
-   * where nobody listens.
+   * Rejects with `PlatformError` (`ERR_SOCKET_IN_USE`, `ERR_SOCKET_PATH`) where it cannot listen, and with the code of
+   * Node's error where nobody listens.
    */
   static async open(owner: VirtualSwitch, uplink: SocketUplink): Promise<SocketPort> {
     const port = new SocketPort(owner, uplink);
     try {
       if (uplink.listen === true) await port.#listen(uplink.path);
-      else {
-        const socket = connect(uplink.path);
-        await once(socket, "connect");
-        port.#serve(socket);
-      }
+      else port.#serve(await connected(uplink.path));
       return port;
     } catch (error) {
       port.close();
@@ -203,5 +199,20 @@ export class SocketPort implements PortEnd {
       this.#idle.push(output);
       if (this.#socket === socket) this.#outputs--;
     });
+  }
+}
+
+async function connected(path: string): Promise<Socket> {
+  const socket = connect(path);
+  try {
+    await once(socket, "connect");
+    return socket;
+  } catch (cause) {
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const isAlone = code === "ENOENT" || code === "ECONNREFUSED";
+    const what = isAlone
+      ? `${path}: nobody listens there; start the other side first, or add ,listen and have it connect`
+      : message;
+    throw Object.assign(new Error(what, { cause }), { code });
   }
 }

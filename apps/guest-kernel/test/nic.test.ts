@@ -106,6 +106,23 @@ describe.concurrent("one network beside another", () => {
         expect([packets! >= 36, errors, drops]).toEqual([true, 0, 0]);
       });
 
+      test("count anew what is set to 0, also after another MTU", async () => {
+        const count = async (): Promise<number> =>
+          Number(await run(a, "sysctl -n dev.hn.0.tx_chimney"));
+        const before = await count();
+        expect(before).toBeGreaterThan(0);
+        await run(a, "ifconfig hn0 mtu 4000; ifconfig hn0 mtu 1500");
+        expect(await count()).toBeGreaterThanOrEqual(before);
+        expect(await run(a, "sysctl dev.hn.0.tx_chimney=0")).toMatch(
+          /^dev\.hn\.0\.tx_chimney: \d+ -> 0\n$/,
+        );
+        const refused = await a.exec("sysctl dev.hn.0.tx_chimney=x");
+        expect(refused).toMatchObject({
+          status: 1,
+          stderr: "sysctl: dev.hn.0.tx_chimney: invalid integer 'x'\n",
+        });
+      });
+
       test("change their MTU, and go on", async () => {
         for (const machine of [a, b]) expect(await run(machine, "ifconfig hn0 mtu 9000")).toBe("");
         expect(await run(a, "ping -c 2 -i 0.01 -s 8972 192.0.2.2")).toContain("2 packets received");

@@ -28,6 +28,8 @@ export class NetvscInterface {
   #options: SessionOptions;
   #session!: NetvscSession;
   #filter = 0;
+  /** What the channels of earlier MTUs have counted. */
+  #earlier = newQueueCounters();
   #changing: Promise<void> = Promise.resolve();
   #error: NetvscError | undefined;
   #detaching: Promise<void> | undefined;
@@ -123,9 +125,9 @@ export class NetvscInterface {
     return this.#session.conversation.query(oid);
   }
 
-  /** Totals of all channels that are open now. */
+  /** Totals of all channels that are open now, and of those before changes of the MTU. */
   async counters(): Promise<NetvscQueueCounters> {
-    const sum = newQueueCounters();
+    const sum = { ...this.#earlier };
     for (const channel of this.channels) {
       const counters = await channel.counters().catch(() => newQueueCounters());
       for (const name of Object.keys(sum) as (keyof NetvscQueueCounters)[])
@@ -174,7 +176,9 @@ export class NetvscInterface {
       throw new NetvscError("ERR_CLOSED", "the interface is detached");
     if (this.#error !== undefined) throw this.#error;
     const before = this.#options;
+    const earlier = await this.counters();
     await this.#session.close();
+    this.#earlier = earlier;
     try {
       await this.#reopen(mtu);
     } catch (error) {

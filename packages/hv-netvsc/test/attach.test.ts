@@ -3,6 +3,7 @@ import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { attachNetvsc } from "../src/index.js";
 import * as protocol from "../src/protocol/index.js";
 import { codeOf, Rig, small } from "./rig.js";
+import { packetMessage } from "./scripted-host.js";
 
 const { NvspType, Oid, RndisType } = protocol;
 
@@ -374,6 +375,25 @@ describe("an MTU change", () => {
       .filter(({ type }) => type === NvspType.init)
       .map(({ packet }) => protocol.get32(packet, 4));
     expect(versions).toEqual([0x6_0001, 0x6_0000, 0x5_0000, 0x5_0000, 0x5_0000, 0x5_0000]);
+  });
+
+  test("goes on counting", async () => {
+    const rig = new Rig({ cpus: 2 });
+    const hn = await rig.attach();
+    const receive = (): void => {
+      rig.adapter.primary.deliver([{ slot: 20, bytes: packetMessage(new Uint8Array(60)) }], 20);
+      rig.adapter.primary.channel.flush();
+      rig.run();
+    };
+    receive();
+    for (const mtu of [9000, 1500]) {
+      const changing = hn.setMtu(mtu);
+      const meanwhile = hn.counters();
+      expect(await rig.settle(changing)).toBe(mtu);
+      expect((await meanwhile).rxDropped).toBeGreaterThan(0);
+      receive();
+    }
+    expect(await hn.counters()).toMatchObject({ rxDropped: 3 });
   });
 
   test("that the host does not go along with keeps the MTU from before", async () => {

@@ -141,7 +141,7 @@ export function addNetworkSysctls(
     trust(ReceiveTrust.ip),
   );
   for (const [name, description] of totals)
-    show(name, description, async () => (await netvsc.counters())[name]);
+    sysctl.count(`${prefix}.${name}`, description, async () => (await netvsc.counters())[name]);
   for (const direction of ["rx", "tx"] as const)
     sysctl.mount(`${prefix}.${direction}`, () =>
       netvsc.channels.flatMap((channel, ring) =>

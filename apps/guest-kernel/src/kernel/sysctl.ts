@@ -28,6 +28,22 @@ export class SysctlTree {
     this.add(name, { description, read });
   }
 
+  /** Adds a counter, which counts from 0 again when a number is written to it, as FreeBSD's drivers have it. */
+  count(name: string, description: string, total: () => number | Promise<number>): void {
+    let before = 0;
+    const read = async (): Promise<number> => {
+      const now = await total();
+      // What is counted may have begun anew, too.
+      if (now < before) before = 0;
+      return now - before;
+    };
+    const write = async (text: string): Promise<void> => {
+      if (!/^\d+$/.test(text)) throw new Error(`invalid integer '${text}'`);
+      before += await read();
+    };
+    this.add(name, { description, read, write });
+  }
+
   /** Adds everything below a name, which may be different at each look. @param list - Returns whole names. */
   mount(name: string, list: () => readonly SysctlLeaf[]): void {
     this.#mounts.set(name, list);

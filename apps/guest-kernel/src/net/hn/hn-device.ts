@@ -74,16 +74,6 @@ const mediaNames: ReadonlyMap<number, string> = new Map([
 /** FreeBSD's driver says so whatever the speed is. */
 const USUAL_MEDIA = "10Gbase-T";
 
-const NO_COUNTERS: DeviceCounters = {
-  receivedPackets: 0,
-  receivedBytes: 0,
-  receiveErrors: 0,
-  receiveDrops: 0,
-  sentPackets: 0,
-  sentBytes: 0,
-  sendErrors: 0,
-};
-
 /**
  * `hn0` as the guest's own stack has it, on the boot processor: sends on the primary channel, and gets the frames of all
  * channels. What the host offers to compute is left to it.
@@ -104,8 +94,6 @@ export class HnDevice implements NetworkDevice, EthernetUser {
   #isPromiscuous = false;
   /** Frames are being received: what is sent is published after them. */
   #isInBatch = false;
-  /** What the channels of earlier MTUs have counted. */
-  #earlier = NO_COUNTERS;
   #receiveErrors = 0;
   #receiveDrops = 0;
   #sendErrors = 0;
@@ -205,14 +193,11 @@ export class HnDevice implements NetworkDevice, EthernetUser {
     if (mtu > MTU_MAX) throw new NetworkError("EINVAL");
     if (mtu === this.mtu) return;
     const { port } = netvsc;
-    const before = await this.readCounters();
     try {
       await netvsc.setMtu(mtu);
     } finally {
       // The old MTU may be back, on new ports, or the interface gone.
       if (netvsc.port !== port) {
-        this.#earlier = before;
-        [this.#receiveErrors, this.#receiveDrops, this.#sendErrors] = [0, 0, 0];
         this.#buffers.close();
         this.#buffers = this.#newBuffers();
         await portsChanged();
@@ -234,16 +219,15 @@ export class HnDevice implements NetworkDevice, EthernetUser {
   }
 
   async readCounters(): Promise<DeviceCounters> {
-    const earlier = this.#earlier;
     const now = await this.#options.netvsc.counters();
     return {
-      receivedPackets: earlier.receivedPackets + now.rxPackets,
-      receivedBytes: earlier.receivedBytes + now.rxBytes,
-      receiveErrors: earlier.receiveErrors + now.malformed + this.#receiveErrors,
-      receiveDrops: earlier.receiveDrops + now.rxDropped + now.rsc_drop + this.#receiveDrops,
-      sentPackets: earlier.sentPackets + now.txPackets,
-      sentBytes: earlier.sentBytes + now.txBytes,
-      sendErrors: earlier.sendErrors + now.send_failed + this.#sendErrors,
+      receivedPackets: now.rxPackets,
+      receivedBytes: now.rxBytes,
+      receiveErrors: now.malformed + this.#receiveErrors,
+      receiveDrops: now.rxDropped + now.rsc_drop + this.#receiveDrops,
+      sentPackets: now.txPackets,
+      sentBytes: now.txBytes,
+      sendErrors: now.send_failed + this.#sendErrors,
     };
   }
 

@@ -428,8 +428,7 @@ describe("tcpdump", () => {
     ]);
     expect(stderr).toBe(
       lines(
-        "tcpdump: verbose output suppressed, use -v[v]... for full protocol decode",
-        "listening on hn0, link-type EN10MB (Ethernet), snapshot length 262144 bytes",
+        "tcpdump: listening on hn0, link-type EN10MB (Ethernet), snapshot length 262144 bytes",
         "4 packets captured",
         "4 packets received by filter",
         "0 packets dropped by kernel",
@@ -448,6 +447,24 @@ describe("tcpdump", () => {
     expect((await capturing).status).toBe(0);
     expect((await capturing).stderr).toContain("0 packets captured\n");
     expect((await guest.exec("ifconfig hn0")).stdout).toContain("flags=8843<");
+  });
+
+  test("leaves an interface promiscuous that was to be", async () => {
+    const [guest] = await configured();
+    const flags = async (): Promise<string> =>
+      (await guest.exec("ifconfig hn0 | head -n 1")).stdout.replace(/ metric.*\n/, "");
+    await guest.exec("ifconfig hn0 promisc");
+    expect(await flags()).toBe("hn0: flags=8943<UP,BROADCAST,RUNNING,PROMISC,SIMPLEX,MULTICAST>");
+    expect((await guest.exec("tcpdump -i hn0", 50)).status).toBe(0);
+    expect([guest.device.isPromiscuous, await flags()]).toEqual([
+      true,
+      "hn0: flags=8943<UP,BROADCAST,RUNNING,PROMISC,SIMPLEX,MULTICAST>",
+    ]);
+    await guest.exec("ifconfig hn0 -promisc");
+    expect([guest.device.isPromiscuous, await flags()]).toEqual([
+      false,
+      "hn0: flags=8843<UP,BROADCAST,RUNNING,SIMPLEX,MULTICAST>",
+    ]);
   });
 
   test("writes pcapng to a file, and to a pipe", async () => {
@@ -482,6 +499,10 @@ describe("tcpdump", () => {
   test.each([
     ["tcpdump -i hn9", "tcpdump: hn9: No such device exists (no such device)"],
     ["tcpdump -c 0", "tcpdump: invalid packet count 0"],
+    [
+      "tcpdump -v",
+      "tcpdump: -v: packets are not decoded further; -w file writes them for Wireshark",
+    ],
     ["tcpdump icmp", "tcpdump: filter expressions are not supported; pipe into grep instead"],
   ])("%s is refused", async (line, message) => {
     expect(await new Guest().exec(line)).toEqual({ status: 1, stdout: "", stderr: `${message}\n` });

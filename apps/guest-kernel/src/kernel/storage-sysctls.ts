@@ -25,7 +25,9 @@ export function addStorageSysctls(
   const sum = async (count: (state: ChannelState) => number): Promise<number> =>
     (await states()).reduce((total, state) => total + count(state), 0);
   for (const [name, description] of totals)
-    sysctl.count(`${prefix}.${name}`, description, () => sum(({ counters }) => counters[name] ?? 0));
+    sysctl.count(`${prefix}.${name}`, description, () =>
+      sum(({ counters }) => counters[name] ?? 0),
+    );
   const perThousand = async (count: (state: ChannelState) => number): Promise<string> => {
     const requests = await sum(({ counters }) => counters["send_req"] ?? 0);
     return requests === 0 ? "0.0" : (((await sum(count)) / requests) * 1_000).toFixed(1);

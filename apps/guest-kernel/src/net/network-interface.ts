@@ -79,6 +79,8 @@ export class NetworkInterface implements DeviceInput {
   readonly #taps = new Set<FrameTap>();
   readonly #linkListeners = new Set<(hasLink: boolean) => void>();
   #isUp = false;
+  /** Set by the administrator. */
+  #wantsAllFrames = false;
 
   constructor(device: NetworkDevice, index: number, owner: InterfaceOwner) {
     this.device = device;
@@ -123,7 +125,7 @@ export class NetworkInterface implements DeviceInput {
       kind |
       InterfaceFlag.multicast |
       (this.#isUp ? InterfaceFlag.up | InterfaceFlag.running : 0) |
-      (this.#taps.size > 0 ? InterfaceFlag.promiscuous : 0)
+      (this.#isPromiscuous ? InterfaceFlag.promiscuous : 0)
     );
   }
 
@@ -244,11 +246,13 @@ export class NetworkInterface implements DeviceInput {
 
   /** Shows all frames to `tap`, and has the device be promiscuous meanwhile. @returns Ends it. */
   capture(tap: FrameTap): () => void {
-    this.#taps.add(tap);
-    if (this.#taps.size === 1) this.device.setPromiscuous(true);
-    return () => {
-      if (this.#taps.delete(tap) && this.#taps.size === 0) this.device.setPromiscuous(false);
-    };
+    this.#changePromiscuous(() => this.#taps.add(tap));
+    return () => this.#changePromiscuous(() => this.#taps.delete(tap));
+  }
+
+  /** Has the device receive frames for other stations, too, also when nobody captures. */
+  setPromiscuous(wanted: boolean): void {
+    this.#changePromiscuous(() => (this.#wantsAllFrames = wanted));
   }
 
   /** Forgets everything that would go on: the device is gone. */
@@ -258,6 +262,16 @@ export class NetworkInterface implements DeviceInput {
     this.#claims.clear();
     this.#taps.clear();
     this.#linkListeners.clear();
+  }
+
+  get #isPromiscuous(): boolean {
+    return this.#wantsAllFrames || this.#taps.size > 0;
+  }
+
+  #changePromiscuous(change: () => unknown): void {
+    const before = this.#isPromiscuous;
+    change();
+    if (this.#isPromiscuous !== before) this.device.setPromiscuous(!before);
   }
 
   #claim(address: number): Machine<ClaimState, ClaimInput, ClaimEffect> {

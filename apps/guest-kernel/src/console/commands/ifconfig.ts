@@ -138,6 +138,10 @@ async function change(
       case "down":
         await attempt(word, () => target.setUp(word === "up"));
         break;
+      case "promisc":
+      case "-promisc":
+        target.setPromiscuous(word === "promisc");
+        break;
       case "mtu": {
         const mtu = Number(value());
         await attempt("ioctl (set mtu)", () => {
@@ -169,7 +173,7 @@ export const ifconfig: Command = {
   name: "ifconfig",
   summary: "show and configure network interfaces",
   usage:
-    "ifconfig [-almu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n]\nifconfig interface [-]txcsum | [-]rxcsum | [-]tso4 | [-]tso6 | [-]txcsum6",
+    "ifconfig [-almu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n] [[-]promisc]\nifconfig interface [-]txcsum | [-]rxcsum | [-]tso4 | [-]tso6 | [-]txcsum6",
   async run({ args, system, print, warn }: CommandContext) {
     const { stack } = system.network;
     const flags = args[0]?.startsWith("-") === true ? args[0] : "";

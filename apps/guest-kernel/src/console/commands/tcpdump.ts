@@ -1,4 +1,5 @@
 import { open } from "node:fs/promises";
+import type { Timer } from "@hyperv-is/vmbus-core";
 import { PcapngFlag, PcapngWriter } from "@hyperv-is/platform-node";
 import type { NetworkInterface } from "../../net/network-interface.js";
 import { packetLine } from "../../net/packet-line.js";
@@ -82,6 +83,7 @@ async function writePackets(
   const keep = async (chunk: Uint8Array): Promise<void> => {
     await (file === undefined ? stdout.write(chunk) : file.writeFile(chunk));
   };
+  let flushing: Timer | undefined;
   const stop = target.capture((frame, direction) => {
     capture.received++;
     if (capture.captured === count) return;
@@ -90,18 +92,23 @@ async function writePackets(
     else capture.dropped++;
     // The command waits for what is written.
     if (capture.captured === count) writer.flush();
+    flushing ??= network.timers.after(FLUSH_MS, () => {
+      flushing = undefined;
+      writer.flush();
+    });
   });
   try {
     while (capture.captured < count && !signal.aborted) {
-      const chunk = await chunks.take(network.timers.now() + FLUSH_MS, signal);
-      if (chunk === undefined) writer.flush();
-      else await keep(chunk);
+      writer.flush();
+      const chunk = await chunks.take(Infinity, signal);
+      if (chunk !== undefined) await keep(chunk);
     }
     stop();
     while (!writer.close()) await keep((await chunks.take(0, signal))!);
     for (let chunk; (chunk = await chunks.take(0, signal)) !== undefined;) await keep(chunk);
   } finally {
     stop();
+    flushing?.cancel();
     await file?.close();
   }
 }
@@ -114,7 +121,11 @@ export const tcpdump: Command = {
     const { args, system, warn } = context;
     // -tt is two letters to getopt.
     const words = args.map((word) => (word === "-tt" ? "-T" : word));
-    const { flags, values, operands } = getopt(words, "c:eni:pStTUw:");
+    const { flags, values, operands } = getopt(words, "c:eni:pStTUvw:");
+    if (flags.has("v"))
+      throw new CommandError(
+        "-v: packets are not decoded further; -w file writes them for Wireshark",
+      );
     if (operands.length > 0)
       throw new CommandError("filter expressions are not supported; pipe into grep instead");
     const { interfaces } = system.network.stack;
@@ -129,14 +140,9 @@ export const tcpdump: Command = {
     if (flags.has("t") && flags.has("T")) throw new UsageError();
     const path = values.get("w");
     const capture: Capture = { captured: 0, received: 0, dropped: 0 };
-    if (path === undefined) {
-      warn("tcpdump: verbose output suppressed, use -v[v]... for full protocol decode");
-      warn(`listening on ${name}, ${LINK_TYPE}`);
-      await printPackets(context, target, count, flags, capture);
-    } else {
-      warn(`tcpdump: listening on ${name}, ${LINK_TYPE}`);
-      await writePackets(context, target, count, path, capture);
-    }
+    warn(`tcpdump: listening on ${name}, ${LINK_TYPE}`);
+    if (path === undefined) await printPackets(context, target, count, flags, capture);
+    else await writePackets(context, target, count, path, capture);
     const { captured, received, dropped } = capture;
     const packets = (number: number): string => `${number} packet${number === 1 ? "" : "s"}`;
     warn(`${packets(captured)} captured`);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { setImmediate as eventLoopTurn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { boot } from "@hyperv-is/guest-kernel";
+import { PcapngFlag } from "@hyperv-is/platform-node";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { readCapture } from "../../../packages/platform-node/test/pcapng-reader.js";
 import { Shell } from "../src/console/shell.js";
@@ -12,6 +13,7 @@ import type { GuestSystem } from "../src/kernel/guest-system.js";
 import { MessageBuffer } from "../src/kernel/message-buffer.js";
 import { parseAddress, prefixMask } from "../src/net/addresses.js";
 import { GuestNetwork } from "../src/net/guest-network.js";
+import { FrameChecksum } from "../src/net/network-device.js";
 import { TestDhcpServer } from "./dhcp-server.js";
 import { Segment, SeededRandom, TestDevice, hex, testHost, type TestHost } from "./network-link.js";
 
@@ -470,12 +472,13 @@ describe("tcpdump", () => {
   test("writes pcapng to a file, and to a pipe", async () => {
     const directory = mkdtempSync(join(tmpdir(), "tcpdump-"));
     try {
-      const [guest] = await configured();
+      const [guest, neighbour] = await configured();
       const path = join(directory, "a.pcapng");
       const capture = async (line: string): Promise<Result> => {
         const capturing = guest.exec(line);
         while (!guest.device.isPromiscuous) await eventLoopTurn();
-        await guest.exec("ping -c 1 192.0.2.1");
+        // However much time has passed: it asks for the address first.
+        await guest.exec("arp -d 192.0.2.1; ping -c 1 192.0.2.1");
         return capturing;
       };
       const { stderr } = await capture(`tcpdump -i hn0 -c 4 -w ${path}`);
@@ -489,6 +492,17 @@ describe("tcpdump", () => {
       );
       expect(packets[0]!.microseconds).toBe(Date.UTC(2026, 1, 3, 4, 5, 26) * 1_000);
       expect(statistics).toEqual([[0, 4n, 0n]]);
+      // What the device fills in is not there yet; what it has verified may be anything.
+      guest.device.checksumOffloads = FrameChecksum.ip;
+      for (const { device } of [guest, neighbour]) device.verified = FrameChecksum.ip;
+      await capture(`tcpdump -i hn0 -c 4 -w ${path}`);
+      const { inbound, outbound, checksumNotReady, checksumValid } = PcapngFlag;
+      expect(readCapture(readFileSync(path)).packets.map(({ flags }) => flags)).toEqual([
+        outbound,
+        inbound | checksumValid,
+        outbound | checksumNotReady,
+        inbound | checksumValid,
+      ]);
       const piped = await capture("tcpdump -i hn0 -c 2 -w -");
       expect(readCapture(Buffer.from(piped.stdout, "latin1")).packets).toHaveLength(2);
     } finally {

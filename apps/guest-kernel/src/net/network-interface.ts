@@ -36,8 +36,11 @@ export interface PacketCount {
   bytes: number;
 }
 
-/** Who sees the frames of an interface. `frame` is valid during the call. */
-export type FrameTap = (frame: Uint8Array, direction: "in" | "out") => void;
+/**
+ * Who sees the frames of an interface. `frame` is valid during the call. `checksums`: `FrameChecksum` bits, going out of those that
+ * the device fills in, coming in of those that it has verified.
+ */
+export type FrameTap = (frame: Uint8Array, direction: "in" | "out", checksums: number) => void;
 
 /** What an interface needs of its stack. */
 export interface InterfaceOwner {
@@ -208,13 +211,13 @@ export class NetworkInterface implements DeviceInput {
   /** Sends a frame, as `NetworkDevice.send` does. @returns False if the interface is down or cannot take it. */
   transmit(frame: Uint8Array, checksums = 0): boolean {
     if (!this.#isUp) return false;
-    for (const tap of this.#taps) tap(frame, "out");
+    for (const tap of this.#taps) tap(frame, "out", checksums);
     return this.device.send(frame, checksums);
   }
 
   input(frame: Uint8Array, verified = 0): void {
     if (!this.#isUp) return;
-    for (const tap of this.#taps) tap(frame, "in");
+    for (const tap of this.#taps) tap(frame, "in", verified);
     if (frame.byteLength < Ethernet.HEADER_BYTES) {
       this.counters.short++;
       return;

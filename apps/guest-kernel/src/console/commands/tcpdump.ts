@@ -84,11 +84,15 @@ async function writePackets(
     await (file === undefined ? stdout.write(chunk) : file.writeFile(chunk));
   };
   let flushing: Timer | undefined;
-  const stop = target.capture((frame, direction) => {
+  const stop = target.capture((frame, direction, checksums) => {
     capture.received++;
     if (capture.captured === count) return;
-    const flag = direction === "in" ? PcapngFlag.inbound : PcapngFlag.outbound;
-    if (writer.packet(0, frame, flag)) capture.captured++;
+    const { inbound, outbound, checksumValid, checksumNotReady } = PcapngFlag;
+    const flags =
+      direction === "in"
+        ? inbound | (checksums === 0 ? 0 : checksumValid)
+        : outbound | (checksums === 0 ? 0 : checksumNotReady);
+    if (writer.packet(0, frame, flags)) capture.captured++;
     else capture.dropped++;
     // The command waits for what is written.
     if (capture.captured === count) writer.flush();

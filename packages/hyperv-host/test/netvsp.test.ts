@@ -38,6 +38,7 @@ import {
   largeSend,
   nvspVersions,
   packetIdFlags,
+  SECTION_INDEX_NONE,
   parseSendTable,
   put32,
   transmitChecksum,
@@ -875,6 +876,27 @@ describe("several channels", () => {
     expect(rig.set(Oid.genReceiveScaleParameters, value.slice(0, 27))).toBe(
       RndisStatus.invalidData,
     );
+  });
+
+  test("sends that are under way outlive a change of the scaling", () => {
+    const { rig, end } = opened();
+    const message = rig.message(plainFrame(peer, own));
+    const address = 300 * 4096;
+    rig.memory.bytes.set(message, address);
+    const fields = { channelType: 0, sectionIndex: SECTION_INDEX_NONE, sectionBytes: 0 };
+    const packet = NvspSendRndisPacket.packet(fields, 40);
+    const ranges = [[address, message.byteLength]] as const;
+    const ids = [0, 1, 2, 3, 2, 1].map((channel) =>
+      rig.send(packet, { channel, ranges, isQueued: true }),
+    );
+    for (const table of [[3, 2, 1, 0], [1]]) {
+      const value = { flags: 0, hashInfo: 0x201, table, key: DEFAULT_RSS_KEY };
+      expect(rig.set(Oid.genReceiveScaleParameters, emitRssParameters(value))).toBe(0);
+    }
+    for (const { right } of rig.pairs) right.poll(1000);
+    rig.run();
+    expect(ids.map((id) => rig.statusOf(id))).toEqual(ids.map(() => NvspStatus.success));
+    expect(end.frames).toHaveLength(ids.length);
   });
 
   test("a channel that goes away leaves no frame in a slot, and is not told of anew", () => {

@@ -1,3 +1,4 @@
+import { statSync } from "node:fs";
 import { createRequire } from "node:module";
 import { PlatformError } from "./errors.js";
 
@@ -101,6 +102,9 @@ function loadKoffi(user: string): Koffi {
   if (process.platform !== "linux")
     throw new PlatformError("ERR_TAP_UNSUPPORTED", "TAP devices are those of Linux");
   try {
+    // Node 20 follows no links on its way to a package while the last file that it was asked about is a socket or a pipe:
+    // koffi would not find its binary where pnpm has linked it.
+    statSync(process.execPath);
     return createRequire(import.meta.url)("koffi") as Koffi;
   } catch (cause) {
     throw new PlatformError(

@@ -60,6 +60,7 @@ export class Simulation implements Timers {
   #alarms: Alarm[] = [];
   #nowMs = 0;
   #steps = 0;
+  #alarmsRung = 0;
   #switching = true;
   /** Steps of the clock in the longest turn. */
   readonly #turnSteps: number;
@@ -129,12 +130,12 @@ export class Simulation implements Timers {
 
   /**
    * Runs until every actor sleeps and no alarm is set, or until `done` says so between turns.
-   * Throws a `SimulationError` after `maxSteps`, so that a livelock fails instead of hanging.
+   * Throws a `SimulationError` after `maxSteps` turns and alarms, so that a livelock fails instead of hanging.
    */
   run(maxSteps: number, done: () => boolean = () => false): void {
-    const last = this.#steps + maxSteps;
+    const last = this.#moves + maxSteps;
     while (!done()) {
-      if (this.#steps >= last)
+      if (this.#moves >= last)
         throw new SimulationError(this.seed, `no rest after ${maxSteps} steps`);
       if (this.#isDue() && this.#ring()) continue;
       if (this.#awake.size > 0) this.#turn(this.prng.pick([...this.#awake]));
@@ -153,7 +154,7 @@ export class Simulation implements Timers {
     maxSteps: number,
     actors: readonly Actor[] = [],
   ): Promise<T> {
-    const last = this.#steps + maxSteps;
+    const last = this.#moves + maxSteps;
     const state = { settled: false };
     const end = (): void => {
       state.settled = true;
@@ -163,7 +164,7 @@ export class Simulation implements Timers {
     for (let idle = 0; idle < 50;) {
       await this.#microtasks(actors);
       if (state.settled) return story;
-      if (this.#steps >= last)
+      if (this.#moves >= last)
         throw new SimulationError(this.seed, `no end after ${maxSteps} steps`);
       if (this.#isDue() && this.#ring()) idle = 0;
       else if (this.#awake.size > 0) {
@@ -211,6 +212,11 @@ export class Simulation implements Timers {
     }
   }
 
+  /** What bounds a run: alarms that set each other for the same moment never let time pass. */
+  get #moves(): number {
+    return this.#steps + this.#alarmsRung;
+  }
+
   /** True if the time of an alarm has come while actors were awake. */
   #isDue(): boolean {
     return this.#turnSteps > 0 && this.#alarms.some((alarm) => alarm.atMs <= this.#nowMs);
@@ -219,6 +225,7 @@ export class Simulation implements Timers {
   /** Moves the clock to the next alarm and lets it ring; false if there is none. */
   #ring(): boolean {
     if (this.#alarms.length === 0) return false;
+    this.#alarmsRung++;
     const atMs = Math.min(...this.#alarms.map((alarm) => alarm.atMs));
     const due = this.#alarms.filter((alarm) => alarm.atMs === atMs);
     const alarm = this.prng.pick(due);

@@ -100,3 +100,12 @@ test("a machine that never comes to rest fails with the seed, after the steps it
   });
   expect(simulation.steps).toBe(150);
 });
+
+test("an alarm that sets itself for the same moment fails a run, and a story that waits for it", async () => {
+  const simulation = new Simulation(1);
+  const timer = simulation.after(0, () => timer.again(0));
+  expect(() => simulation.run(1000)).toThrow("no rest after 1000 steps");
+  await expect(simulation.complete(new Promise(() => undefined), 1000)).rejects.toThrow(
+    "no end after 1000 steps",
+  );
+});

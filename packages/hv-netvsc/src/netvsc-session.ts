@@ -53,6 +53,8 @@ export interface SessionEvents {
   lost(error: NetvscError): void;
 }
 
+/** How often to look whether the host has read what it does not confirm. */
+const READ_LOOK_MS = 1;
 /** The boot processor: the primary channel is bound to it, so that the control half can call its queue. */
 const BOOT_CPU = 0;
 const CLOSED = new NetvscError("ERR_CLOSED", "the interface is detached");
@@ -405,8 +407,9 @@ export class NetvscSession {
     this.#control.notice(message);
     this.#queue.flush();
     const deadline = timers.now() + answerTimeoutMs;
-    do await this.#settle(settleMs);
-    while (!this.#isGone() && !this.#queue.isRead && timers.now() < deadline);
+    await this.#settle(settleMs);
+    while (!this.#isGone() && !this.#queue.isRead && timers.now() < deadline)
+      await this.#settle(READ_LOOK_MS);
     for (const gpadl of [...this.#gpadls])
       if (gpadl.gpadlId === tearDown?.gpadlId) await this.#tearDown(gpadl);
   }

@@ -253,6 +253,26 @@ describe("a detach", () => {
     ]);
   });
 
+  test("looks for what the host has read as time passes, though it leaves it no time", async () => {
+    const rig = new Rig();
+    const hn = await rig.attach({ settleMs: 0 });
+    const { right } = rig.pair(0);
+    rig.adapter.onMessage = (message) => {
+      if (message.type === NvspType.revokeReceiveBuffer) {
+        right.pause();
+        rig.timers.after(3, () => {
+          right.resume();
+          right.poll(10);
+        });
+      }
+      return "default";
+    };
+    const start = rig.timers.now();
+    await rig.settle(hn.detach());
+    expect(rig.adapter.types.at(-1)).toBe(NvspType.revokeSendBuffer);
+    expect(rig.timers.now() - start).toBe(3);
+  });
+
   test("ends though the host says nothing any more", async () => {
     const rig = new Rig({ cpus: 2 });
     const hn = await rig.attach();

@@ -13,6 +13,13 @@ const LATE_RING_MS = 100;
 /** Place of Node's loop among the files. */
 const NODE = 1;
 
+/** A file that is watched. */
+interface WatchedFile {
+  readonly fd: number;
+  /** Is told when the file can be read, or what else it is asked. */
+  readonly news: (() => void) | undefined;
+}
+
 /**
  * How the owner of a doorbell sleeps until it rings, one of some files can be read, or Node has events to serve, whichever
  * comes first. It blocks the thread. An eventfd is among the files: the first ring of a sleep writes to it.
@@ -24,6 +31,9 @@ export class FileWait {
   readonly #event = new FixedMemory(new Uint8Array(EVENT_BYTES));
   readonly #own = new PollSet();
   readonly #files = new PollSet();
+  /** In the order in which they follow the doorbell's and Node's in `#files`. */
+  readonly #watched: WatchedFile[] = [];
+  #hasListeners = false;
 
   /** @param node - What there is of Node's loop. Throws `PlatformError` `ERR_KOFFI_MISSING`. */
   constructor(doorbell: Doorbell, node: NodeLoop) {
@@ -34,17 +44,33 @@ export class FileWait {
     this.#files.add(node.fd);
   }
 
-  add(fd: number): void {
+  /** Watches a file until the function that is returned is called. @param news - Is called by `tellNews`. */
+  watch(fd: number, news: (() => void) | undefined): () => void {
     this.#files.add(fd);
+    const file = { fd, news };
+    this.#watched.push(file);
+    this.#watchedChanged();
+    return () => {
+      const at = this.#watched.indexOf(file);
+      if (at < 0) return;
+      this.#watched.splice(at, 1);
+      this.#watchedChanged();
+      this.#files.remove(fd);
+    };
+  }
+
+  get isWatching(): boolean {
+    return this.#watched.length > 0;
+  }
+
+  /** Some of the files have somebody who is told of news. */
+  get hasListeners(): boolean {
+    return this.#hasListeners;
   }
 
   /** Changes what is asked of a file, see `PollSet.ask`. */
   ask(fd: number, events: number): void {
     this.#files.ask(fd, events);
-  }
-
-  remove(fd: number): void {
-    this.#files.remove(fd);
   }
 
   /** Announces a sleep. The caller looks for work after this and before `wait`, and calls `disarm` in any case. */
@@ -64,9 +90,18 @@ export class FileWait {
     return this.#files.hasNews(NODE);
   }
 
-  /** True if the last `wait` found the file at this place, in the order of `add`, to have news. */
-  hasNews(index: number): boolean {
-    return this.#files.hasNews(NODE + 1 + index);
+  /** Tells of the files that the last `wait` found to have news. */
+  tellNews(): void {
+    if (!this.#hasListeners) return;
+    for (let index = 0; index < this.#watched.length; index++)
+      if (this.#files.hasNews(NODE + 1 + index)) this.#watched[index]!.news?.();
+  }
+
+  /** Tells of news that are there now, without a sleep, if there is somebody to be told. @returns True if there were any. */
+  takeNews(): boolean {
+    if (!this.#hasListeners || !this.wait(0)) return false;
+    this.tellNews();
+    return true;
   }
 
   /** Ends what `arm` began. Nobody writes to the eventfd afterwards, so that it may be closed. */
@@ -76,8 +111,15 @@ export class FileWait {
     this.#take();
   }
 
+  /** Watches nothing any more. */
   close(): void {
+    this.#watched.length = 0;
+    this.#watchedChanged();
     this.#libc.close(this.#eventFd);
+  }
+
+  #watchedChanged(): void {
+    this.#hasListeners = this.#watched.some(({ news }) => news !== undefined);
   }
 
   #take(): boolean {

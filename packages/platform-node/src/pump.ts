@@ -33,13 +33,6 @@ export interface PumpOptions {
   readonly clock?: Clock;
 }
 
-/** A file that ends sleeps. */
-interface WatchedFile {
-  readonly fd: number;
-  /** Is told when the file can be read, or what else it is asked. */
-  readonly news: (() => void) | undefined;
-}
-
 /** Turns that are under way, and who waits for their end. */
 interface Turns {
   readonly pumped: Pumped;
@@ -67,8 +60,11 @@ const LONGEST_DELAY_MS = 2 ** 31 - 1;
  * on an async pump, whose turns are longer where Node has had nothing to serve for a while, also once there is nothing
  * more to drain; on a blocking one also before the thread sleeps.
  *
- * While it watches files it does not spin, but for an answer that a drain has asked for (`turnNow`): what comes there is sent
- * by threads that need a core. It sleeps in one system call instead, from which the doorbell, a file, a timer, or an event of Node wakes it, whichever kind of pump it is.
+ * A look is a drain, and the timers that are due behind it: what they are to follow up on has been done by then.
+ *
+ * While it watches files it does not spin, but for an answer that a drain has asked for (`turnNow`), or for news of a file
+ * then: what comes there is sent by threads that need a core. It sleeps in one system call instead, from which the
+ * doorbell, a file, a timer, or an event of Node wakes it, whichever kind of pump it is.
  */
 export class Pump {
   readonly doorbell: Doorbell;
@@ -95,9 +91,6 @@ export class Pump {
   /** While spinning, when that began; otherwise 0. */
   #spinning = 0;
   #sleeps = 0;
-  readonly #watched: WatchedFile[] = [];
-  /** Some of them have somebody who is told of news. */
-  #hasListeners = false;
   /** There once a file was watched. */
   #files: FileWait | undefined;
   #node: NodeLoop | undefined;
@@ -146,18 +139,9 @@ export class Pump {
   watch(fd: number, news?: () => void): () => void {
     this.#node ??= new NodeLoop();
     this.#files ??= new FileWait(this.doorbell, this.#node);
-    this.#files.add(fd);
-    const file = { fd, news };
-    this.#watched.push(file);
-    this.#watchedChanged();
+    const unwatch = this.#files.watch(fd, news);
     this.doorbell.ring();
-    return () => {
-      const at = this.#watched.indexOf(file);
-      if (at < 0) return;
-      this.#watched.splice(at, 1);
-      this.#watchedChanged();
-      this.#files?.remove(fd);
-    };
+    return unwatch;
   }
 
   /**
@@ -238,7 +222,7 @@ export class Pump {
     const began = this.#clock.now();
     const { budgetUs } = this.#answerSpin;
     for (let now = began; ;) {
-      const found = this.#look(pumped, now);
+      const found = this.#look(pumped, now) || this.#files?.takeNews() === true;
       now = this.#clock.now();
       const spunUs = (now - began) * 1e3;
       if (!found && spunUs < budgetUs) continue;
@@ -260,7 +244,7 @@ export class Pump {
     this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
     this.#isSettled = true;
     this.#isIdle = false;
-    if (this.#hasListeners && this.#files!.wait(0)) this.#tellNews();
+    this.#files?.takeNews();
     this.#goOn();
   }
 
@@ -296,7 +280,7 @@ export class Pump {
       const isQuiet = this.#serving > 0 && this.#servedAt - this.#servesSince < QUIET_TURN_MS;
       this.#quietTurns = isQuiet ? this.#quietTurns + 1 : 0;
       this.#isImmediate = true;
-      const watches = this.#watched.length > 0;
+      const watches = this.#files?.isWatching === true;
       if (watches) this.#node!.forgetImmediate();
       const isIdle = this.#isIdle && !watches;
       if (isIdle || this.doorbell.stopRequested) resolve(isIdle);
@@ -319,7 +303,7 @@ export class Pump {
         if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
         this.#spinning = 0;
         this.#isSettled = false;
-      } else if (this.#watched.length > 0) {
+      } else if (this.#files?.isWatching === true) {
         if (!this.#isImmediate) return "over";
         if (!this.#isSettled) settle!();
         this.#isSettled = true;
@@ -363,9 +347,9 @@ export class Pump {
   }
 
   #look(pumped: Pumped, now: number): boolean {
+    const hasWorked = pumped.drain();
     // Asked first: to hand a time over makes garbage.
-    const timed = this.#timers.nextDeadline <= now && this.#timers.runDue(now);
-    return pumped.drain() || timed;
+    return (this.#timers.nextDeadline <= now && this.#timers.runDue(now)) || hasWorked;
   }
 
   /** Sleeps at the files and the doorbell. @returns True if Node is to have its turn first. */
@@ -383,7 +367,10 @@ export class Pump {
       this.#sleeps++;
       const untilTimerMs = Math.max(0, this.#timers.nextDeadline - now);
       const isWoken = files.wait(Math.min(untilTimerMs, untilNodeMs));
-      if (isWoken) this.#tellNews();
+      if (isWoken && files.hasListeners) {
+        this.#answerSpin.slept((this.#clock.now() - now) * 1e3);
+        files.tellNews();
+      }
       if (isWoken ? files.hasNodeEvents : untilNodeMs <= untilTimerMs) return true;
       // Node had nothing to serve until now.
       this.#turnEndsAt = this.#endOfTurn(this.#clock.now());
@@ -437,23 +424,9 @@ export class Pump {
     }
   }
 
-  #watchedChanged(): void {
-    this.#hasListeners = this.#watched.some(({ news }) => news !== undefined);
-  }
-
-  /** Tells of the files that the last wait found to have news. */
-  #tellNews(): void {
-    if (!this.#hasListeners) return;
-    const files = this.#files!;
-    for (let index = 0; index < this.#watched.length; index++)
-      if (files.hasNews(index)) this.#watched[index]!.news?.();
-  }
-
   #closeFiles(): void {
     this.#files?.close();
     this.#files = undefined;
-    this.#watched.length = 0;
-    this.#watchedChanged();
   }
 }
 

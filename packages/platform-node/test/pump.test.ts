@@ -87,6 +87,24 @@ describe.each(kinds)("a pump that is %s", (kind) => {
     expect(seen).toEqual(["work"]);
   });
 
+  test("looks for work before it runs a timer that is due by then", async () => {
+    let now = 0;
+    const pump = pumpOf(kind, { spinLimitUs: 0, clock: { now: () => now } });
+    const seen: string[] = [];
+    pump.timers.after(1, () => {
+      seen.push("timer");
+      pump.doorbell.requestStop();
+    });
+    now = 1;
+    await pump.run({
+      drain() {
+        if (seen.length === 0) seen.push("work");
+        return false;
+      },
+    });
+    expect(seen).toEqual(["work", "timer"]);
+  });
+
   test("lets a promise go on that a timer settles in the last look before a sleep", async () => {
     let now = 0;
     const pump = pumpOf(kind, { spinLimitUs: 0, clock: { now: () => now } });

@@ -270,3 +270,28 @@ test.skipIf(reason !== undefined)(
     closeSync(fd);
   },
 );
+
+test.skipIf(reason !== undefined)(
+  "news of a file ends that look: whoever was answered may have asked for more",
+  async () => {
+    const pump = new Pump("async", createDoorbells(1)[0]!, { spinLimitUs: 200_000 });
+    const fd = openFifo();
+    let heard = 0;
+    pump.watch(fd, () => heard++);
+    let looks = 0;
+    let sleeps: number | undefined;
+    await pump.run({
+      drain() {
+        looks++;
+        if (looks === 1) pump.turnNow();
+        if (looks === 100) writeSync(fd, "x");
+        if (heard === 0 && looks < 100_000) return looks === 1;
+        sleeps = pump.sleeps;
+        pump.doorbell.requestStop();
+        return true;
+      },
+    });
+    expect({ heard: heard > 0, sleeps }).toEqual({ heard: true, sleeps: 0 });
+    closeSync(fd);
+  },
+);

@@ -9,5 +9,6 @@ export default library(
   "node/processor",
   "node/disk-worker",
   "node/network-worker",
+  "node/lent-thread-body",
   "bin/hyperv-host",
 );

@@ -28,7 +28,12 @@ import { tune } from "./kernel/tunables.js";
 import type { ExecResult, ExecutedList } from "./console/console-client.js";
 import { CPUS_MAX, boot, type Machine } from "./machine.js";
 import { UsageMistake } from "./usage-mistake.js";
-import { parsePins, type ThreadCpus } from "./thread-pins.js";
+import {
+  parseHostThreads,
+  parsePins,
+  type HostThreads,
+  type ThreadCpus,
+} from "./machine-threads.js";
 import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
 import {
   nicStackSyntax,
@@ -50,6 +55,8 @@ terminal and --exec, a guest with --nbd, --control or stack=tap runs until it is
   --cpus N                 virtual processors, 1 to ${CPUS_MAX} (1)
   --memory SIZE            guest memory, 32M to 4G (256M)
   --pin THREAD=CPU,...     keep threads on CPUs of this system: vcpu0 and so on, disks, network; needs koffi
+  --host-threads WHICH     who serves the host's disks and network: own, threads of their own; vcpu0, that of
+                           CPU 0; auto, vcpu0 on one or two CPUs if the guest serves others by NBD or a TAP (auto)
   --module FILE            load a driver module instead of the driver in tree
   --set NAME=VALUE         set a loader tunable, such as hw.vmbus.signal_optimization; may be repeated
   --sub-channels N         sub-channels that the host lets a controller have, or ${subChannelPolicies.join(", ")}
@@ -73,6 +80,7 @@ interface BootArguments {
   readonly cpus: number;
   readonly memoryBytes: number;
   readonly pin: ThreadCpus;
+  readonly hostThreads: HostThreads;
   readonly modules: string[];
   readonly nbd: NbdExportOptions[];
   readonly nics: NicOptions[];
@@ -171,6 +179,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus: { type: "string" },
     memory: { type: "string" },
     pin: { type: "string", multiple: true },
+    "host-threads": { type: "string" },
     module: { type: "string", multiple: true },
     nbd: { type: "string", multiple: true },
     set: { type: "string", multiple: true },
@@ -202,6 +211,7 @@ function parseBootArguments(args: readonly string[]): BootArguments {
     cpus: parseCpus(values.cpus ?? "1"),
     memoryBytes: parseMemorySize("--memory", values.memory ?? "256M"),
     pin: parsePins(values.pin ?? []),
+    hostThreads: parseHostThreads(values["host-threads"] ?? "auto"),
     modules: values.module ?? [],
     nbd: (values.nbd ?? []).map(parseNbd),
     nics: (values.nic ?? []).map(parseNic),
@@ -322,6 +332,7 @@ async function runMachine(
     cpus: parsed.cpus,
     memoryBytes: parsed.memoryBytes,
     pin: parsed.pin,
+    hostThreads: parsed.hostThreads,
     modules: parsed.modules,
     nbd: parsed.nbd,
     nics: parsed.nics,

@@ -11,7 +11,7 @@ import type { TraceFileOptions } from "@hyperv-is/hyperv-host/node";
 import type { DialectName } from "./kernel/key-value-pairs.js";
 import type { NicOptions, SwitchOptions } from "./machine-network.js";
 import type { NbdExportOptions } from "./nbd/export-address.js";
-import type { ThreadCpus } from "./thread-pins.js";
+import type { HostThreads, ThreadCpus } from "./machine-threads.js";
 
 /** A disk to attach: the path of a VHD or VHDX, where its blocks are, or that and the controller it is on. */
 export type BootDisk = string | DiskSource | DiskPlacement;
@@ -28,6 +28,13 @@ export interface BootOptions {
    * one. Needs Linux and the package koffi. Threads that share a CPU do not spin.
    */
   readonly pin?: ThreadCpus;
+  /**
+   * Which threads serve the host's disks and its network: their `own`, or that of `vcpu0`, so that one thread does for a
+   * client (of NBD, at a TAP) what two would have to wake each other for; but a guest that works for itself stands still
+   * while its host works. `auto` unless told: `vcpu0` on a system of at most two CPUs, if the machine has NBD exports
+   * or a TAP, and its disks and network are not pinned.
+   */
+  readonly hostThreads?: HostThreads;
   /** Loader tunables by name, such as `hw.vmbus.signal_optimization`; `sysctl` shows them. */
   readonly tunables?: Readonly<Record<string, string | number>>;
   /** Network adapters: `hn0`, `hn1`, ... in this order. */

@@ -16,7 +16,7 @@ export {
   type NbdServed,
 } from "./nbd/export-address.js";
 export type { NicOptions, SwitchOptions } from "./machine-network.js";
-export type { ThreadCpus } from "./thread-pins.js";
+export type { HostThreads, ThreadCpus } from "./machine-threads.js";
 export type { NicStack } from "./net/hn/nic-stack.js";
 export type { KthreadContext, KthreadDisk, KthreadModule } from "./smp/kthread.js";
 export type { GuestDisk, GuestNic } from "./console/console-link.js";

@@ -36,7 +36,7 @@ import { checkTap } from "./net/hn/tap-stack.js";
 import { ApplicationProcessors, VCPU_ENTRY } from "./smp/application-processors.js";
 import { layoutMemory, type MemoryLayout } from "./smp/memory-layout.js";
 import type { KernelProcedures, VcpuProgramData } from "./smp/vcpu.js";
-import { pinsOf, vcpuThread } from "./thread-pins.js";
+import { lendsThread, pinsOf, vcpuThread } from "./machine-threads.js";
 
 /** A kernel thread to be started. */
 export interface KthreadOptions {
@@ -88,6 +88,8 @@ export interface MachineHost {
 
 /** What the hypervisor has room for. */
 export const CPUS_MAX = VP_LIMIT;
+/** What a boot processor may take to end that has the images open. */
+const DISKS_STOP_TIMEOUT_MS = 60_000;
 const DEFAULT_MEMORY_BYTES = 256 * 2 ** 20;
 
 /** What all virtual processors are given. */
@@ -151,8 +153,10 @@ export class Machine implements AsyncDisposable {
     );
     const { peers } = this.#processors;
     const arena = layout.arenas[0]!;
+    const { lent } = host;
     const boot: VcpuData<VcpuProgramData> = {
       ...data,
+      program: { ...data.program, lent },
       index: 0,
       arenaAddress: arena.address,
       arenaBytes: arena.lengthBytes,
@@ -164,7 +168,8 @@ export class Machine implements AsyncDisposable {
       name: vcpuThread(0),
       pin: pins.get(vcpuThread(0)),
       data: boot,
-      transfer: peers.map(({ port }) => port),
+      transfer: [...peers, ...lent].map(({ port }) => port),
+      ...(lent.length > 0 && { stopTimeoutMs: DISKS_STOP_TIMEOUT_MS }),
       doorbell: host.doorbellOf(0),
       onMessage: (reply) => this.#receive(reply),
       onExit: ({ error }) => {
@@ -177,6 +182,7 @@ export class Machine implements AsyncDisposable {
         this.#gone(failure ?? poweredOff());
       },
     });
+    host.lender = this.#vcpu;
     this.#console = new ConsoleClient(
       (request) => this.#vcpu.post(request),
       (action) => {
@@ -224,7 +230,13 @@ export class Machine implements AsyncDisposable {
     const { nics = [], switches = [] } = options;
     const network = networkOf(nics, switches, machineIdentity(options), subChannelsMax);
     const hasNetwork = nics.length + switches.length > 0;
-    const pins = pinsOf(options.pin ?? {}, cpus, hasNetwork);
+    const { hostThreads = "auto", pin = {} } = options;
+    const isServing =
+      nbd.length > 0 ||
+      nics.some(({ stack }) => stack?.kind === "tap") ||
+      switches.some(({ uplinks = [] }) => uplinks.some(({ kind }) => kind === "tap"));
+    const isLent = lendsThread(hostThreads, pin, isServing);
+    const pins = pinsOf(pin, cpus, hasNetwork, isLent);
     // Here and now, so that the boot fails and not only an interface of the guest.
     for (const stack of network.stacks.values()) if (stack.kind === "tap") checkTap(stack);
     const moduleFiles = await Promise.all(modules.map((path) => cacheModule(path)));
@@ -235,6 +247,7 @@ export class Machine implements AsyncDisposable {
       vps: cpus,
       controllers,
       pins,
+      isLent,
       ...(hasNetwork && { network: network.config }),
       ...(options.bus && { bus: options.bus }),
       ...(options.faults && { faults: options.faults }),
@@ -266,6 +279,7 @@ export class Machine implements AsyncDisposable {
             options.rootDirectory === undefined ? undefined : resolvePath(options.rootDirectory),
           hasDaemon: options.keyValueDaemon ?? true,
         },
+        lent: [],
       },
     });
     failed = (error) => {
@@ -276,6 +290,7 @@ export class Machine implements AsyncDisposable {
       await new Promise<void>((resolve, reject) => {
         machine.#booted = resolve;
         machine.#failed = reject;
+        host.ready.catch(reject);
         if (machine.#failure !== undefined) reject(machine.#failure);
       });
     } catch (error) {
@@ -356,11 +371,15 @@ export class Machine implements AsyncDisposable {
   }
 
   async #shutdown(): Promise<void> {
-    if (this.#failure === undefined) {
+    const failure = this.#failure;
+    if (failure === undefined) {
       this.#vcpu.post({ kind: "shutdown" });
       await this.#vcpu.exited;
     }
-    await this.#kill();
+    await this.#kill().catch((error: unknown) => {
+      // What ended the boot processor is known; it may have served the host's devices.
+      if (error !== failure) throw error;
+    });
   }
 
   async #kill(): Promise<void> {

@@ -56,100 +56,105 @@ const load = (cpu: number) => ({
   args: { disk: "da0", first: cpu * 2 ** 20, blocks: 64, depth: 16, rounds: 20 },
 });
 
-describe("kernel threads on four CPUs", () => {
-  let machine: Machine;
-  beforeAll(async () => {
-    machine = await boot({ cpus: 4, disks: [ram(8)] });
-  });
-  afterAll(async () => {
-    expect(machine.host.violations).toEqual([]);
-    await machine.shutdown();
-  });
-
-  test("use the disk side by side, each on its own channel", async () => {
-    const threads = await Promise.all([0, 1, 2, 3].map((cpu) => machine.kthread(load(cpu))));
-    const results = await Promise.all(threads.map(({ ended }) => ended));
-    expect(results).toEqual([0, 1, 2, 3].map((cpu) => ({ cpu, reads: 1280, wrong: 0 })));
-    const { stdout } = await machine.exec("sysctl dev.storvsc.0.channel | grep send_req");
-    const sent = [...stdout.matchAll(/: (\d+)$/gm)].map(([, count]) => Number(count));
-    expect(sent).toHaveLength(4);
-    // A write, in pieces or not, a flush, and the reads.
-    for (const count of sent) expect(count).toBeGreaterThanOrEqual(1282);
-    expect((await machine.exec("sysctl -n dev.storvsc.0.bounced")).stdout).toBe("0\n");
-  });
-
-  test("give back what they took of their CPU", async () => {
-    for (let round = 0; round < 40; round++) await (await machine.kthread(load(1))).ended;
-  });
-
-  test("end when they are told to", async () => {
-    const thread = await machine.kthread({ module: module("wait"), cpu: 2, name: "waiter" });
-    expect((await machine.exec("kthread list")).stdout).toBe(
-      `ID CPU NAME\n${String(thread.id).padStart(2)}   2 waiter\n`,
-    );
-    await thread.stop();
-    expect(await thread.ended).toBe("ended");
-    await thread.stop();
-    expect((await machine.exec("kthread list")).stdout).toBe("ID CPU NAME\n");
-  });
-
-  test.each([0, 3])("may use what Node serves, on CPU %i", async (cpu) => {
-    const thread = await machine.kthread({ module: module("wait"), cpu, args: ["nap"] });
-    await dmesgHas(machine, /^wait: waiting with nap$/);
-    await thread.stop();
-    expect(await thread.ended).toBe("ended");
-  });
-
-  test("that fail say why, and in dmesg too", async () => {
-    const start = (how: string) =>
-      machine.kthread({ module: module("misbehave"), cpu: 1, name: "bad", args: { how } });
-    const thrown = await start("throw");
-    await expect(thrown.ended).rejects.toMatchObject({
-      name: "TypeError",
-      message: "told to throw",
+describe.each(["own", "vcpu0"] as const)(
+  "kernel threads on four CPUs, host on %s",
+  (hostThreads) => {
+    let machine: Machine;
+    beforeAll(async () => {
+      machine = await boot({ cpus: 4, disks: [ram(8)], hostThreads });
     });
-    expect(machine.dmesg).toContain(`bad (kthread ${thrown.id} on cpu1): TypeError: told to throw`);
-    const returned = await start("return a function");
-    await expect(returned.ended).rejects.toMatchObject({ name: "DataCloneError" });
-    expect(await (await machine.kthread(load(1))).ended).toMatchObject({ wrong: 0 });
-  });
+    afterAll(async () => {
+      expect(machine.host.violations).toEqual([]);
+      await machine.shutdown();
+    });
 
-  test.each([
-    [{ module: "/nowhere/thread.mjs", cpu: 1 }, /^thread: Cannot find module/],
-    [{ module: module("no-main"), cpu: 1 }, /no-main\.mjs exports no function main$/],
-    [{ module: module("wait"), cpu: 4 }, /^wait: there is no CPU 4$/],
-  ])("that cannot be started are refused: %o", async (options, message) => {
-    const refused = machine.kthread(options);
-    await expect(refused).rejects.toMatchObject({ code: "ERR_KTHREAD" });
-    await expect(refused).rejects.toThrow(message);
-  });
+    test("use the disk side by side, each on its own channel", async () => {
+      const threads = await Promise.all([0, 1, 2, 3].map((cpu) => machine.kthread(load(cpu))));
+      const results = await Promise.all(threads.map(({ ended }) => ended));
+      expect(results).toEqual([0, 1, 2, 3].map((cpu) => ({ cpu, reads: 1280, wrong: 0 })));
+      const { stdout } = await machine.exec("sysctl dev.storvsc.0.channel | grep send_req");
+      const sent = [...stdout.matchAll(/: (\d+)$/gm)].map(([, count]) => Number(count));
+      expect(sent).toHaveLength(4);
+      // A write, in pieces or not, a flush, and the reads.
+      for (const count of sent) expect(count).toBeGreaterThanOrEqual(1282);
+      expect((await machine.exec("sysctl -n dev.storvsc.0.bounced")).stdout).toBe("0\n");
+    });
 
-  test("are started at the console too", async () => {
-    const file = module("wait").pathname;
-    const run = async (line: string): Promise<[number, string, string]> => {
-      const { status, stdout, stderr } = await machine.exec(line);
-      return [status, stdout, stderr];
-    };
-    expect(await run(`kthread run -c 1 ${file} now a b`)).toEqual([0, '["a","b"]\n', ""]);
-    const [, started] = await run(`kthread run -b -c 3 -n back ${file}`);
-    expect((await run("kthread list"))[1]).toContain("   3 back\n");
-    expect(await run(`kthread stop ${started.trim()}`)).toEqual([0, "", ""]);
-    expect(await run("kthread list")).toEqual([0, "ID CPU NAME\n", ""]);
-    expect(await run("kthread stop 99")).toEqual([1, "", "kthread: 99: No such process\n"]);
-    expect(await run(`kthread run -c 9 ${file}`)).toEqual([
-      1,
-      "",
-      "kthread: wait: there is no CPU 9\n",
-    ]);
-    expect((await run("kthread run"))[2]).toContain("usage: kthread list");
-    const abort = new AbortController();
-    const running = machine.exec(`kthread run -c 2 -n front ${file}`, { signal: abort.signal });
-    await dmesgHas(machine, /^front: waiting/);
-    abort.abort();
-    expect((await running).status).toBe(130);
-    expect((await run("kthread list"))[1]).toBe("ID CPU NAME\n");
-  });
-});
+    test("give back what they took of their CPU", async () => {
+      for (let round = 0; round < 40; round++) await (await machine.kthread(load(1))).ended;
+    });
+
+    test("end when they are told to", async () => {
+      const thread = await machine.kthread({ module: module("wait"), cpu: 2, name: "waiter" });
+      expect((await machine.exec("kthread list")).stdout).toBe(
+        `ID CPU NAME\n${String(thread.id).padStart(2)}   2 waiter\n`,
+      );
+      await thread.stop();
+      expect(await thread.ended).toBe("ended");
+      await thread.stop();
+      expect((await machine.exec("kthread list")).stdout).toBe("ID CPU NAME\n");
+    });
+
+    test.each([0, 3])("may use what Node serves, on CPU %i", async (cpu) => {
+      const thread = await machine.kthread({ module: module("wait"), cpu, args: ["nap"] });
+      await dmesgHas(machine, /^wait: waiting with nap$/);
+      await thread.stop();
+      expect(await thread.ended).toBe("ended");
+    });
+
+    test("that fail say why, and in dmesg too", async () => {
+      const start = (how: string) =>
+        machine.kthread({ module: module("misbehave"), cpu: 1, name: "bad", args: { how } });
+      const thrown = await start("throw");
+      await expect(thrown.ended).rejects.toMatchObject({
+        name: "TypeError",
+        message: "told to throw",
+      });
+      expect(machine.dmesg).toContain(
+        `bad (kthread ${thrown.id} on cpu1): TypeError: told to throw`,
+      );
+      const returned = await start("return a function");
+      await expect(returned.ended).rejects.toMatchObject({ name: "DataCloneError" });
+      expect(await (await machine.kthread(load(1))).ended).toMatchObject({ wrong: 0 });
+    });
+
+    test.each([
+      [{ module: "/nowhere/thread.mjs", cpu: 1 }, /^thread: Cannot find module/],
+      [{ module: module("no-main"), cpu: 1 }, /no-main\.mjs exports no function main$/],
+      [{ module: module("wait"), cpu: 4 }, /^wait: there is no CPU 4$/],
+    ])("that cannot be started are refused: %o", async (options, message) => {
+      const refused = machine.kthread(options);
+      await expect(refused).rejects.toMatchObject({ code: "ERR_KTHREAD" });
+      await expect(refused).rejects.toThrow(message);
+    });
+
+    test("are started at the console too", async () => {
+      const file = module("wait").pathname;
+      const run = async (line: string): Promise<[number, string, string]> => {
+        const { status, stdout, stderr } = await machine.exec(line);
+        return [status, stdout, stderr];
+      };
+      expect(await run(`kthread run -c 1 ${file} now a b`)).toEqual([0, '["a","b"]\n', ""]);
+      const [, started] = await run(`kthread run -b -c 3 -n back ${file}`);
+      expect((await run("kthread list"))[1]).toContain("   3 back\n");
+      expect(await run(`kthread stop ${started.trim()}`)).toEqual([0, "", ""]);
+      expect(await run("kthread list")).toEqual([0, "ID CPU NAME\n", ""]);
+      expect(await run("kthread stop 99")).toEqual([1, "", "kthread: 99: No such process\n"]);
+      expect(await run(`kthread run -c 9 ${file}`)).toEqual([
+        1,
+        "",
+        "kthread: wait: there is no CPU 9\n",
+      ]);
+      expect((await run("kthread run"))[2]).toContain("usage: kthread list");
+      const abort = new AbortController();
+      const running = machine.exec(`kthread run -c 2 -n front ${file}`, { signal: abort.signal });
+      await dmesgHas(machine, /^front: waiting/);
+      abort.abort();
+      expect((await running).status).toBe(130);
+      expect((await run("kthread list"))[1]).toBe("ID CPU NAME\n");
+    });
+  },
+);
 
 test("a CPU without a channel says so", async () => {
   await withMachine({ cpus: 2, subChannels: 0, disks: [ram(4)] }, async (machine) => {

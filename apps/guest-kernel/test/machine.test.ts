@@ -5,7 +5,14 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
-import { boot, type BootDisk, type BootOptions, type Machine } from "@hyperv-is/guest-kernel";
+import {
+  boot,
+  boot as bootMachine,
+  type BootDisk,
+  type BootOptions,
+  type HostThreads,
+  type Machine,
+} from "@hyperv-is/guest-kernel";
 
 const directory = mkdtempSync(join(tmpdir(), "guest-kernel-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -23,14 +30,15 @@ const packageOf = (name: string): string =>
   dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
 const moduleFile = join(packageOf("@hyperv-is/hv-storvsc"), "dist", "hv_storvsc.ko");
 
-/** Where the driver comes from, and the files that `kldstat` then lists. */
-const settings: readonly [string, string[], string[]][] = [
-  ["in tree", [], ["kernel"]],
-  ["loaded as a module", [moduleFile], ["kernel", "hv_storvsc.ko"]],
+/** Where the driver comes from, or who serves its disks, and the files that `kldstat` then lists. */
+const settings: readonly [string, BootOptions, string[]][] = [
+  ["in tree", {}, ["kernel"]],
+  ["loaded as a module", { modules: [moduleFile] }, ["kernel", "hv_storvsc.ko"]],
+  ["whose disks its own CPU serves", { hostThreads: "vcpu0" }, ["kernel"]],
 ];
 
-describe.each(settings)("with hv-storvsc %s", (setting, modules, files) => {
-  const start = (options: BootOptions): Promise<Machine> => boot({ ...options, modules });
+describe.each(settings)("with hv-storvsc %s", (setting, common, files) => {
+  const start = (options: BootOptions): Promise<Machine> => boot({ ...options, ...common });
 
   describe("a booted guest", () => {
     let machine: Machine;
@@ -241,7 +249,9 @@ test("shutdown -r now asks for a restart", async () => {
   expect(await machine.ended).toBe("restart");
 });
 
-describe("a host that misbehaves", () => {
+describe.each(["own", "vcpu0"] as const)("a host on %s that misbehaves", (hostThreads) => {
+  const boot = (options: BootOptions): Promise<Machine> => bootMachine({ ...options, hostThreads });
+
   test("late, duplicate and failing completions do not change what is read", async () => {
     const machine = await boot({
       disks: [ram(4)],
@@ -370,8 +380,14 @@ describe("a host that misbehaves", () => {
   });
 });
 
-test("an image that is in use, missing, foreign or damaged is refused with its reason", async () => {
-  const path = join(directory, "locked.vhdx");
+test.each(["own", "vcpu0"] as const)(
+  "an image that is in use, missing, foreign or damaged is refused with its reason (%s)",
+  refusesImages,
+);
+
+async function refusesImages(hostThreads: HostThreads): Promise<void> {
+  const boot = (options: BootOptions): Promise<Machine> => bootMachine({ ...options, hostThreads });
+  const path = join(directory, `locked-${hostThreads}.vhdx`);
   const image = await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 });
   await expect(boot({ disks: [path] })).rejects.toMatchObject({
     code: "ERR_IMAGE_LOCKED",
@@ -393,7 +409,7 @@ test("an image that is in use, missing, foreign or damaged is refused with its r
   );
   // Nothing of a failed boot keeps the good one.
   (await openImageFile(path)).close();
-});
+}
 
 test("disks of several controllers are da0, da1, ... in the order in which they were given", async () => {
   const megabytes = Array.from({ length: 66 }, (_, index) => index + 1);

@@ -36,13 +36,14 @@ async function cpusOf(machine: Machine): Promise<number[]> {
     .flatMap((name, at) => (name.endsWith(".cpu") ? [Number(values[at])] : []));
 }
 
-describe.each([
-  ["in tree", []],
-  ["as a module", [moduleFile]],
-])("four CPUs with hv-storvsc %s", (_, modules) => {
+describe.each<[string, BootOptions]>([
+  ["in tree", {}],
+  ["as a module", { modules: [moduleFile] }],
+  ["whose disks the first of them serves", { hostThreads: "vcpu0" }],
+])("four CPUs with hv-storvsc %s", (_, options) => {
   let machine: Machine;
   beforeAll(async () => {
-    machine = await boot({ cpus: 4, disks: [ram(16)], modules });
+    machine = await boot({ cpus: 4, disks: [ram(16)], ...options });
   });
   afterAll(async () => {
     expect(machine.host.violations).toEqual([]);

@@ -7,7 +7,7 @@ import {
   type VcpuData,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
-import { vcpuThread } from "../thread-pins.js";
+import { vcpuThread } from "../machine-threads.js";
 import { BOOT_CPU } from "./application-processor.js";
 import type { MemoryLayout } from "./memory-layout.js";
 import type { VcpuProgramData } from "./vcpu.js";

@@ -8,6 +8,7 @@ import * as hvNetvsc from "@hyperv-is/hv-netvsc/module";
 import * as hvStorvsc from "@hyperv-is/hv-storvsc/module";
 import type { IcService } from "@hyperv-is/hv-utils";
 import { drivers as hvUtils } from "@hyperv-is/hv-utils/module";
+import type { HostThreadBody, LentThreadData } from "@hyperv-is/hyperv-host/node";
 import {
   DoorbellBells,
   HypervisorState,
@@ -61,6 +62,8 @@ export interface VcpuProgramData {
   /** Disks to serve to NBD clients. */
   readonly nbd: readonly NbdExportOptions[];
   readonly keyValuePairs: KeyValueSettings;
+  /** Devices of the host that the boot processor serves beside the guest. */
+  readonly lent: readonly LentThreadData[];
 }
 
 /** What the machine may call on the kernel. */
@@ -245,6 +248,8 @@ class BootProcessor {
   #guest: Guest | undefined;
   /** Requests that came before the guest. */
   readonly #early: ConsoleRequest[] = [];
+  /** Devices of the host that this processor serves as well. */
+  readonly #devices: HostThreadBody[] = [];
 
   constructor(vcpu: Vcpu<VcpuProgramData>) {
     this.#vcpu = vcpu;
@@ -279,6 +284,13 @@ class BootProcessor {
   }
 
   async run(): Promise<void> {
+    for (const lent of this.#vcpu.data.program.lent) {
+      const { serveDevices } = await this.#vcpu.during(lentThreads());
+      const devices = await serveDevices(this.#vcpu, lent);
+      this.#devices.push(devices);
+      // The machine, which is told why, ends this thread.
+      if (!devices.isServing) return new Promise(() => undefined);
+    }
     const loaded: KernelDriver[] = [];
     for (const { path, importable, sizeBytes } of this.#vcpu.data.program.modules) {
       const module = await this.#vcpu.loadDriver(importable, path);
@@ -293,12 +305,23 @@ class BootProcessor {
     await guest.ended;
   }
 
+  rung(causes: number): void {
+    for (const devices of this.#devices) devices.rung(causes);
+  }
+
+  async stopped(): Promise<void> {
+    await Promise.all(this.#devices.map((devices) => devices.stopped()));
+  }
+
   receive(message: unknown, from: number | undefined): void {
     if (from !== undefined) this.#cpus.receive(message, from);
     else if (this.#guest === undefined) this.#early.push(message as ConsoleRequest);
     else this.#guest.receive(message as ConsoleRequest);
   }
 }
+
+const lentThreads = (): Promise<typeof import("@hyperv-is/hyperv-host/node/lent-thread-body")> =>
+  import("@hyperv-is/hyperv-host/node/lent-thread-body");
 
 let processor: BootProcessor | ApplicationProcessor | undefined;
 
@@ -319,4 +342,10 @@ await runVcpu<VcpuProgramData>([...inTree, hvKvp], {
     return processor.run();
   },
   message: (_vcpu, message, from) => processor?.receive(message, from),
+  rung(_vcpu, causes) {
+    if (processor instanceof BootProcessor) processor.rung(causes);
+  },
+  async stopped() {
+    if (processor instanceof BootProcessor) await processor.stopped();
+  },
 });

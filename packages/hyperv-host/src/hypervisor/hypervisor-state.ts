@@ -41,7 +41,15 @@ const Shared = {
 } as const;
 
 const MAGIC = 0x4856_5331;
-const Header = { magic: 0, vpCount: 1, workerCount: 2, queueEntries: 3, WORDS: 16 } as const;
+const Header = {
+  magic: 0,
+  vpCount: 1,
+  workerCount: 2,
+  queueEntries: 3,
+  /** Whether the workers' bells are that of the first virtual processor. */
+  workersOnBootProcessor: 4,
+  WORDS: 16,
+} as const;
 
 const VP_REGISTER_WORDS = 40;
 const VECTOR_WORDS = 8;
@@ -57,6 +65,8 @@ export interface HypervisorOptions {
   readonly vps: number;
   /** Host workers, at least 1. */
   readonly workers: number;
+  /** The thread of the first virtual processor is that of all workers, too: its bell wakes them. */
+  readonly workersOnBootProcessor?: boolean;
   /** Posted messages that may wait for the host, a power of two; 64 unless told. */
   readonly queueEntries?: number;
   /** True if several threads will attach. */
@@ -112,6 +122,7 @@ export class HypervisorState {
   static create({
     vps,
     workers,
+    workersOnBootProcessor = false,
     queueEntries = 64,
     shared = false,
   }: HypervisorOptions): HypervisorState {
@@ -125,6 +136,7 @@ export class HypervisorState {
     words[Header.vpCount] = vps;
     words[Header.workerCount] = workers;
     words[Header.queueEntries] = queueEntries;
+    words[Header.workersOnBootProcessor] = workersOnBootProcessor ? 1 : 0;
     words[Header.magic] = MAGIC;
     const state = new HypervisorState(words.buffer);
     state.messages.clear();
@@ -212,9 +224,11 @@ export class HypervisorState {
     return this.#controlBell;
   }
 
-  /** First word of the doorbell of a host worker. */
+  /** First word of the doorbell of a host worker: of the thread that it runs on. */
   workerDoorbell(worker: number): number {
-    return this.#worker(worker);
+    return this.words[Header.workersOnBootProcessor] === 1
+      ? this.vpDoorbell(0)
+      : this.#worker(worker);
   }
 
   /** The send half of the interrupt page, of protocols below 2.4; undefined without one. */

@@ -43,23 +43,37 @@ export interface HostDevicesContext<Data extends HostThreadData> {
   readonly watch: (fd: number) => () => void;
 }
 
-/**
- * What the entry file of a thread that serves devices calls: opens them, and serves them until the machine stops.
- *
- * @param open - makes the devices. @param failureOf - what is told of an error; undefined if it is a mistake of ours.
- */
-export function runHostThread<Data extends HostThreadData, Stats extends HostThreadStats>(
-  open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
-  failureOf: (error: unknown) => HostThreadFailure | undefined,
-): Promise<void> {
-  return runHostWorker<Data>((context) => begin(context, open, failureOf));
+/** What a thread has for them. */
+export type HostThreadContext<Data extends HostThreadData> = Pick<
+  HostWorkerContext<Data>,
+  "data" | "memory" | "timers" | "starter" | "watch"
+>;
+
+/** How devices of a kind are made. */
+export interface DeviceKind<Data extends HostThreadData, Stats extends HostThreadStats> {
+  open(context: HostDevicesContext<Data>): Promise<HostDevices<Stats>>;
+  /** What is told of an error; undefined if it is a mistake of ours. */
+  failureOf(error: unknown): HostThreadFailure | undefined;
 }
 
-async function begin<Data extends HostThreadData, Stats extends HostThreadStats>(
-  { data, memory, timers, starter, watch }: HostWorkerContext<Data>,
-  open: (context: HostDevicesContext<Data>) => Promise<HostDevices<Stats>>,
-  failureOf: (error: unknown) => HostThreadFailure | undefined,
-): Promise<WorkerBody> {
+/** What serves devices on a thread. */
+export interface HostThreadBody extends Required<Omit<WorkerBody, "main">> {
+  /** False if the devices could not be made, which was told: there is nothing to serve. */
+  readonly isServing: boolean;
+}
+
+/** What the entry file of a thread that serves devices calls: opens them, and serves them until the machine stops. */
+export function runHostThread<Data extends HostThreadData, Stats extends HostThreadStats>(
+  kind: DeviceKind<Data, Stats>,
+): Promise<void> {
+  return runHostWorker<Data>((context) => beginHostThread(context, kind));
+}
+
+/** Opens devices, for a thread that is to drive what this resolves with. */
+export async function beginHostThread<Data extends HostThreadData, Stats extends HostThreadStats>(
+  { data, memory, timers, starter, watch }: HostThreadContext<Data>,
+  { open, failureOf }: DeviceKind<Data, Stats>,
+): Promise<HostThreadBody> {
   const state = new HypervisorState(data.state);
   const bells = new DoorbellBells(state);
   const reply = (message: HostThreadReply<Stats>): void => starter.send(message);
@@ -106,6 +120,7 @@ async function begin<Data extends HostThreadData, Stats extends HostThreadStats>
   };
 
   return {
+    isServing: devices !== undefined,
     drain() {
       const hasWorked = worker.run();
       return devices?.drain?.() === true || hasWorked || devices?.keepsAwake === true;

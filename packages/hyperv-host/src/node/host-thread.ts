@@ -9,6 +9,7 @@ import {
 import type { FaultPlanData } from "../faults.js";
 import type { WorkerChannelStats } from "../host-worker.js";
 import type { HypervisorState } from "../hypervisor/hypervisor-state.js";
+import { LentThread } from "./lent-thread.js";
 import type { WorkerReply, WorkerRequest } from "../vmbus/worker-link.js";
 import type { JoinTraceOptions } from "./trace-file.js";
 
@@ -67,8 +68,10 @@ interface HostThreadAnswer {
 /** How such a thread is started. */
 export interface HostThreadOptions<Stats extends HostThreadStats> {
   readonly name: string;
-  /** Entry of the worker. */
+  /** Entry of its worker. */
   readonly entry: string;
+  /** It is the thread of the first virtual processor, which the host does not start. */
+  readonly isLent: boolean;
   readonly data: HostThreadData;
   readonly state: HypervisorState;
   /** Bell of the control thread. */
@@ -79,6 +82,7 @@ export interface HostThreadOptions<Stats extends HostThreadStats> {
   readonly nothing: Stats;
   /** Makes an error of what went wrong when it started, or with a request. */
   readonly failure: (failure: HostThreadFailure) => Error;
+  readonly onReady: () => void;
   readonly onFailure?: ((error: Error) => void) | undefined;
 }
 
@@ -86,6 +90,9 @@ interface Waiting<Result> {
   readonly resolve: (result: Result) => void;
   readonly reject: (error: Error) => void;
 }
+
+/** What such a thread is sent. */
+type Sent<Request> = HostThreadRequest | (Request & { readonly id: number });
 
 /** A thread that serves devices, as the control plane sees it. */
 export class HostThread<
@@ -95,9 +102,11 @@ export class HostThread<
   /** Resolves when its devices are there; rejects if they could not be made, or the thread ended. */
   readonly ready: Promise<void>;
   readonly exited: Promise<WorkerExit>;
-  readonly #handle: WorkerHandle<
-    HostThreadRequest | (Request & { readonly id: number }),
-    HostThreadReply<Stats>
+  /** What the first virtual processor is to be given, if it lends its thread. */
+  readonly lent: LentThread<Sent<Request>, HostThreadReply<Stats>> | undefined;
+  readonly #handle: Pick<
+    WorkerHandle<Sent<Request>, HostThreadReply<Stats>>,
+    "link" | "exited" | "post" | "stop"
   >;
   readonly #options: HostThreadOptions<Stats>;
   readonly #stats = new Map<number, (stats: Stats) => void>();
@@ -107,19 +116,23 @@ export class HostThread<
   #nextId = 1;
 
   constructor(options: HostThreadOptions<Stats>) {
-    const { name, entry, data, state, control, stopTimeoutMs, pin, onFailure } = options;
+    const { name, entry, isLent, data, state, control, stopTimeoutMs, pin, onFailure } = options;
     this.#options = options;
-    this.#handle = startWorker({
-      entry,
-      from: import.meta.url,
-      name,
-      data,
-      doorbell: new Doorbell(state.words, state.workerDoorbell(data.index)),
-      ownBell: control,
-      stopTimeoutMs,
-      pin,
-      ...(onFailure && { onError: onFailure }),
-    });
+    const doorbell = new Doorbell(state.words, state.workerDoorbell(data.index));
+    this.lent = isLent ? new LentThread(name, data, doorbell) : undefined;
+    this.#handle =
+      this.lent ??
+      startWorker({
+        entry,
+        from: import.meta.url,
+        name,
+        data,
+        doorbell,
+        ownBell: control,
+        stopTimeoutMs,
+        pin,
+        ...(onFailure && { onError: onFailure }),
+      });
     this.ready = new Promise((resolve, reject) => {
       this.#start = { resolve, reject };
     });
@@ -140,6 +153,7 @@ export class HostThread<
     for (let next = link.receive(); next !== undefined; next = link.receive()) {
       switch (next.kind) {
         case "ready":
+          this.#options.onReady();
           this.#start.resolve();
           break;
         case "failed":

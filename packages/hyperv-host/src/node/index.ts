@@ -9,6 +9,8 @@ export {
   type HostOptions,
   type HostOptionValues,
 } from "./host-options.js";
+export type { HostThreadBody } from "./host-thread-body.js";
+export type { LentThreadData } from "./lent-thread.js";
 export { NodeHost, hostThreads, type ControlOptions, type NodeHostOptions } from "./node-host.js";
 export {
   TraceFile,
@@ -16,7 +18,7 @@ export {
   type JoinTraceOptions,
   type TraceFileOptions,
 } from "./trace-file.js";
-export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-worker.js";
+export type { DiskWorkerReply, DiskWorkerRequest } from "./disk-devices.js";
 export { CaptureFile, type CaptureFileOptions } from "./capture-file.js";
 export {
   NICS_MAX,

@@ -4,6 +4,7 @@ import {
   Pump,
   type SharedGuestMemory,
   type ThreadPin,
+  type WorkerHandle,
 } from "@hyperv-is/platform-node";
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import { adapterOffers, controllerOffers, standardDevices } from "../device-set.js";
@@ -17,12 +18,18 @@ import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
 import { VmbusServer } from "../vmbus/server.js";
 import type { ControlServer, MachineDescription } from "./control-server.js";
-import type { DiskWorkerData, DiskWorkerStats } from "./disk-worker.js";
+import type { DiskWorkerData, DiskWorkerStats } from "./disk-devices.js";
 import { DiskError, needsEventLoop } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
-import { HostThread, type HostThreadData, type HostThreadStats } from "./host-thread.js";
+import type { LentThreadData } from "./lent-thread.js";
+import {
+  HostThread,
+  type HostThreadData,
+  type HostThreadOptions,
+  type HostThreadStats,
+} from "./host-thread.js";
 import { NetworkError, networkNeedsEventLoop, type AdapterChange } from "./network-set.js";
-import type { NetworkRequest, NetworkWorkerData, NetworkWorkerStats } from "./network-worker.js";
+import type { NetworkRequest, NetworkWorkerData, NetworkWorkerStats } from "./network-devices.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";
 
 export interface NodeHostOptions {
@@ -38,6 +45,11 @@ export interface NodeHostOptions {
   readonly trace?: TraceFileOptions;
   /** Where its threads run, by their names in `hostThreads`; wherever the system likes unless told. */
   readonly pins?: ReadonlyMap<string, ThreadPin>;
+  /**
+   * The first virtual processor lends its thread to the devices, which have none of their own then: its worker is given
+   * `lent`, and `lender` is told of it.
+   */
+  readonly isLent?: boolean;
   /** Makes a control socket. */
   readonly control?: ControlOptions;
   /** A thread of the host failed: the machine cannot go on. */
@@ -73,6 +85,8 @@ const NETWORK_STOP_TIMEOUT_MS = 5_000;
  */
 export class NodeHost {
   readonly state: HypervisorState;
+  /** Resolves when the devices are offered. Rejects with `DiskError` or `NetworkError` if they could not be made. */
+  readonly ready: Promise<void>;
   readonly #server: VmbusServer;
   readonly #pump: Pump;
   readonly #disks: HostThread<DiskWorkerStats, IntegrationRequest>;
@@ -97,15 +111,25 @@ export class NodeHost {
     this.#pump = pump;
     this.#faults = faults;
     this.#trace = trace;
-    const common = {
+    const data = {
       memory: memory.wasm,
       state: state.buffer,
       faults,
       ...(trace && { trace: { ...options.trace!, originMs: trace.recorder.originMs } }),
     };
-    this.#disks = startDisks(options, state, pump.doorbell, common);
     const { network } = options;
-    this.#network = network && startNetwork(options, network, state, pump.doorbell, common);
+    let missing = network === undefined ? 1 : 2;
+    const common = {
+      state,
+      control: pump.doorbell,
+      isLent: options.isLent === true,
+      onReady: () => {
+        if (--missing === 0) this.#offer(options);
+      },
+      onFailure: options.onFailure,
+    };
+    this.#disks = startDisks(options, common, data);
+    this.#network = network && startNetwork(options, network, common, data);
     this.#plan = new FaultPlan(faults, pump.timers);
     this.#server = new VmbusServer({
       state,
@@ -117,18 +141,27 @@ export class NodeHost {
       ...(options.bus && { bus: options.bus }),
       ...(trace && { trace: trace.recorder }),
     });
+    this.ready = this.#begin();
+    // Whoever waits for it learns of it there.
+    this.ready.catch(() => undefined);
   }
 
   /**
-   * Starts the host: opens the images, makes the network, and offers the devices.
+   * Starts the host: opens the images, makes the network, and offers the devices; without threads of its own it has
+   * `ready` wait for that.
    * Rejects with `DiskError` when an image cannot be opened, with `NetworkError` when the network cannot be made, with
    * `TraceError` when the trace cannot be made, with `ControlError` when the control socket cannot; no thread is left
    * behind then.
    */
   static async start(options: NodeHostOptions): Promise<NodeHost> {
-    const { memory, vps, network } = options;
+    const { memory, vps, network, isLent = false } = options;
     const workers = network === undefined ? 1 : 2;
-    const state = HypervisorState.create({ vps, workers, shared: true });
+    const state = HypervisorState.create({
+      vps,
+      workers,
+      workersOnBootProcessor: isLent,
+      shared: true,
+    });
     const faults = options.faults ?? { faults: [] };
     const control = new Doorbell(state.words, state.controlDoorbell);
     const pump = new Pump("async", control, { spinLimitUs: 0, clock: new NodeClock() });
@@ -137,7 +170,11 @@ export class NodeHost {
     trace?.follow(pump.timers);
     const host = new NodeHost(options, state, pump, faults, trace);
     const startMs = pump.timers.now();
-    await host.#begin(options);
+    if (!isLent)
+      await host.ready.catch(async (error: unknown) => {
+        await host.stop().catch(() => undefined);
+        throw error;
+      });
     if (options.control !== undefined)
       await host.#listen(options.control, {
         processorCount: vps,
@@ -152,6 +189,16 @@ export class NodeHost {
   /** Where the thread of a virtual processor is woken. */
   doorbellOf(vp: number): Doorbell {
     return new Doorbell(this.state.words, this.state.vpDoorbell(vp));
+  }
+
+  /** What the worker of the first virtual processor is to be given, if it lends its thread; `serveDevices` takes each. */
+  get lent(): readonly LentThreadData[] {
+    return this.#threads.flatMap(({ lent }) => lent?.data ?? []);
+  }
+
+  /** The worker that was given it. */
+  set lender(worker: WorkerHandle) {
+    for (const { lent } of this.#threads) if (lent !== undefined) lent.lender = worker;
   }
 
   /** What the guest did wrong. */
@@ -273,7 +320,8 @@ export class NodeHost {
     }
   }
 
-  async #begin({ controllers, network }: NodeHostOptions): Promise<void> {
+  /** Resolves when all devices are there. */
+  async #begin(): Promise<void> {
     const failed = new Promise<never>((_, reject) => {
       this.#running = this.#pump.run({
         drain: () => {
@@ -285,12 +333,10 @@ export class NodeHost {
       });
       this.#running.catch(reject);
     });
-    try {
-      await Promise.race([failed, Promise.all(this.#threads.map(({ ready }) => ready))]);
-    } catch (error) {
-      await this.stop().catch(() => undefined);
-      throw error;
-    }
+    await Promise.race([failed, Promise.all(this.#threads.map(({ ready }) => ready))]);
+  }
+
+  #offer({ controllers, network }: NodeHostOptions): void {
     for (const device of standardDevices(DISK_WORKER)) this.#server.offer(device);
     for (const device of controllerOffers(controllers, DISK_WORKER)) this.#server.offer(device);
     for (const device of adapterOffers(network?.adapters ?? [], NETWORK_WORKER))
@@ -301,29 +347,31 @@ export class NodeHost {
 /** What all threads have. */
 type Thread = Pick<
   HostThread<HostThreadStats>,
-  "ready" | "exited" | "send" | "receive" | "setFaults" | "stop"
+  "ready" | "exited" | "lent" | "send" | "receive" | "setFaults" | "stop"
 >;
 
+type CommonOptions = Pick<
+  HostThreadOptions<HostThreadStats>,
+  "state" | "control" | "isLent" | "onReady" | "onFailure"
+>;
 type CommonData = Pick<HostThreadData, "memory" | "state" | "faults" | "trace">;
 
 function startDisks(
-  { controllers, pins, onFailure }: NodeHostOptions,
-  state: HypervisorState,
-  control: Doorbell,
-  common: CommonData,
+  { controllers, pins }: NodeHostOptions,
+  common: CommonOptions,
+  commonData: CommonData,
 ): HostThread<DiskWorkerStats, IntegrationRequest> {
   const data: DiskWorkerData = {
-    ...common,
+    ...commonData,
     pump: needsEventLoop(controllers) ? "async" : "blocking",
     index: DISK_WORKER,
     controllers,
   };
   return new HostThread({
+    ...common,
     name: hostThreads.disks,
     entry: "@hyperv-is/hyperv-host/node/disk-worker",
     data,
-    state,
-    control,
     stopTimeoutMs: DISKS_STOP_TIMEOUT_MS,
     pin: pins?.get(hostThreads.disks),
     nothing: NO_DISKS,
@@ -331,33 +379,29 @@ function startDisks(
       code.startsWith("ERR_GUEST_")
         ? new GuestError(code as GuestErrorCode, message)
         : new DiskError(path, code, message),
-    onFailure,
   });
 }
 
 function startNetwork(
-  { pins, onFailure }: NodeHostOptions,
+  { pins }: NodeHostOptions,
   network: NetworkConfig,
-  state: HypervisorState,
-  control: Doorbell,
-  common: CommonData,
+  common: CommonOptions,
+  commonData: CommonData,
 ): HostThread<NetworkWorkerStats, NetworkRequest> {
   const data: NetworkWorkerData = {
-    ...common,
+    ...commonData,
     pump: networkNeedsEventLoop(network) ? "async" : "blocking",
     index: NETWORK_WORKER,
     network,
   };
   return new HostThread({
+    ...common,
     name: hostThreads.network,
     entry: "@hyperv-is/hyperv-host/node/network-worker",
     data,
-    state,
-    control,
     stopTimeoutMs: NETWORK_STOP_TIMEOUT_MS,
     pin: pins?.get(hostThreads.network),
     nothing: NO_NETWORK,
     failure: ({ code, message }) => new NetworkError(code, message),
-    onFailure,
   });
 }

@@ -1,7 +1,11 @@
-import { readFileSync, readdirSync } from "node:fs";
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { boot, type BootOptions } from "@hyperv-is/guest-kernel";
+import { createImageFile, openImageFile } from "@hyperv-is/vhd/node";
+import { lendsThread, parseHostThreads } from "../src/machine-threads.js";
 import { allowedCpus } from "@hyperv-is/platform-node";
 
 function whyNot(): string | undefined {
@@ -53,6 +57,16 @@ describe.skipIf(reason !== undefined)("a machine with pinned threads", () => {
     expect(await pinnedBy(machine)).toEqual({ [one]: 2, [other]: 1 });
   });
 
+  test("is one thread where the boot processor serves the devices", async () => {
+    const pin = { vcpu0: other };
+    const machine = { ...common, switches: [{ name: "lan" }], hostThreads: "vcpu0", pin } as const;
+    expect(await pinnedBy(machine)).toEqual({ [other]: 1 });
+    await expect(boot({ ...machine, pin: { disks: other } })).rejects.toMatchObject({
+      code: "ERR_PIN",
+      message: "there is no thread disks to be pinned: this machine has vcpu0",
+    });
+  });
+
   test.each([
     [{ vcpu1: 0 }, "ERR_PIN", "no thread vcpu1 to be pinned: this machine has vcpu0, disks"],
     [{ disk0: 0 }, "ERR_PIN", "no thread disk0"],
@@ -64,5 +78,44 @@ describe.skipIf(reason !== undefined)("a machine with pinned threads", () => {
       message: expect.stringContaining(message) as unknown,
     });
     expect(pinnedThreads()).toEqual({});
+  });
+});
+
+describe("the boot processor serves the devices", () => {
+  test.each([
+    // choice, pin, isServing, CPUs of the system
+    ["auto", {}, true, 1, true],
+    ["auto", {}, true, 2, true],
+    ["auto", {}, true, 3, false],
+    ["auto", {}, false, 2, false],
+    ["auto", { vcpu0: 1 }, true, 2, true],
+    ["auto", { disks: 1 }, true, 2, false],
+    ["auto", { vcpu0: 0, network: 1 }, true, 2, false],
+    ["own", {}, true, 1, false],
+    ["vcpu0", {}, false, 64, true],
+  ] as const)("%s, %j, %s, %i CPUs: %s", (choice, pin, isServing, systemCpus, expected) => {
+    expect(lendsThread(choice, pin, isServing, systemCpus)).toBe(expected);
+  });
+
+  test.each(["own", "vcpu0"] as const)(
+    "and lets go of them when it fails, as threads of their own do (%s)",
+    async (hostThreads) => {
+      const directory = mkdtempSync(join(tmpdir(), "machine-threads-"));
+      const path = join(directory, "disk.vhdx");
+      (await createImageFile(path, { format: "vhdx-dynamic", sizeBytes: 2 ** 24 })).close();
+      const machine = await boot({ disks: [path], hostThreads });
+      await machine.exec("dd if=/dev/random of=/dev/da0 bs=64k count=1");
+      const module = new URL("kthreads/misbehave.mjs", import.meta.url);
+      await machine.kthread({ module, args: { how: "throw in a completion" } });
+      await expect(machine.ended).rejects.toThrow("told to throw in a completion");
+      await machine.shutdown();
+      (await openImageFile(path)).close();
+      rmSync(directory, { recursive: true });
+    },
+  );
+
+  test("if it is said in one of three words", () => {
+    expect(parseHostThreads("own")).toBe("own");
+    expect(() => parseHostThreads("two")).toThrow("--host-threads two: write auto, own, vcpu0");
   });
 });

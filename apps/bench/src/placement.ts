@@ -1,4 +1,12 @@
+import type { HostThreads } from "@hyperv-is/guest-kernel";
 import { PlatformError, allowedCpus } from "@hyperv-is/platform-node";
+
+/** Who serves the host's devices while a machine is measured that others use, with what that adds to names of results. */
+export const hostThreadsMeasured: readonly (readonly [HostThreads, string])[] = [
+  // On one or two CPUs the boot processor does, otherwise the same as below.
+  ["auto", ""],
+  ["own", ", threads of the host's own"],
+];
 
 /** Where the threads of a machine run while it is measured. */
 export interface Placement {

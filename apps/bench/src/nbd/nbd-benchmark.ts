@@ -1,14 +1,14 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { boot } from "@hyperv-is/guest-kernel";
+import { boot, type HostThreads } from "@hyperv-is/guest-kernel";
 import { ImageError } from "@hyperv-is/vhd";
 import { openImageFile } from "@hyperv-is/vhd/node";
 import { BenchmarkError, wholeNumber, type Benchmark, type OptionValues } from "../benchmark.js";
 import { compare, type MeasuringOptions } from "../comparison.js";
 import { Fio, type FioLoad } from "../fio.js";
 import type { BenchmarkResult } from "../report.js";
-import { placements, type Placement } from "../placement.js";
+import { hostThreadsMeasured, placements, type Placement } from "../placement.js";
 import { BenchMachine } from "../storage/bench-machine.js";
 import { DataArea } from "../storage/data-area.js";
 import { randomPattern } from "../storage/read-pattern.js";
@@ -75,16 +75,20 @@ class Session {
     await using nbdkit = await this.#nbdkit();
     this.#measuring.processorTime.include(nbdkit.pid);
     const results: BenchmarkResult[] = [];
-    for (const placement of placements(this.#measuring.progress))
-      results.push(...(await this.#measureExport(nbdkit, placement)));
+    for (const [hostThreads, suffix] of hostThreadsMeasured)
+      results.push(...(await this.#measureExport(nbdkit, hostThreads, suffix)));
     return results;
   }
 
-  async #measureExport(nbdkit: PeerServer, { suffix, pin }: Placement): Promise<BenchmarkResult[]> {
+  async #measureExport(
+    nbdkit: PeerServer,
+    hostThreads: HostThreads,
+    suffix: string,
+  ): Promise<BenchmarkResult[]> {
     await using machine = await boot({
       disks: [{ kind: "image", path: this.#path, readOnly: true }],
       nbd: [{ disk: "da0", unix: join(this.#directory, "da0.sock") }],
-      pin,
+      hostThreads,
     });
     const { uri } = machine.nbd[0]!;
     const depth = this.#depth;

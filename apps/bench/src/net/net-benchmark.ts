@@ -2,6 +2,7 @@ import { preferLatency, type Machine } from "@hyperv-is/guest-kernel";
 import { BenchmarkError, type Benchmark, type OptionValues } from "../benchmark.js";
 import { compare, cost, median, significant, type MeasuringOptions } from "../comparison.js";
 import { versionOf } from "../peer-program.js";
+import { hostThreadsMeasured } from "../placement.js";
 import type { BenchmarkResult } from "../report.js";
 import { NetworkPath, type Transfer } from "./network-path.js";
 import { measureTapAllocation } from "./tap-allocation.js";
@@ -9,8 +10,6 @@ import { measureTapAllocation } from "./tap-allocation.js";
 const UNIT = "Mbit/s";
 const FORWARDER = "native/forward.c: two TAPs, two threads, read and write";
 const PINGS = 20;
-/** The guest and the host's worker for it, on one CPU. */
-const ONE_CPU = { vcpu0: 0, network: 0 };
 /**
  * Ports of the far side and of the near one of each flow. Where a flow goes follows from the hash of its ports, and these go
  * over four channels; neighbouring ones would all go over one. The near ones move by a multiple of 64 for each run.
@@ -57,15 +56,16 @@ async function run(_values: OptionValues, measuring: MeasuringOptions): Promise<
     results.push(await tcp("TCP to the guest, TSO on", FORWARDER, forwarder, { isBack: true }));
     results.push(...(await costs(ours, machine, measuring)));
     results.push(await latency("ping over an idle path", ours, forwarder, measuring));
-    const [pinnedGuest, pinnedMachine] = await NetworkPath.ofGuest(processorTime, {
-      cpus: 1,
-      pin: ONE_CPU,
-    });
-    await using pinned = pinnedGuest;
-    const where = "guest and host on one CPU";
-    results.push(await tcp(`TCP, TSO on, ${where}`, FORWARDER, forwarder, {}, pinned));
-    results.push(await latency(`ping over an idle path, ${where}`, pinned, forwarder, measuring));
-    checkViolations(pinnedMachine);
+    for (const [hostThreads, suffix] of hostThreadsMeasured.slice(1)) {
+      const [other, otherMachine] = await NetworkPath.ofGuest(processorTime, {
+        cpus: 1,
+        hostThreads,
+      });
+      await using subject = other;
+      results.push(await tcp(`TCP, TSO on${suffix}`, FORWARDER, forwarder, {}, subject));
+      results.push(await latency(`ping over an idle path${suffix}`, subject, forwarder, measuring));
+      checkViolations(otherMachine);
+    }
   }
   {
     await using vde = await NetworkPath.ofVde(processorTime);

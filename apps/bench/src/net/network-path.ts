@@ -53,7 +53,7 @@ export class NetworkPath implements AsyncDisposable {
   /** The guest of a booted machine at a switch with an uplink: from a TAP over netvsc and the switch to another TAP. */
   static async ofGuest(
     processorTime: ProcessorTime,
-    options: Pick<BootOptions, "cpus" | "pin">,
+    options: Pick<BootOptions, "cpus" | "hostThreads">,
   ): Promise<[NetworkPath, Machine]> {
     const path = new NetworkPath(processorTime);
     let machine: Machine | undefined;

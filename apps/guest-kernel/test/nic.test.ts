@@ -123,6 +123,36 @@ describe.concurrent("one network beside another", () => {
         });
       });
 
+      test("are tuned while they run, also for another MTU", async () => {
+        const set = (text: string): Promise<string> => run(a, `sysctl dev.hn.0.${text}`);
+        expect(await run(a, "sysctl -n dev.hn.0.agg_szmax dev.hn.0.agg_pktmax")).toBe("6144\n8\n");
+        expect(await set("agg_size=2000")).toBe("dev.hn.0.agg_size: -1 -> 2000\n");
+        expect(await set("agg_pkts=4")).toBe("dev.hn.0.agg_pkts: -1 -> 4\n");
+        expect(await set("trust_hosttcp=0")).toBe("dev.hn.0.trust_hosttcp: 1 -> 0\n");
+        expect(await set("tx_chimney_size=60")).toBe("dev.hn.0.tx_chimney_size: 6144 -> 60\n");
+        for (const bytes of [0, 6145])
+          expect(await set(`tx_chimney_size=${bytes}`)).toBe(
+            "sysctl: dev.hn.0.tx_chimney_size: Invalid argument\n",
+          );
+        expect(await set("agg_pkts=many")).toBe(
+          "sysctl: dev.hn.0.agg_pkts: invalid integer 'many'\n",
+        );
+        // What is too long is sent from where it lies.
+        await set("tx_chimney=0");
+        expect(await run(a, "ping -c 1 192.0.2.2")).toContain("1 packets received");
+        expect(await run(a, "sysctl -n dev.hn.0.tx_chimney")).toBe("0\n");
+        await run(a, "ifconfig hn0 mtu 4000; ifconfig hn0 mtu 1500");
+        const names = ["agg_szmax", "agg_pktmax", "agg_align", "trust_hosttcp", "trust_hostudp"];
+        const line = `sysctl -n ${names.map((name) => `dev.hn.0.${name}`).join(" ")}`;
+        expect(await run(a, line)).toBe("2000\n4\n8\n0\n1\n");
+        expect(await run(a, "sysctl dev.hn.0.agg_size=-1 dev.hn.0.agg_pkts=0")).toContain("-> -1");
+        expect(await run(a, "sysctl -n dev.hn.0.agg_szmax dev.hn.0.agg_pktmax")).toBe("0\n0\n");
+        await run(
+          a,
+          "sysctl dev.hn.0.agg_pkts=-1 dev.hn.0.tx_chimney_size=6144 dev.hn.0.trust_hosttcp=1",
+        );
+      });
+
       test("change their MTU, and go on", async () => {
         for (const machine of [a, b]) expect(await run(machine, "ifconfig hn0 mtu 9000")).toBe("");
         expect(await run(a, "ping -c 2 -i 0.01 -s 8972 192.0.2.2")).toContain("2 packets received");

@@ -15,12 +15,14 @@ export {
 } from "./ethernet-port.js";
 export { NetvscQueueHalf } from "./queue-half.js";
 export { NetvscQueue } from "./netvsc-queue.js";
+export type { Aggregation } from "./aggregation.js";
 export type { NetvscQueueCounters } from "./queue-counters.js";
 export {
   Offload,
   ReceiveTrust,
   type NetvscQueueDescription,
   type QueueTuning,
+  type RunTuning,
   type ReceiveSide,
   type TransmitSide,
 } from "./queue-description.js";

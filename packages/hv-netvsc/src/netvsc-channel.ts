@@ -98,6 +98,11 @@ export class NetvscChannel {
     await this.#ask({ kind: "endUse" }).catch(() => undefined);
   }
 
+  /** Resolves when the queue goes by what `RunTuning` has of it, or the CPU is gone. */
+  async tune(tuning: QueueTuning): Promise<void> {
+    await this.#ask({ kind: "tune", tuning }).catch(() => undefined);
+  }
+
   /** Rejects when the CPU is gone. */
   async counters(): Promise<NetvscQueueCounters> {
     return (await this.#ask({ kind: "counters" })) as NetvscQueueCounters;

@@ -1,3 +1,4 @@
+import { aggregationOf, type Aggregation } from "./aggregation.js";
 import { NetvscError } from "./errors.js";
 import type { Link } from "./link-monitor.js";
 import type { NetvscChannel } from "./netvsc-channel.js";
@@ -7,6 +8,7 @@ import { NetvscSession, type SessionOptions } from "./netvsc-session.js";
 import type { NetvscParameters } from "./parameters.js";
 import type { Oid } from "./protocol/index.js";
 import { newQueueCounters, type NetvscQueueCounters } from "./queue-counters.js";
+import type { QueueTuning, RunTuning } from "./queue-description.js";
 import type { RndisConversation } from "./rndis-conversation.js";
 import { SubChannelOffers } from "./sub-channels.js";
 
@@ -75,6 +77,17 @@ export class NetvscInterface {
     return this.#session.port;
   }
 
+  /** How the channels are tuned now. */
+  get tuning(): QueueTuning {
+    return this.#options.tuning;
+  }
+
+  /** How much goes into one send, of what the tuning wants. */
+  get aggregation(): Aggregation {
+    const { sendBuffer } = this.parameters;
+    return aggregationOf(this.tuning, this.parameters, sendBuffer?.sectionBytes ?? 0);
+  }
+
   /** Further questions to the host. */
   get conversation(): RndisConversation {
     return this.#session.conversation;
@@ -112,12 +125,16 @@ export class NetvscInterface {
    * host does not attach again: with the MTU from before if that works, else the interface is gone.
    */
   setMtu(mtu: number): Promise<number> {
-    const change = this.#changing.then(() => this.#changeMtu(mtu));
-    this.#changing = change.then(
-      () => undefined,
-      () => undefined,
-    );
-    return change;
+    return this.#inTurn(() => this.#changeMtu(mtu));
+  }
+
+  /** Tunes all channels otherwise, also those after a change of the MTU. Resolves when they go by it. Never rejects. */
+  tune(change: Partial<RunTuning>): Promise<void> {
+    return this.#inTurn(async () => {
+      const tuning = { ...this.tuning, ...change };
+      this.#options = { ...this.#options, tuning };
+      await Promise.all(this.channels.map((channel) => channel.tune(tuning)));
+    });
   }
 
   /** The value of an object of the host's adapter. Rejects as `RndisConversation.query` does. */
@@ -160,6 +177,16 @@ export class NetvscInterface {
   detach(): Promise<void> {
     this.#detaching ??= this.#changing.then(() => this.#session.close());
     return this.#detaching;
+  }
+
+  /** One change after the other. */
+  #inTurn<Result>(change: () => Promise<Result>): Promise<Result> {
+    const done = this.#changing.then(change);
+    this.#changing = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return done;
   }
 
   #open(options: SessionOptions): Promise<NetvscSession> {

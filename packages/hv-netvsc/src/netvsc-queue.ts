@@ -18,7 +18,12 @@ import type {
   TransmitResult,
 } from "./ethernet-port.js";
 import { newQueueCounters } from "./queue-counters.js";
-import type { NetvscQueueDescription, ReceiveSide, TransmitSide } from "./queue-description.js";
+import type {
+  NetvscQueueDescription,
+  QueueTuning,
+  ReceiveSide,
+  TransmitSide,
+} from "./queue-description.js";
 import { ReceiveQueue } from "./receive-queue.js";
 import { TransmitQueue } from "./transmit-queue.js";
 
@@ -105,6 +110,12 @@ export class NetvscQueue implements ChannelHandler, EthernetPort {
   /** Frames may be sent from now on. Throws `ERR_NETVSC_MEMORY`. */
   configureTransmit(side: TransmitSide): void {
     this.#transmitter.configure(side);
+  }
+
+  /** What `RunTuning` has of `tuning` holds for frames from now on. */
+  tune(tuning: QueueTuning): void {
+    this.#transmitter.tune(tuning);
+    this.#receiver.tune(tuning.trust);
   }
 
   transmit(frame: GpaRuns, offload: TransmitOffload, tag: number): TransmitResult {

@@ -26,6 +26,12 @@ export interface QueueTuning {
   readonly trust: number;
 }
 
+/** What of it may be changed while the queue is in use. */
+export type RunTuning = Pick<
+  QueueTuning,
+  "copyBytesMax" | "aggregationBytes" | "aggregationPackets" | "trust"
+>;
+
 /** What to believe of a frame about whose checksums the host says nothing. */
 export const ReceiveTrust = { tcp: 1, udp: 2, ip: 4 } as const;
 

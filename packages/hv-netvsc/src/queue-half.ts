@@ -5,7 +5,7 @@ import type {
   TellControl,
 } from "@hyperv-is/vmbus-core";
 import { NetvscQueue } from "./netvsc-queue.js";
-import type { NetvscQueueDescription } from "./queue-description.js";
+import type { NetvscQueueDescription, QueueTuning } from "./queue-description.js";
 
 /** What the control half says to a queue half: plain data. */
 export type QueueMessage =
@@ -13,6 +13,8 @@ export type QueueMessage =
   | { readonly kind: "drain" }
   /** The user is done: `NetvscQueue.endUse`. */
   | { readonly kind: "endUse" }
+  /** What can be changed of the tuning is changed. */
+  | { readonly kind: "tune"; readonly tuning: QueueTuning }
   /** Answered with the channel's `NetvscQueueCounters`. */
   | { readonly kind: "counters" }
   /** Answered with what there is to know about the queue, as plain JSON. */
@@ -42,6 +44,9 @@ export class NetvscQueueHalf implements QueueHalf {
         return this.port.drain();
       case "endUse":
         this.port.endUse();
+        return undefined;
+      case "tune":
+        this.port.tune(asked.tuning);
         return undefined;
       case "counters":
         return { ...this.port.counters };

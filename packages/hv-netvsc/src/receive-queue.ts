@@ -96,6 +96,11 @@ export class ReceiveQueue {
     this.#table = new ReceiveTable(Math.min(slots, PACKETS_MAX) + 1);
   }
 
+  /** @param trust - `ReceiveTrust` bits, for frames that come from now on. */
+  tune(trust: number): void {
+    this.#frame.trust = trust;
+  }
+
   /** Takes the transfer-page packet that is in the ring. */
   packet(ring: IncomingRing): void {
     const table = this.#table;

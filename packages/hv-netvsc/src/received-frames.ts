@@ -25,7 +25,8 @@ export class CurrentFrame implements ReceivedFrame {
   hashValue = 0;
   readonly #bytes: Uint8Array;
   readonly #counters: NetvscQueueCounters;
-  readonly #trust: number;
+  /** `ReceiveTrust` bits. */
+  trust: number;
   readonly #addresses = new Float64Array(RANGES_PER_PACKET_MAX_RSC);
   readonly #lengths = new Int32Array(RANGES_PER_PACKET_MAX_RSC);
 
@@ -33,7 +34,7 @@ export class CurrentFrame implements ReceivedFrame {
   constructor(memory: GuestMemory, counters: NetvscQueueCounters, trust: number) {
     this.#bytes = memory.bytes;
     this.#counters = counters;
-    this.#trust = trust;
+    this.trust = trust;
   }
 
   runAddress(index: number): number {
@@ -98,19 +99,19 @@ export class CurrentFrame implements ReceivedFrame {
 
   /** The host says nothing: FreeBSD takes that for a good sign. */
   #trusted(address: number, lengthBytes: number): number {
-    if (this.#trust === 0) return 0;
+    if (this.trust === 0) return 0;
     let verdict = 0;
     switch (carriedBy(this.#bytes, address, lengthBytes)) {
       case Carried.tcp:
-        if ((this.#trust & ReceiveTrust.tcp) !== 0)
+        if ((this.trust & ReceiveTrust.tcp) !== 0)
           verdict = ChecksumVerdict.ipValid | ChecksumVerdict.dataValid;
         break;
       case Carried.udp:
-        if ((this.#trust & ReceiveTrust.udp) !== 0)
+        if ((this.trust & ReceiveTrust.udp) !== 0)
           verdict = ChecksumVerdict.ipValid | ChecksumVerdict.dataValid;
         break;
       case Carried.ip:
-        if ((this.#trust & ReceiveTrust.ip) !== 0) verdict = ChecksumVerdict.ipValid;
+        if ((this.trust & ReceiveTrust.ip) !== 0) verdict = ChecksumVerdict.ipValid;
         break;
       case Carried.other:
         break;

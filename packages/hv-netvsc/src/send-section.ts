@@ -1,8 +1,6 @@
+import { aggregationOf } from "./aggregation.js";
 import { get32, put32 } from "./protocol/index.js";
 import type { QueueTuning, TransmitSide } from "./queue-description.js";
-
-/** Least bytes of a message that carries a frame: below twice of it a section is for one message only. */
-const SMALLEST_MESSAGE_BYTES = 44 + 14;
 
 /**
  * The section of the send buffer that is being filled: messages back to back, each but the last padded so that the
@@ -10,13 +8,13 @@ const SMALLEST_MESSAGE_BYTES = 44 + 14;
  */
 export class SendSection {
   readonly sectionBytes: number;
-  /** Largest message that is to be copied. */
-  readonly copyBytesMax: number;
   readonly #bytes: Uint8Array;
+  readonly #side: TransmitSide;
   readonly #address: number;
   readonly #alignment: number;
-  readonly #messagesMax: number;
-  readonly #bytesMax: number;
+  #copyBytesMax = 0;
+  #messagesMax = 0;
+  #bytesMax = 0;
   #descriptor = -1;
   /** GPA of the section. */
   #at = 0;
@@ -29,16 +27,25 @@ export class SendSection {
   constructor(bytes: Uint8Array, side: TransmitSide, tuning: QueueTuning) {
     const { address, sectionBytes } = side.sections!;
     this.#bytes = bytes;
+    this.#side = side;
     this.#address = address;
-    this.sectionBytes = sectionBytes;
-    const copyBytesMax = tuning.copyBytesMax === 0 ? sectionBytes : tuning.copyBytesMax;
-    this.copyBytesMax = Math.min(copyBytesMax, sectionBytes);
     this.#alignment = side.alignmentBytes;
-    const wantedBytes = tuning.aggregationBytes < 0 ? sectionBytes : tuning.aggregationBytes;
-    const wanted = tuning.aggregationPackets < 0 ? side.maxPackets : tuning.aggregationPackets;
-    this.#bytesMax = Math.min(wantedBytes, side.maxBytes, sectionBytes);
-    const several = this.#bytesMax > 2 * SMALLEST_MESSAGE_BYTES;
-    this.#messagesMax = several ? Math.max(1, Math.min(wanted, side.maxPackets)) : 1;
+    this.sectionBytes = sectionBytes;
+    this.tune(tuning);
+  }
+
+  /** Largest message that is to be copied. */
+  get copyBytesMax(): number {
+    return this.#copyBytesMax;
+  }
+
+  /** Other limits from now on; what lies in an open section stays there. */
+  tune(tuning: QueueTuning): void {
+    const { copyBytesMax } = tuning;
+    this.#copyBytesMax = Math.min(copyBytesMax || this.sectionBytes, this.sectionBytes);
+    const { bytesMax, messagesMax } = aggregationOf(tuning, this.#side, this.sectionBytes);
+    this.#bytesMax = bytesMax;
+    this.#messagesMax = messagesMax;
   }
 
   get isOpen(): boolean {

@@ -52,7 +52,7 @@ export interface SendEvents {
 export class TransmitQueue {
   readonly #memory: GuestMemory;
   readonly #allocator: PageAllocator;
-  readonly #tuning: QueueTuning;
+  #tuning: QueueTuning;
   readonly #counters: NetvscQueueCounters;
   readonly #events: SendEvents;
   readonly #table: TransmitTable;
@@ -130,6 +130,12 @@ export class TransmitQueue {
         this.#sections[this.#sectionCount++] = index;
     }
     this.#side = side;
+  }
+
+  /** Other limits from now on, of those in `RunTuning`. */
+  tune(tuning: QueueTuning): void {
+    this.#tuning = tuning;
+    this.#section?.tune(tuning);
   }
 
   /** See `EthernetPort.transmit`. */

@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import {
   ChecksumVerdict,
+  ReceiveTrust,
   type EthernetUser,
   type NetvscInterface,
   type NetvscOptions,
@@ -229,6 +230,22 @@ describe("checksums", () => {
       expect(receiver.port.counters.csum_trusted).toBe(count);
     },
   );
+});
+
+test("what is trusted can be changed on all channels", async () => {
+  const receiver = await Receiver.attach();
+  const { ipValid, dataValid } = ChecksumVerdict;
+  const { tcp, udp, ip } = ReceiveTrust;
+  for (const [index, [trust, verdict]] of [
+    [tcp | udp | ip, ipValid | dataValid],
+    [udp | ip, 0],
+    [tcp, ipValid | dataValid],
+  ].entries()) {
+    await receiver.rig.settle(receiver.hn.tune({ trust: trust! }));
+    receiver.deliver([{ slot: 20, bytes: packetMessage(vector("expectTxTcp4Csum")) }], 20);
+    expect(receiver.frames[index]!.verdict).toBe(verdict);
+  }
+  expect(receiver.hn.tuning.trust).toBe(tcp);
 });
 
 describe("a coalesced frame", () => {

@@ -8,6 +8,7 @@ import {
   type EthernetUser,
   type NetvscInterface,
   type NetvscOptions,
+  type RunTuning,
 } from "../src/index.js";
 import * as protocol from "../src/protocol/index.js";
 import layoutFile from "./vectors/network.json" with { type: "json" };
@@ -167,6 +168,43 @@ describe("a small frame", () => {
       (message) => sender.frames.filter((frame) => frame.message === message).length,
     );
     expect(counts).toEqual(expected);
+  });
+
+  test("goes by other limits as soon as they are tuned, in the section that is open too", async () => {
+    const sender = await Sender.attach({}, { cpus: 2 });
+    const { rig, hn } = sender;
+    const { messages } = rig.adapter;
+    const lengths = async (change: Partial<RunTuning>): Promise<number[]> => {
+      messages.length = 0;
+      for (let index = 0; index < 2; index++) sender.send(sender.memory(bytes(60, index)));
+      await rig.settle(hn.tune(change));
+      for (let index = 2; index < 5; index++) sender.send(sender.memory(bytes(60, index)));
+      sender.flush();
+      await rig.rest();
+      return messages.map(
+        (message) => sender.frames.filter((frame) => frame.message === message).length,
+      );
+    };
+    expect(hn.aggregation).toEqual({ bytesMax: 6144, messagesMax: 8 });
+    expect(await lengths({ aggregationPackets: 0 })).toEqual([2, 1, 1, 1]);
+    expect(hn.aggregation).toEqual({ bytesMax: 0, messagesMax: 0 });
+    expect(await lengths({ aggregationPackets: 3 })).toEqual([1, 3, 1]);
+    expect(await lengths({ aggregationBytes: 300 })).toEqual([2, 2, 1]);
+    expect(hn.aggregation).toEqual({ bytesMax: 300, messagesMax: 3 });
+    expect(await lengths({ aggregationBytes: -1, aggregationPackets: -1 })).toEqual([5]);
+    // Too long to be copied, it is lent.
+    await rig.settle(hn.tune({ copyBytesMax: 103 }));
+    expect(sender.send(sender.memory(bytes(60)))).toBe(TransmitResult.lent);
+    expect(sender.send(sender.memory(bytes(59)))).toBe(TransmitResult.copied);
+    sender.flush();
+    const other = (): TransmitResult =>
+      rig.half(1).port.transmit(sender.memory(bytes(60)), sender.offload, 1);
+    expect(other()).toBe(TransmitResult.lent);
+    // It stays so when all queues are new.
+    await rig.settle(hn.setMtu(4000));
+    expect(sender.send(sender.memory(bytes(60)))).toBe(TransmitResult.lent);
+    expect(other()).toBe(TransmitResult.lent);
+    expect(hn.tuning).toMatchObject({ copyBytesMax: 103, aggregationBytes: -1 });
   });
 
   test("has a section of its own where the host takes one message", async () => {

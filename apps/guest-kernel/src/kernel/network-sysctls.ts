@@ -1,4 +1,9 @@
-import { ReceiveTrust, type NetvscChannel, type NetvscQueueCounters } from "@hyperv-is/hv-netvsc";
+import {
+  ReceiveTrust,
+  type NetvscChannel,
+  type NetvscQueueCounters,
+  type RunTuning,
+} from "@hyperv-is/hv-netvsc";
 import {
   agreedCapabilities,
   assistNames,
@@ -8,8 +13,9 @@ import {
 } from "../net/hn/hn-bits.js";
 import type { HnInterface } from "../net/hn/hn-interfaces.js";
 import { formatBits, type BitNames } from "../net/interface-flags.js";
+import { NetworkError } from "../net/network-error.js";
 import { channelCounters, channelLeaves } from "./channel-sysctls.js";
-import type { SysctlLeaf, SysctlTree } from "./sysctl.js";
+import { parseInteger, type SysctlLeaf, type SysctlTree } from "./sysctl.js";
 
 /** Counters of FreeBSD's driver, over all channels. */
 const totals: readonly (readonly [name: keyof NetvscQueueCounters, description: string])[] = [
@@ -61,9 +67,24 @@ export function addNetworkSysctls(
     description: string,
     read: () => string | number | Promise<string | number>,
   ): void => sysctl.show(`${prefix}.${name}`, description, read);
-  const tuning = (): NetvscChannel["description"]["tuning"] =>
-    netvsc.channels[0]!.description.tuning;
-  const trust = (bit: number) => (): number => ((tuning().trust & bit) === 0 ? 0 : 1);
+  const tune = (
+    name: string,
+    description: string,
+    read: () => number,
+    change: (value: number) => Partial<RunTuning>,
+  ): void =>
+    sysctl.add(`${prefix}.${name}`, {
+      description,
+      read,
+      write: (text) => netvsc.tune(change(parseInteger(text))),
+    });
+  const trust = (what: string, bit: number, name: string): void =>
+    tune(
+      name,
+      `Trust ${what} verification on host side, when csum info is missing`,
+      () => ((netvsc.tuning.trust & bit) === 0 ? 0 : 1),
+      (value) => ({ trust: value === 0 ? netvsc.tuning.trust & ~bit : netvsc.tuning.trust | bit }),
+    );
   const hash = (): string => kernelBits(netvsc.parameters.scaling?.hashInfo ?? 0, hashNames);
   const sectionBytes = (): number => netvsc.parameters.sendBuffer?.sectionBytes ?? 0;
   const isOpen = (): number => netvsc.channels.length;
@@ -106,40 +127,51 @@ export function addNetworkSysctls(
     "RNDIS packet transmission aggregation alignment",
     () => netvsc.parameters.alignmentBytes,
   );
-  show(
+  tune(
     "agg_size",
     "Packet transmission aggregation size, 0 -- disable, -1 -- auto",
-    () => tuning().aggregationBytes,
+    () => netvsc.tuning.aggregationBytes,
+    (aggregationBytes) => ({ aggregationBytes }),
   );
-  show(
+  tune(
     "agg_pkts",
     "Packet transmission aggregation packets, 0 -- disable, -1 -- auto",
-    () => tuning().aggregationPackets,
+    () => netvsc.tuning.aggregationPackets,
+    (aggregationPackets) => ({ aggregationPackets }),
+  );
+  show(
+    "agg_szmax",
+    "Applied packet transmission aggregation size",
+    () => netvsc.aggregation.bytesMax,
+  );
+  show(
+    "agg_pktmax",
+    "Applied packet transmission aggregation packets",
+    () => netvsc.aggregation.messagesMax,
+  );
+  show(
+    "agg_align",
+    "Applied packet transmission aggregation alignment",
+    () => netvsc.parameters.alignmentBytes,
   );
   show("rx_ring_cnt", "# created RX rings", isOpen);
   show("rx_ring_inuse", "# used RX rings", isOpen);
   show("tx_ring_cnt", "# created TX rings", isOpen);
   show("tx_ring_inuse", "# used TX rings", isOpen);
-  show("txdesc_cnt", "# of total TX descs", () => tuning().descriptors);
+  show("txdesc_cnt", "# of total TX descs", () => netvsc.tuning.descriptors);
   show("tx_chimney_max", "Chimney send packet size upper boundary", sectionBytes);
-  show("tx_chimney_size", "Chimney send packet size limit", () =>
-    Math.min(tuning().copyBytesMax || Infinity, sectionBytes()),
+  tune(
+    "tx_chimney_size",
+    "Chimney send packet size limit",
+    () => Math.min(netvsc.tuning.copyBytesMax || Infinity, sectionBytes()),
+    (copyBytesMax) => {
+      if (copyBytesMax <= 0 || copyBytesMax > sectionBytes()) throw new NetworkError("EINVAL");
+      return { copyBytesMax };
+    },
   );
-  show(
-    "trust_hosttcp",
-    "Trust tcp segment verification on host side, when csum info is missing",
-    trust(ReceiveTrust.tcp),
-  );
-  show(
-    "trust_hostudp",
-    "Trust udp datagram verification on host side, when csum info is missing",
-    trust(ReceiveTrust.udp),
-  );
-  show(
-    "trust_hostip",
-    "Trust ip packet verification on host side, when csum info is missing",
-    trust(ReceiveTrust.ip),
-  );
+  trust("tcp segment", ReceiveTrust.tcp, "trust_hosttcp");
+  trust("udp datagram", ReceiveTrust.udp, "trust_hostudp");
+  trust("ip packet", ReceiveTrust.ip, "trust_hostip");
   for (const [name, description] of totals)
     sysctl.count(`${prefix}.${name}`, description, async () => (await netvsc.counters())[name]);
   for (const direction of ["rx", "tx"] as const)

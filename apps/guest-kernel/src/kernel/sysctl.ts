@@ -11,6 +11,12 @@ export interface SysctlNode {
 /** A leaf with its whole name. */
 export type SysctlLeaf = readonly [name: string, node: SysctlNode];
 
+/** The number that a text sets an int to; throws in the words of FreeBSD's `sysctl`. */
+export function parseInteger(text: string): number {
+  if (/^-?\d+$/.test(text) && Math.abs(Number(text)) < 2 ** 31) return Number(text);
+  throw new Error(`invalid integer '${text}'`);
+}
+
 /** The sysctl tree: FreeBSD's names, and values computed when they are read. */
 export class SysctlTree {
   readonly #nodes = new Map<string, SysctlNode>();

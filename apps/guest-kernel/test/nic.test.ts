@@ -121,6 +121,29 @@ describe.concurrent("one network beside another", () => {
           status: 1,
           stderr: "sysctl: dev.hn.0.tx_chimney: invalid integer 'x'\n",
         });
+        // Each ring by itself.
+        const rings = async (): Promise<number[]> =>
+          (
+            await run(
+              a,
+              "sysctl -n dev.hn.0.rx.0.packets dev.hn.0.rx.1.packets dev.hn.0.tx.0.sends",
+            )
+          )
+            .trim()
+            .split("\n")
+            .map(Number);
+        const [first, second, sends] = await rings();
+        expect(Math.min(first!, second!, sends!)).toBeGreaterThan(0);
+        expect(await run(a, "sysctl dev.hn.0.rx.0.packets=0")).toBe(
+          `dev.hn.0.rx.0.packets: ${first} -> 0\n`,
+        );
+        const grown = expect.toSatisfy((now: number) => now >= sends!) as number;
+        expect(await rings()).toEqual([0, second, grown]);
+        await run(a, "ifconfig hn0 mtu 4000; ifconfig hn0 mtu 1500");
+        const later = await rings();
+        expect(later[0]).toBeLessThan(first!);
+        expect(later.slice(1)).toEqual([second, grown]);
+        expect((await a.exec("sysctl dev.hn.0.rx.9.packets=0")).status).toBe(1);
       });
 
       test("are tuned while they run, also for another MTU", async () => {

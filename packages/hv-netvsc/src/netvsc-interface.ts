@@ -7,7 +7,7 @@ import type { NetvscQueue } from "./netvsc-queue.js";
 import { NetvscSession, type SessionOptions } from "./netvsc-session.js";
 import type { NetvscParameters } from "./parameters.js";
 import type { Oid } from "./protocol/index.js";
-import { newQueueCounters, type NetvscQueueCounters } from "./queue-counters.js";
+import { addCounters, newQueueCounters, type NetvscQueueCounters } from "./queue-counters.js";
 import type { QueueTuning, RunTuning } from "./queue-description.js";
 import type { RndisConversation } from "./rndis-conversation.js";
 import { SubChannelOffers } from "./sub-channels.js";
@@ -30,8 +30,8 @@ export class NetvscInterface {
   #options: SessionOptions;
   #session!: NetvscSession;
   #filter = 0;
-  /** What the channels of earlier MTUs have counted. */
-  #earlier = newQueueCounters();
+  /** What the channels of earlier MTUs have counted, by their indices. */
+  #earlier: ReadonlyMap<number, NetvscQueueCounters> = new Map();
   #changing: Promise<void> = Promise.resolve();
   #error: NetvscError | undefined;
   #detaching: Promise<void> | undefined;
@@ -144,13 +144,19 @@ export class NetvscInterface {
 
   /** Totals of all channels that are open now, and of those before changes of the MTU. */
   async counters(): Promise<NetvscQueueCounters> {
-    const sum = { ...this.#earlier };
-    for (const channel of this.channels) {
+    return [...(await this.channelCounters()).values()].reduce(addCounters, newQueueCounters());
+  }
+
+  /** The same for each index of a channel. */
+  async channelCounters(): Promise<ReadonlyMap<number, NetvscQueueCounters>> {
+    const totals = new Map(this.#earlier);
+    const counted = this.channels.map(async (channel) => {
       const counters = await channel.counters().catch(() => newQueueCounters());
-      for (const name of Object.keys(sum) as (keyof NetvscQueueCounters)[])
-        sum[name] += counters[name];
-    }
-    return sum;
+      const earlier = totals.get(channel.index) ?? newQueueCounters();
+      totals.set(channel.index, addCounters(earlier, counters));
+    });
+    await Promise.all(counted);
+    return totals;
   }
 
   /** What there is to know about the interface, as plain JSON. */
@@ -203,7 +209,7 @@ export class NetvscInterface {
       throw new NetvscError("ERR_CLOSED", "the interface is detached");
     if (this.#error !== undefined) throw this.#error;
     const before = this.#options;
-    const earlier = await this.counters();
+    const earlier = await this.channelCounters();
     await this.#session.close();
     this.#earlier = earlier;
     try {

@@ -50,6 +50,16 @@ export interface NetvscQueueCounters {
   unknownIds: number;
 }
 
+/** The sum of both, counter by counter. */
+export function addCounters(
+  left: NetvscQueueCounters,
+  right: NetvscQueueCounters,
+): NetvscQueueCounters {
+  const sum = { ...left };
+  for (const name of Object.keys(sum) as (keyof NetvscQueueCounters)[]) sum[name] += right[name];
+  return sum;
+}
+
 /** Nothing has happened yet. */
 export function newQueueCounters(): NetvscQueueCounters {
   return {

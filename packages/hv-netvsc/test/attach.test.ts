@@ -400,12 +400,14 @@ describe("an MTU change", () => {
   test("goes on counting", async () => {
     const rig = new Rig({ cpus: 2 });
     const hn = await rig.attach();
-    const receive = (): void => {
-      rig.adapter.primary.deliver([{ slot: 20, bytes: packetMessage(new Uint8Array(60)) }], 20);
-      rig.adapter.primary.channel.flush();
+    const receive = (index = 0): void => {
+      const host = rig.adapter.channelOf(index);
+      host.deliver([{ slot: 20, bytes: packetMessage(new Uint8Array(60)) }], 20);
+      host.channel.flush();
       rig.run();
     };
     receive();
+    receive(1);
     for (const mtu of [9000, 1500]) {
       const changing = hn.setMtu(mtu);
       const meanwhile = hn.counters();
@@ -413,7 +415,15 @@ describe("an MTU change", () => {
       expect((await meanwhile).rxDropped).toBeGreaterThan(0);
       receive();
     }
-    expect(await hn.counters()).toMatchObject({ rxDropped: 3 });
+    expect(await hn.counters()).toMatchObject({ rxDropped: 4 });
+    const dropped = [...(await hn.channelCounters())].map(([index, { rxDropped }]) => [
+      index,
+      rxDropped,
+    ]);
+    expect(dropped).toEqual([
+      [0, 3],
+      [1, 1],
+    ]);
   });
 
   test("that the host does not go along with keeps the MTU from before", async () => {

@@ -1,6 +1,6 @@
 import {
   ReceiveTrust,
-  type NetvscChannel,
+  type NetvscInterface,
   type NetvscQueueCounters,
   type RunTuning,
 } from "@hyperv-is/hv-netvsc";
@@ -176,9 +176,7 @@ export function addNetworkSysctls(
     sysctl.count(`${prefix}.${name}`, description, async () => (await netvsc.counters())[name]);
   for (const direction of ["rx", "tx"] as const)
     sysctl.mount(`${prefix}.${direction}`, () =>
-      netvsc.channels.flatMap((channel, ring) =>
-        ringLeaves(`${prefix}.${direction}.${ring}`, direction, channel),
-      ),
+      ringLeaves(sysctl, `${prefix}.${direction}`, direction, netvsc),
     );
   sysctl.mount(`${prefix}.channel`, () => channelLeaves(prefix, netvsc.channels, channelCounters));
 }
@@ -188,14 +186,22 @@ function kernelBits(value: number, names: BitNames): string {
   return value === 0 ? "0" : formatBits(value, names);
 }
 
-function ringLeaves(at: string, wanted: "rx" | "tx", channel: NetvscChannel): SysctlLeaf[] {
-  let asked: Promise<NetvscQueueCounters> | undefined;
+/** The leaves of all channels that are open, by their indices. */
+function ringLeaves(
+  sysctl: SysctlTree,
+  at: string,
+  wanted: "rx" | "tx",
+  netvsc: NetvscInterface,
+): SysctlLeaf[] {
+  let asked: Promise<ReadonlyMap<number, NetvscQueueCounters>> | undefined;
   // One question for all leaves of one look.
-  const counters = (): Promise<NetvscQueueCounters> => (asked ??= channel.counters());
-  return rings
-    .filter(([direction]) => direction === wanted)
-    .map(([, name, description, counter]) => [
-      `${at}.${name}`,
-      { description, read: async () => (await counters())[counter] },
-    ]);
+  const counters = () => (asked ??= netvsc.channelCounters());
+  const counted = rings.filter(([direction]) => direction === wanted);
+  return netvsc.channels.flatMap(({ index }) =>
+    counted.map(([, leaf, description, counter]): SysctlLeaf => {
+      const name = `${at}.${index}.${leaf}`;
+      const total = async () => (await counters()).get(index)?.[counter] ?? 0;
+      return [name, sysctl.counter(name, description, total)];
+    }),
+  );
 }

@@ -22,6 +22,8 @@ export class SysctlTree {
   readonly #nodes = new Map<string, SysctlNode>();
   /** Parts of the tree that are made when somebody looks, by their names. */
   readonly #mounts = new Map<string, () => readonly SysctlLeaf[]>();
+  /** What counters had counted when they were set to 0. */
+  readonly #countedBefore = new Map<string, number>();
 
   /** Adds a leaf; its name must be new. */
   add(name: string, node: SysctlNode): void {
@@ -36,18 +38,22 @@ export class SysctlTree {
 
   /** Adds a counter, which counts from 0 again when a number is written to it, as FreeBSD's drivers have it. */
   count(name: string, description: string, total: () => number | Promise<number>): void {
-    let before = 0;
+    this.add(name, this.counter(name, description, total));
+  }
+
+  /** The same for a leaf of a mount: what was counted before it was set is kept by its name. */
+  counter(name: string, description: string, total: () => number | Promise<number>): SysctlNode {
     const read = async (): Promise<number> => {
       const now = await total();
       // What is counted may have begun anew, too.
-      if (now < before) before = 0;
-      return now - before;
+      if (now < this.#before(name)) this.#countedBefore.delete(name);
+      return now - this.#before(name);
     };
     const write = async (text: string): Promise<void> => {
-      if (!/^\d+$/.test(text)) throw new Error(`invalid integer '${text}'`);
-      before += await read();
+      parseInteger(text);
+      this.#countedBefore.set(name, this.#before(name) + (await read()));
     };
-    this.add(name, { description, read, write });
+    return { description, read, write };
   }
 
   /** Adds everything below a name, which may be different at each look. @param list - Returns whole names. */
@@ -57,13 +63,17 @@ export class SysctlTree {
 
   /** Removes a leaf or everything below a name. */
   remove(name: string): void {
-    for (const map of [this.#nodes, this.#mounts])
+    for (const map of [this.#nodes, this.#mounts, this.#countedBefore])
       for (const found of map.keys()) if (isWithin(name, found)) map.delete(found);
   }
 
   /** The leaf of that name, or all leaves below it, in the order they were added. */
   find(name: string): readonly SysctlLeaf[] {
     return this.all().filter(([leaf]) => isWithin(name, leaf));
+  }
+
+  #before(name: string): number {
+    return this.#countedBefore.get(name) ?? 0;
   }
 
   /** All leaves. */

@@ -83,6 +83,10 @@ describe("what a user may say of the network", () => {
     ["vlan=4094", { vlan: { mode: "access", id: 4094 } }],
     ["vlan=trunk", { vlan: { mode: "trunk", nativeId: 0 } }],
     ["spoof=off", { allowMacSpoofing: false }],
+    ["bandwidth=9600", { bandwidth: { bitsPerSecond: 9600 } }],
+    ["bandwidth=64k", { bandwidth: { bitsPerSecond: 64_000 } }],
+    ["bandwidth=100M", { bandwidth: { bitsPerSecond: 100_000_000 } }],
+    ["bandwidth=2.5G", { bandwidth: { bitsPerSecond: 2_500_000_000 } }],
   ])("--nic switch=lan,%s", (words, expected) => {
     expect(parseNic(`switch=lan,${words}`).nic).toEqual({ switch: "lan", ...expected });
   });
@@ -98,12 +102,16 @@ describe("what a user may say of the network", () => {
     ["there is no switch lan: add --switch lan", ["--nic", "switch=lan"]],
     ["or take one of a, b", ["--nic", "switch=lan", "--switch", "a", "--switch", "b"]],
     ["there are two switches a", ["--switch", "a", "--switch", "a,uplink=socket:b"]],
-    ["'stack' is none of switch, mac, vlan, spoof", ["--nic", "switch=a,stack=builtin"]],
+    ["'stack' is none of switch, mac, vlan, spoof, bandwidth", ["--nic", "switch=a,stack=builtin"]],
     ["write an address as", ["--nic", "switch=a,mac=00:15:5d"]],
     ["of a group, or of nobody", ["--switch", "a", "--nic", "switch=a,mac=01:00:5e:00:00:01"]],
     ["vlan is 1 to 4094", ["--nic", "switch=a,vlan=4095"]],
     ["vlan is 1 to 4094", ["--nic", "switch=a,vlan=0"]],
     ["spoof is on or off", ["--nic", "switch=a,spoof=yes"]],
+    ["bandwidth is bits per second", ["--nic", "switch=a,bandwidth=0"]],
+    ["bandwidth is bits per second", ["--nic", "switch=a,bandwidth=-1M"]],
+    ["bandwidth is bits per second", ["--nic", "switch=a,bandwidth=100T"]],
+    ["bandwidth is bits per second", ["--nic", "switch=a,bandwidth=M"]],
     ["mac has no value", ["--nic", "switch=a,mac"]],
     ["switch is said twice", ["--nic", "switch=a,switch=b"]],
     ["write it as NAME", ["--switch", ""]],

@@ -7,7 +7,7 @@ import {
 } from "../network-config.js";
 import type { NicConfig } from "../netvsp/nic-config.js";
 import { formatMac, parseMac } from "../switch/mac-address.js";
-import type { VlanMode } from "../switch/switch-port.js";
+import type { BandwidthOptions, VlanMode } from "../switch/switch-port.js";
 import { VLAN_ID_MAX } from "../switch/vlan-membership.js";
 import { HostOptionError } from "./host-options.js";
 
@@ -23,9 +23,10 @@ export const networkOptions = {
  * @param own - what a program's adapters know besides, such as `[,stack=builtin]`.
  */
 export const networkOptionsUsage = (own = ""): string =>
-  `  --nic switch=NAME[,mac=ADDRESS][,vlan=ID|trunk][,spoof=on]${own}
+  `  --nic switch=NAME[,mac=ADDRESS][,vlan=ID|trunk][,spoof=on][,bandwidth=RATE]${own}
                            a network adapter at a switch; in a VLAN, with ,vlan=trunk in all of them; with ,spoof=on it
-                           may send from other addresses, too; may be repeated
+                           may send from other addresses, too; it sends at most so many bits per second, such as 100M
+                           or 2.5G; may be repeated
   --switch NAME[,uplink=socket:PATH[,listen]|,uplink=tap:NAME[@NETNS]]
                            a virtual switch; an uplink leads to another network: over the unix socket, in the framing
                            of QEMU's stream netdev, to a switch, a QEMU or passt (with ,listen the other side
@@ -72,7 +73,8 @@ export function parseNetworkOptions(
 }
 
 /**
- * An adapter: `switch=NAME[,mac=ADDRESS][,vlan=ID|trunk][,spoof=on|off]`, in any order. Throws `HostOptionError`.
+ * An adapter: `switch=NAME[,mac=ADDRESS][,vlan=ID|trunk][,spoof=on|off][,bandwidth=RATE]`, in any order. Throws
+ * `HostOptionError`.
  *
  * @param ownWords - that the program knows besides.
  */
@@ -92,7 +94,7 @@ export function parseNic(text: string, ownWords: readonly string[] = []): NicOpt
     if (known.has(name)) throw mistake(`${name} is said twice`);
     known.set(name, value);
   }
-  const [lan, address, vlan, spoof] = nicWords.map((name) => words.get(name));
+  const [lan, address, vlan, spoof, bandwidth] = nicWords.map((name) => words.get(name));
   if (lan === undefined) throw mistake("the switch is missing: switch=NAME");
   const mac = address === undefined ? undefined : parseMac(address);
   if (address !== undefined && mac === undefined)
@@ -103,11 +105,14 @@ export function parseNic(text: string, ownWords: readonly string[] = []): NicOpt
     ...(mac && { mac }),
     ...(vlan !== undefined && { vlan: parseVlan(vlan, mistake) }),
     ...(spoof !== undefined && { allowMacSpoofing: spoof === "on" }),
+    ...(bandwidth !== undefined && { bandwidth: parseBandwidth(bandwidth, mistake) }),
   };
   return { nic, own };
 }
 
-const nicWords: readonly string[] = ["switch", "mac", "vlan", "spoof"];
+const nicWords: readonly string[] = ["switch", "mac", "vlan", "spoof", "bandwidth"];
+
+const rateUnits: Readonly<Record<string, number>> = { "": 1, K: 1e3, M: 1e6, G: 1e9 };
 
 /**
  * A switch: `NAME[,uplink=socket:PATH[,listen]|,uplink=tap:NAME[@NETNS]]...`. A path may have commas in it. Throws
@@ -148,6 +153,17 @@ function parseVlan(text: string, mistake: (detail: string) => HostOptionError): 
   const id = /^\d{1,4}$/.test(text) ? Number(text) : 0;
   if (id < 1 || id > VLAN_ID_MAX) throw mistake(`vlan is 1 to ${VLAN_ID_MAX}, or trunk`);
   return { mode: "access", id };
+}
+
+function parseBandwidth(
+  text: string,
+  mistake: (detail: string) => HostOptionError,
+): BandwidthOptions {
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)([KMG]?)$/i.exec(text) ?? [];
+  const bitsPerSecond = Number(number) * rateUnits[unit.toUpperCase()]!;
+  if (!(bitsPerSecond > 0))
+    throw mistake("bandwidth is bits per second, such as 64K, 100M or 2.5G");
+  return { bitsPerSecond };
 }
 
 /**

@@ -9,7 +9,7 @@ import type { VlanMode } from "./switch/switch-port.js";
 export interface SocketUplink {
   readonly kind: "socket";
   readonly path: string;
-  /** Waits there for the other side, which may come and go; else the other side waits. */
+  /** Waits there for the other side, which may come and go; else the other side waits, and is connected to again when it went away. */
   readonly listen?: boolean;
   /** A trunk of all VLANs unless told. */
   readonly vlan?: VlanMode;

@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, linkSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -9,6 +9,7 @@ import { PcapngFlag } from "@hyperv-is/platform-node";
 import { VirtualTimers } from "@hyperv-is/vmbus-core/testing";
 import { networkAdapterId, type NetworkConfig } from "../src/index.js";
 import { NetworkSet } from "../src/node/index.js";
+import type { Port } from "../src/switch/port.js";
 import { setPartialChecksum } from "../src/switch/checksum-offload.js";
 import { setSuperFrame } from "../src/switch/segmentation.js";
 import { readCapture } from "../../platform-node/test/pcapng-reader.js";
@@ -25,10 +26,12 @@ import { TestEnd, all, allOffloads, macOf, plainFrame } from "./switch-rig.js";
 
 let directory = "";
 let timers = new VirtualTimers();
+let log: string[] = [];
 const open: { close(): void }[] = [];
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), "hyperv-network-"));
   timers = new VirtualTimers();
+  log = [];
 });
 afterEach(() => {
   for (const each of open.splice(0)) each.close();
@@ -39,6 +42,8 @@ async function network(config: Partial<NetworkConfig> = {}): Promise<NetworkSet>
   const set = await NetworkSet.open(
     { switches: [{ name: "lan" }], adapters: [], ...config },
     timers,
+    undefined,
+    (line) => log.push(line),
   );
   open.push(set);
   return set;
@@ -217,6 +222,99 @@ describe("a socket at a switch", () => {
     await until(() => two.end.frames.length === 1);
     two.send(plainFrame(macOf(1), macOf(2)));
     await until(() => one.end.frames.length === 1);
+  });
+});
+
+describe("an uplink that has connected", () => {
+  /** A program that listens, and what it does with those who come. */
+  async function listening(path: string, taken: (socket: Socket) => void): Promise<Server> {
+    const server = createServer(taken).listen(path);
+    await once(server, "listening");
+    open.push({ close: () => server.close() });
+    return server;
+  }
+
+  async function connectedTo(path: string): Promise<{ set: NetworkSet; port: Port }> {
+    const uplinks = [{ kind: "socket" as const, path }];
+    const set = await network({ switches: [{ name: "lan", uplinks }] });
+    return { set, port: set.switches.get("lan")!.ports[0]! };
+  }
+
+  /** Lets the next attempt begin. @returns How long it was waited for. */
+  async function attempt(): Promise<number> {
+    await until(() => timers.nextMs !== Infinity);
+    const waitMs = timers.nextMs - timers.now();
+    timers.advance(waitMs);
+    return waitMs;
+  }
+
+  test("connects again when the other side is back, and counts what it could not send", async () => {
+    const path = join(directory, "peer.sock");
+    const peers: Socket[] = [];
+    const first = await listening(path, (socket) => peers.push(socket));
+    const { set, port } = await connectedTo(path);
+    await until(() => peers.length === 1);
+    const guest = plug(set);
+    first.close();
+    peers[0]!.destroy();
+    await until(() => !port.isLinkUp);
+    expect(log).toEqual([`${path}: the other side went away; trying to connect again`]);
+    const frame = plainFrame(macOf(9), macOf(1));
+    guest.send(frame, frame);
+    expect(port.counters).toMatchObject({ droppedLinkDown: 2, framesDelivered: 0 });
+    const waits: number[] = [];
+    for (let count = 0; count < 8; count++) waits.push(await attempt());
+    expect(waits).toEqual([100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    await until(() => timers.nextMs !== Infinity);
+    await listening(path, (socket) => peers.push(socket));
+    await attempt();
+    await until(() => port.isLinkUp && peers.length === 2);
+    expect(log.slice(1)).toEqual([`${path}: connected again`]);
+    const bytes = once(peers[1]!, "data");
+    guest.send(frame);
+    expect((await bytes)[0]).toEqual(Buffer.from(framed(frame)));
+    peers[1]!.write(framed(plainFrame(macOf(1), macOf(9))));
+    await until(() => guest.end.frames.length === 1);
+    // Whoever has spoken is looked for at once.
+    peers[1]!.destroy();
+    await until(() => !port.isLinkUp);
+    expect(await attempt()).toBe(100);
+  });
+
+  test("does not besiege who lets it go at once", async () => {
+    const path = join(directory, "peer.sock");
+    let taken = 0;
+    await listening(path, (socket) => {
+      taken++;
+      socket.destroy();
+    });
+    await connectedTo(path);
+    const waits: number[] = [];
+    for (let count = 0; count < 4; count++) waits.push(await attempt());
+    expect(waits).toEqual([100, 200, 400, 800]);
+    await until(() => taken === 5);
+  });
+
+  test("is forgotten when the network is closed meanwhile", async () => {
+    const path = join(directory, "peer.sock");
+    const peers: Socket[] = [];
+    await listening(path, (socket) => peers.push(socket));
+    const { set, port } = await connectedTo(path);
+    await until(() => peers.length === 1);
+    peers[0]!.destroy();
+    await until(() => !port.isLinkUp);
+    set.close();
+    expect(timers.nextMs).toBe(Infinity);
+    // While it is connecting, too.
+    const other = await connectedTo(path);
+    await until(() => peers.length === 2);
+    peers[1]!.destroy();
+    await until(() => !other.port.isLinkUp);
+    await attempt();
+    other.set.close();
+    await until(() => peers.length === 3);
+    await once(peers[2]!.resume(), "close");
+    expect(timers.nextMs).toBe(Infinity);
   });
 });
 

@@ -48,11 +48,14 @@ export class NetworkSet {
   /**
    * Makes the switches, connects them and their adapters, and begins the captures. Rejects with `NetworkError`
    * (`ERR_NETWORK`, or the code of the socket's, the TAP's or the file's error); nothing is left open then.
+   *
+   * @param log - Gets a line when an uplink is lost, or back; standard error unless told.
    */
   static async open(
     config: NetworkConfig,
     timers: Timers,
     faults?: FaultPlan,
+    log: (line: string) => void = (line) => void process.stderr.write(`${line}\n`),
   ): Promise<NetworkSet> {
     const switches = new Map<string, VirtualSwitch>();
     const adapters = new Map<Guid, NetworkAdapter>();
@@ -64,7 +67,7 @@ export class NetworkSet {
         switches.set(name, owner);
         for (const uplink of uplinks)
           if (uplink.kind === "tap") set.#taps.push(new TapPort(owner, uplink));
-          else set.#sockets.push(await SocketPort.open(owner, uplink));
+          else set.#sockets.push(await SocketPort.open(owner, uplink, { timers, log }));
       }
       for (const adapter of config.adapters) {
         const owner = switches.get(adapter.switch);

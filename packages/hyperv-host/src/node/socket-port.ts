@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { PrivateSocket } from "@hyperv-is/platform-node";
+import type { Timer, Timers } from "@hyperv-is/vmbus-core";
 import type { SocketUplink } from "../network-config.js";
 import { Frame, OneRun } from "../switch/frame.js";
 import { privateMemory, type FrameMemory } from "../switch/frame-memory.js";
@@ -21,6 +22,17 @@ const INPUT_BYTES = 256 * 1024;
 const OUTPUT_BYTES = 128 * 1024;
 const OUTPUTS_MAX = 8;
 
+/** Time before the first attempt to connect again, and at most before each later one. */
+const RETRY_MIN_MS = 100;
+const RETRY_MAX_MS = 5_000;
+
+/** What a port needs besides its switch. */
+export interface SocketPortContext {
+  readonly timers: Timers;
+  /** A line for whoever runs the machine. */
+  readonly log: (line: string) => void;
+}
+
 /** Bytes on their way to the socket. */
 interface Output {
   readonly memory: FrameMemory;
@@ -29,7 +41,8 @@ interface Output {
 
 /**
  * A port of a switch that leads to a unix stream socket, in the framing of QEMU's stream netdev. Frames are as on a
- * wire. The link is up while somebody is at the other side.
+ * wire. The link is up while somebody is at the other side; frames that are to go there meanwhile are dropped and
+ * counted (`droppedLinkDown`). A port that has connected does so again when the other side went away.
  */
 export class SocketPort implements PortEnd {
   readonly offloads = noOffloads;
@@ -39,6 +52,8 @@ export class SocketPort implements PortEnd {
   /** Times that the other side was let go because it did not speak in frames. */
   unframed = 0;
   readonly #owner: VirtualSwitch;
+  readonly #uplink: SocketUplink;
+  readonly #context: SocketPortContext;
   readonly #frame = new Frame();
   readonly #run = new OneRun();
   readonly #input = privateMemory(INPUT_BYTES);
@@ -49,9 +64,15 @@ export class SocketPort implements PortEnd {
   #socket: Socket | undefined;
   #server: Server | undefined;
   #claimed: PrivateSocket | undefined;
+  /** Grows from attempt to attempt, until the other side has sent a frame. */
+  #retryMs = RETRY_MIN_MS;
+  #retry: Timer | undefined;
+  #isClosed = false;
 
-  private constructor(owner: VirtualSwitch, uplink: SocketUplink) {
+  private constructor(owner: VirtualSwitch, uplink: SocketUplink, context: SocketPortContext) {
     this.#owner = owner;
+    this.#uplink = uplink;
+    this.#context = context;
     const { path, vlan } = uplink;
     this.port = owner.connect(this, { name: path, kind: "external", ...(vlan && { vlan }) });
     this.port.setLink(false);
@@ -63,8 +84,12 @@ export class SocketPort implements PortEnd {
    * Rejects with `PlatformError` (`ERR_SOCKET_IN_USE`, `ERR_SOCKET_PATH`) where it cannot listen, and with the code of
    * Node's error where nobody listens.
    */
-  static async open(owner: VirtualSwitch, uplink: SocketUplink): Promise<SocketPort> {
-    const port = new SocketPort(owner, uplink);
+  static async open(
+    owner: VirtualSwitch,
+    uplink: SocketUplink,
+    context: SocketPortContext,
+  ): Promise<SocketPort> {
+    const port = new SocketPort(owner, uplink, context);
     try {
       if (uplink.listen === true) await port.#listen(uplink.path);
       else port.#serve(await connected(uplink.path));
@@ -110,6 +135,8 @@ export class SocketPort implements PortEnd {
 
   /** Takes the port off its switch, and lets the other side go. */
   close(): void {
+    this.#isClosed = true;
+    this.#retry?.cancel();
     this.#claimed?.release();
     this.#server?.close();
     const socket = this.#socket;
@@ -146,6 +173,25 @@ export class SocketPort implements PortEnd {
     this.#output = undefined;
     this.#outputs = 0;
     this.port.setLink(false);
+    if (this.#uplink.listen === true) return;
+    this.#context.log(`${this.#uplink.path}: the other side went away; trying to connect again`);
+    this.#connectLater();
+  }
+
+  #connectLater(): void {
+    this.#retry = this.#context.timers.after(this.#retryMs, () => void this.#connectAgain());
+    this.#retryMs = Math.min(2 * this.#retryMs, RETRY_MAX_MS);
+  }
+
+  async #connectAgain(): Promise<void> {
+    const { path } = this.#uplink;
+    const socket = await connected(path).catch(() => undefined);
+    if (this.#isClosed) socket?.destroy();
+    else if (socket === undefined) this.#connectLater();
+    else {
+      this.#context.log(`${path}: connected again`);
+      this.#serve(socket);
+    }
   }
 
   #read(socket: Socket, chunk: Uint8Array): void {
@@ -171,6 +217,7 @@ export class SocketPort implements PortEnd {
       const lengthBytes = high * 0x1_0000 + ((bytes[at + 2]! << 8) | bytes[at + 3]!);
       if (lengthBytes === 0 || lengthBytes > PACKET_MAX_BYTES) return false;
       if (this.#inputBytes - at < LENGTH_BYTES + lengthBytes) break;
+      this.#retryMs = RETRY_MIN_MS;
       this.#send(at + LENGTH_BYTES, lengthBytes);
       at += LENGTH_BYTES + lengthBytes;
     }

@@ -15,7 +15,15 @@ import { parseAddress, prefixMask } from "../src/net/addresses.js";
 import { GuestNetwork } from "../src/net/guest-network.js";
 import { FrameChecksum } from "../src/net/network-device.js";
 import { TestDhcpServer } from "./dhcp-server.js";
-import { Segment, SeededRandom, TestDevice, hex, testHost, type TestHost } from "./network-link.js";
+import {
+  Segment,
+  SeededRandom,
+  TestDevice,
+  bytes,
+  hex,
+  testHost,
+  type TestHost,
+} from "./network-link.js";
 
 const B = parseAddress("192.0.2.1")!;
 
@@ -159,7 +167,41 @@ describe("ifconfig", () => {
     expect((await guest.exec("ifconfig hn0")).stdout).toContain("flags=8802<");
   });
 
+  test("gives an interface another address, and tells the others", async () => {
+    const [guest, host] = await configured();
+    await guest.exec("ping -c 1 192.0.2.1; ifconfig hn0 ether 2:0:0:0:14:aB promisc");
+    guest.segment.timers.advance(10_000);
+    expect(guest.network.stack.find("hn0")!.macAddress).toEqual(bytes("0200000014ab"));
+    expect((await guest.exec("ifconfig hn0")).stdout).toContain(
+      "\tether 02:00:00:00:14:ab\n\thwaddr 00:15:5d:0a:14:07\n\tinet 192.0.2.10 ",
+    );
+    expect(host.log).toEqual([
+      "arp: 192.0.2.10 moved from 00:15:5d:0a:14:07 to 02:00:00:00:14:ab on hn0",
+    ]);
+    guest.segment.frames.length = 0;
+    expect((await guest.exec("ping -c 1 192.0.2.1")).stdout).toContain("1 packets received");
+    const stations = guest.segment.frames.map((frame) => hex(frame.subarray(0, 12)));
+    expect(stations).toEqual(["00155d0a14010200000014ab", "0200000014ab00155d0a1401"]);
+    expect(
+      (await guest.exec("netstat -i; arp -an")).stdout.match(/02:00:00:00:14:ab/g),
+    ).toHaveLength(2);
+    // Frames to the address from before are no longer its own.
+    await guest.exec("ifconfig hn0 lladdr 00:15:5d:0a:14:07");
+    expect((await guest.exec("ifconfig hn0")).stdout).not.toContain("hwaddr");
+    await guest.exec("ifconfig hn0 link random");
+    const random = guest.network.stack.find("hn0")!.macAddress;
+    expect([random[0]! & 3, random.slice(1).some((byte) => byte !== 0)]).toEqual([2, true]);
+  });
+
   test.each([
+    ["ifconfig hn0 ether 00:15:5d:0a:14", "ifconfig: malformed link-level address"],
+    ["ifconfig hn0 ether 00:15:5d:0a:14:100", "ifconfig: malformed link-level address"],
+    ["ifconfig hn0 ether", "ifconfig: 'ether' requires argument"],
+    ["ifconfig hn0 ether 01:00:5e:00:00:01", "ifconfig: ioctl (SIOCAIFADDR): Invalid argument"],
+    [
+      "ifconfig lo0 ether 02:00:00:00:00:01",
+      "ifconfig: ioctl (SIOCAIFADDR): Operation not supported by device",
+    ],
     ["ifconfig hn9", "ifconfig: interface hn9 does not exist"],
     ["ifconfig hn0 inet 1.2.3", "ifconfig: 1.2.3: bad value"],
     ["ifconfig hn0 inet 10.0.0.1/33", "ifconfig: 10.0.0.1/33: bad value (width too large)"],

@@ -223,6 +223,27 @@ describe.concurrent("one network beside another", () => {
     await end(machine);
   });
 
+  test("another address of an interface passes where the host lets it", async () => {
+    const machine = await boot({
+      nics: [{ switch: "lan", allowMacSpoofing: true }, { switch: "lan" }],
+      switches: [{ name: "lan" }],
+    });
+    await run(machine, "ifconfig hn1 up");
+    const heard = run(machine, "tcpdump -t -e -c 1 -i hn1");
+    await run(machine, "ifconfig hn0 ether 02:00:00:00:00:01; ifconfig hn0 192.0.2.1/24");
+    expect(await heard).toContain("02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff");
+    const { mac } = machine.nics[0]!;
+    expect(await run(machine, "ifconfig hn0 mtu 4000; ifconfig hn0")).toContain(
+      `\tether 02:00:00:00:00:01\n\thwaddr ${mac}\n`,
+    );
+    const dropped = async (): Promise<number> =>
+      (await machine.host.stats()).adapters![1]!.port.droppedSpoofed;
+    expect(await dropped()).toBe(0);
+    await run(machine, "ifconfig hn1 ether 02:00:00:00:00:02; ifconfig hn1 198.51.100.1/24");
+    while ((await dropped()) === 0) await machine.exec("true");
+    await end(machine);
+  });
+
   test("a guest is given an address by DHCP, and its checksums are right on the wire", async () => {
     const path = join(directory, "dhcp.sock");
     const machine = await boot({

@@ -34,6 +34,8 @@ describe.skipIf(noTaps !== undefined).concurrent("a guest whose network stack is
     await guest.setMtu(9000);
     expect(link()).toMatch(/LOWER_UP.* mtu 9000/);
     await guest.ping();
+    await machine.exec("ifconfig hn0 ether 02:00:00:00:00:01");
+    expect(link()).toContain("link/ether 02:00:00:00:00:01");
     await machine.host.changeAdapter(networkAdapterId(0), { isLinkUp: false });
     // The host tells of its link within moments, and of changes that follow each other at most every two seconds.
     while (!link().includes("NO-CARRIER")) await new Promise((resolve) => setImmediate(resolve));

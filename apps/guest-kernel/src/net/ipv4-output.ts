@@ -105,7 +105,7 @@ export class Ipv4Output {
       destination,
       isChecksumOffloaded: headerChecksum !== 0,
     });
-    frame.set(device.macAddress, Ethernet.source);
+    frame.set(way.interface.macAddress, Ethernet.source);
     putU16(frame, Ethernet.type, EtherType.ipv4);
     counters.sent++;
     if (way.sourceAddress !== undefined) {
@@ -118,7 +118,7 @@ export class Ipv4Output {
       if (outcome !== "sent" && outcome !== "held") counters.dropped++;
       return outcome;
     }
-    if (way.interface.isLoopback) frame.set(device.macAddress, Ethernet.destination);
+    if (way.interface.isLoopback) frame.set(way.interface.macAddress, Ethernet.destination);
     else if (isMulticast(destination)) putGroupMac(frame, destination);
     else frame.set(BROADCAST_MAC, Ethernet.destination);
     if (way.interface.transmit(whole, checksums)) return "sent";

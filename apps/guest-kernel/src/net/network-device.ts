@@ -36,7 +36,7 @@ export interface NetworkDevice {
   /** FreeBSD's name: `hn0`, `lo0`. */
   readonly name: string;
   readonly kind: "ethernet" | "loopback";
-  /** 6 bytes; all zeros for a loopback. */
+  /** Its own address, which an interface has unless it is given another one: 6 bytes; all zeros for a loopback. */
   readonly macAddress: Uint8Array;
   /** Largest packet behind the Ethernet header, in bytes. */
   readonly mtu: number;
@@ -67,4 +67,6 @@ export interface NetworkDevice {
   setPromiscuous(promiscuous: boolean): void;
   /** Uses these capabilities, and no others; what it does not have does not count. */
   setOptions(options: number): void;
+  /** The interface has another address now. Absent: that is nothing to the device. */
+  macAddressChanged?(mac: Uint8Array): void;
 }

@@ -7,6 +7,7 @@ export const NetworkErrno = {
   EHOSTDOWN: "Host is down",
   EHOSTUNREACH: "No route to host",
   EINVAL: "Invalid argument",
+  ENODEV: "Operation not supported by device",
   EMSGSIZE: "Message too long",
   ENETDOWN: "Network is down",
   ENETUNREACH: "Network is unreachable",

@@ -12,6 +12,7 @@ import {
   BROADCAST_ADDRESS,
   formatAddress,
   isMacAt,
+  isStationMac,
   networkBroadcast,
 } from "./addresses.js";
 import { ArpCache, type ArpLink } from "./arp.js";
@@ -81,6 +82,7 @@ export class NetworkInterface implements DeviceInput {
   readonly #claims = new Map<number, Machine<ClaimState, ClaimInput, ClaimEffect>>();
   readonly #taps = new Set<FrameTap>();
   readonly #linkListeners = new Set<(hasLink: boolean) => void>();
+  #macAddress: Uint8Array;
   #isUp = false;
   /** Set by the administrator. */
   #wantsAllFrames = false;
@@ -89,9 +91,13 @@ export class NetworkInterface implements DeviceInput {
     this.device = device;
     this.index = index;
     this.#owner = owner;
+    this.#macAddress = device.macAddress;
+    const macAddress = (): Uint8Array => this.#macAddress;
     const link: ArpLink = {
       name: device.name,
-      macAddress: device.macAddress,
+      get macAddress() {
+        return macAddress();
+      },
       transmit: (frame, checksums) => this.transmit(frame, checksums),
       hasAddress: (address) => this.hasAddress(address),
       sourceFor: (target) => this.sourceFor(target)?.address,
@@ -104,6 +110,11 @@ export class NetworkInterface implements DeviceInput {
 
   get name(): string {
     return this.device.name;
+  }
+
+  /** The address by which the link knows the interface; 6 bytes. */
+  get macAddress(): Uint8Array {
+    return this.#macAddress;
   }
 
   get isLoopback(): boolean {
@@ -136,8 +147,20 @@ export class NetworkInterface implements DeviceInput {
     if (up === this.#isUp) return;
     await this.device.setUp(up);
     this.#isUp = up;
-    if (!up) this.arp.clear();
-    else for (const { address } of this.#addresses) this.#claim(address).input({ kind: "take" });
+    if (up) this.#claimAll();
+    else this.arp.clear();
+  }
+
+  /**
+   * Has the interface be another station of its link, and tells the others. Whether they hear of it is the network's affair.
+   * Throws `EINVAL` for what is no station's address, `ENODEV` on a loopback.
+   */
+  setMacAddress(mac: Uint8Array): void {
+    if (this.isLoopback) throw new NetworkError("ENODEV");
+    if (!isStationMac(mac)) throw new NetworkError("EINVAL");
+    this.#macAddress = mac.slice();
+    this.device.macAddressChanged?.(this.#macAddress);
+    if (this.#isUp) this.#claimAll();
   }
 
   hasAddress(address: number): boolean {
@@ -223,7 +246,7 @@ export class NetworkInterface implements DeviceInput {
       return;
     }
     const isGroup = (getU8(frame, Ethernet.destination) & 1) !== 0;
-    if (!isGroup && !isMacAt(frame, Ethernet.destination, this.device.macAddress)) {
+    if (!isGroup && !isMacAt(frame, Ethernet.destination, this.#macAddress)) {
       this.counters.notForUs++;
       return;
     }
@@ -236,8 +259,7 @@ export class NetworkInterface implements DeviceInput {
   linkChanged(): void {
     const { hasLink, name } = this.device;
     this.#owner.log(`${name}: link state changed to ${hasLink ? "UP" : "DOWN"}`);
-    if (hasLink && this.#isUp)
-      for (const { address } of this.#addresses) this.#claim(address).input({ kind: "take" });
+    if (hasLink && this.#isUp) this.#claimAll();
     for (const listener of this.#linkListeners) listener(hasLink);
   }
 
@@ -275,6 +297,10 @@ export class NetworkInterface implements DeviceInput {
     const before = this.#isPromiscuous;
     change();
     if (this.#isPromiscuous !== before) this.device.setPromiscuous(!before);
+  }
+
+  #claimAll(): void {
+    for (const { address } of this.#addresses) this.#claim(address).input({ kind: "take" });
   }
 
   #claim(address: number): Machine<ClaimState, ClaimInput, ClaimEffect> {

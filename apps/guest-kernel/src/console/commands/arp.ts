@@ -20,8 +20,7 @@ function table(system: GuestSystem, only: string | undefined): Shown[] {
         on,
         line: `? (${formatAddress(address)}) at ${mac ?? "(incomplete)"} on ${on.name} ${life} [ethernet]`,
       });
-    for (const { address } of on.addresses)
-      add(address, formatMac(on.device.macAddress), "permanent");
+    for (const { address } of on.addresses) add(address, formatMac(on.macAddress), "permanent");
     for (const { address, mac, expiresInMs } of on.arp.entries()) {
       const seconds = Math.floor(expiresInMs / 1_000);
       add(address, mac, seconds > 0 ? `expires in ${seconds} seconds` : "expired");

@@ -1,7 +1,9 @@
 import {
+  MAC_BYTES,
   classMask,
   formatAddress,
   formatMac,
+  isMacAt,
   maskLength,
   networkBroadcast,
   parseAddress,
@@ -10,6 +12,7 @@ import {
 import { formatFlags, formatOptions, optionWords } from "../../net/interface-flags.js";
 import { NetworkError } from "../../net/network-error.js";
 import type { NetworkInterface } from "../../net/network-interface.js";
+import type { Random } from "../../net/random.js";
 import type { GuestSystem } from "../../kernel/guest-system.js";
 import { CommandError, UsageError, type Command, type CommandContext } from "../command.js";
 
@@ -22,11 +25,13 @@ export function findInterface(system: GuestSystem, name: string): NetworkInterfa
 
 /** @param withCapabilities - Shows what could be switched on, too. */
 function describe(shown: NetworkInterface, withCapabilities: boolean): string[] {
-  const { device, addresses, flags, isLoopback } = shown;
+  const { device, macAddress, addresses, flags, isLoopback } = shown;
   const lines = [`${shown.name}: flags=${formatFlags(flags)} metric 0 mtu ${device.mtu}`];
   if (device.options !== 0) lines.push(`\toptions=${formatOptions(device.options)}`);
   if (withCapabilities) lines.push(`\tcapabilities=${formatOptions(device.capabilities)}`);
-  if (!isLoopback) lines.push(`\tether ${formatMac(device.macAddress)}`);
+  if (!isLoopback) lines.push(`\tether ${formatMac(macAddress)}`);
+  if (!isMacAt(macAddress, 0, device.macAddress))
+    lines.push(`\thwaddr ${formatMac(device.macAddress)}`);
   for (const { address, mask } of addresses) {
     const broadcast = isLoopback
       ? ""
@@ -64,6 +69,21 @@ function parsePrefix(text: string, change: AddressChange): void {
   if (address === undefined) throw new CommandError(`${host}: bad value`);
   change.address = address;
   if (length !== undefined) change.mask = prefixMask(Number(length));
+}
+
+/** `00:15:5d:0a:01:01`, with leading zeros or without. */
+function parseMac(text: string): Uint8Array {
+  if (!/^[\da-f]{1,2}(:[\da-f]{1,2}){5}$/i.test(text))
+    throw new CommandError("malformed link-level address");
+  return Uint8Array.from(text.split(":"), (part) => Number.parseInt(part, 16));
+}
+
+/** An address that nobody has been given: of one station, and locally administered. */
+function randomMac(random: Random): Uint8Array {
+  const mac = new Uint8Array(MAC_BYTES);
+  random.fill(mac);
+  mac[0] = (mac[0]! & 0xfc) | 0x02;
+  return mac;
 }
 
 /** `255.255.255.0` or `0xffffff00`. */
@@ -108,6 +128,7 @@ async function changeAddress(
 async function change(
   target: NetworkInterface,
   words: readonly string[],
+  random: Random,
   warn: (line: string) => void,
 ): Promise<void> {
   const wanted: AddressChange = { kind: "replace" };
@@ -142,6 +163,14 @@ async function change(
       case "-promisc":
         target.setPromiscuous(word === "promisc");
         break;
+      case "ether":
+      case "lladdr":
+      case "link": {
+        const text = value();
+        const mac = text === "random" ? randomMac(random) : parseMac(text);
+        await attempt("ioctl (SIOCAIFADDR)", () => target.setMacAddress(mac));
+        break;
+      }
       case "mtu": {
         const mtu = Number(value());
         await attempt("ioctl (set mtu)", () => {
@@ -173,7 +202,7 @@ export const ifconfig: Command = {
   name: "ifconfig",
   summary: "show and configure network interfaces",
   usage:
-    "ifconfig [-almu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n] [[-]promisc]\nifconfig interface [-]txcsum | [-]rxcsum | [-]tso4 | [-]tso6 | [-]txcsum6",
+    "ifconfig [-almu] [interface]\nifconfig interface [inet] address[/prefixlength] [netmask mask] [alias | -alias]\nifconfig interface [up | down] [mtu n] [[-]promisc]\nifconfig interface ether address | random\nifconfig interface [-]txcsum | [-]rxcsum | [-]tso4 | [-]tso6 | [-]txcsum6",
   async run({ args, system, print, warn }: CommandContext) {
     const { stack } = system.network;
     const flags = args[0]?.startsWith("-") === true ? args[0] : "";
@@ -190,7 +219,7 @@ export const ifconfig: Command = {
     }
     if (flags !== "" && (flags !== "-m" || words.length > 0)) throw new UsageError();
     const target = findInterface(system, name);
-    if (words.length > 0) await change(target, words, warn);
+    if (words.length > 0) await change(target, words, stack.random, warn);
     else for (const line of describe(target, withCapabilities)) await print(line);
     return 0;
   },

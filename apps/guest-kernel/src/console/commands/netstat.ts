@@ -20,8 +20,7 @@ interface Row {
 }
 
 async function rowsOf(shown: NetworkInterface): Promise<Row[]> {
-  const { device, index, addresses, isUp, isLoopback } = shown;
-  const { macAddress } = device;
+  const { device, index, addresses, macAddress, isUp, isLoopback } = shown;
   const counters = await device.readCounters();
   const name = isUp ? shown.name : `${shown.name}*`;
   return [

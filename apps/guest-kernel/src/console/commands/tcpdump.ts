@@ -76,7 +76,7 @@ async function writePackets(
   const chunks = new Mailbox<Uint8Array>(network.timers, CHUNKS_MAX);
   const writer = new PcapngWriter({
     application: "tcpdump",
-    interfaces: [{ name: target.name, macAddress: target.device.macAddress }],
+    interfaces: [{ name: target.name, macAddress: target.macAddress }],
     nowUs: () => network.realTimeMs() * 1_000,
     write: (chunk) => !chunks.isFull && chunks.put(chunk.slice()),
   });

@@ -54,7 +54,7 @@ export class DhcpClient {
       onDatagram: ({ sourcePort, payload }) => {
         const reply =
           sourcePort === DHCP_SERVER_PORT
-            ? parseReply(payload, target.device.macAddress, this.#transaction)
+            ? parseReply(payload, target.macAddress, this.#transaction)
             : undefined;
         if (reply === undefined) {
           this.counters.ignored++;
@@ -137,7 +137,7 @@ export class DhcpClient {
       type,
       transaction: this.#transaction,
       seconds: effect.seconds,
-      mac: this.interface.device.macAddress,
+      mac: this.interface.macAddress,
       hostName,
       clientAddress,
       requestedAddress: effect.requestedAddress,

@@ -53,6 +53,8 @@ export interface HnDeviceOptions {
   readonly allocator: PageAllocator;
   /** All ports are new. Resolves when each has a user. */
   readonly portsChanged: () => Promise<void>;
+  /** The interface has another address. */
+  readonly macAddressChanged?: ((mac: Uint8Array) => void) | undefined;
   /** A line for dmesg. */
   readonly log: (line: string) => void;
 }
@@ -216,6 +218,10 @@ export class HnDevice implements NetworkDevice, EthernetUser {
 
   setOptions(options: number): void {
     this.#wanted = options & this.capabilities;
+  }
+
+  macAddressChanged(mac: Uint8Array): void {
+    this.#options.macAddressChanged?.(mac);
   }
 
   async readCounters(): Promise<DeviceCounters> {

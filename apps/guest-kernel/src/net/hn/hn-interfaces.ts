@@ -67,6 +67,7 @@ export class HnInterfaces {
         tap?.renew();
         return usePorts();
       },
+      macAddressChanged: tap && ((mac) => tap.setMacAddress(mac)),
       log: (line) => print(`${name}: ${line}`),
     });
     const attached: HnInterface = {

@@ -19,12 +19,14 @@ export function checkTap({ name, netns }: TapNicStack): void {
 export class TapStack {
   readonly #netvsc: NetvscInterface;
   readonly #stack: TapNicStack;
+  #macAddress: Uint8Array;
   #tap: Tap;
 
   /** Makes the TAP. Throws `PlatformError` as `Tap.open` does. */
   constructor(netvsc: NetvscInterface, stack: TapNicStack) {
     this.#netvsc = netvsc;
     this.#stack = stack;
+    this.#macAddress = netvsc.address;
     this.#tap = this.#open();
   }
 
@@ -44,6 +46,12 @@ export class TapStack {
     return { kind: "tap", queue: this.#tap.queues[index]!, mtu: this.#netvsc.mtu };
   }
 
+  /** Has Linux have another address. Throws `ERR_TAP` if it does not want it. */
+  setMacAddress(mac: Uint8Array): void {
+    this.#tap.macAddress = mac;
+    this.#macAddress = mac;
+  }
+
   linkChanged({ up }: Link): void {
     this.#tap.setCarrier(up);
   }
@@ -54,7 +62,7 @@ export class TapStack {
   }
 
   #open(): Tap {
-    const { address, mtu, channels, parameters, link } = this.#netvsc;
+    const { mtu, channels, parameters, link } = this.#netvsc;
     const { transmitChecksums, largeSend4BytesMax, largeSend6BytesMax } = parameters.offloads;
     const { name, netns } = this.#stack;
     let offload = 0;
@@ -69,7 +77,7 @@ export class TapStack {
       name,
       offload,
       mtu,
-      macAddress: address,
+      macAddress: this.#macAddress,
       queues: channels.length,
       ...(netns !== undefined && { netns }),
       ...(largeSends.length > 0 && { gsoMaxBytes: Math.min(...largeSends) - LINK_HEADER_BYTES }),

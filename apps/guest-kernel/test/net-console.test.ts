@@ -13,6 +13,7 @@ import type { GuestSystem } from "../src/kernel/guest-system.js";
 import { MessageBuffer } from "../src/kernel/message-buffer.js";
 import { parseAddress, prefixMask } from "../src/net/addresses.js";
 import { GuestNetwork } from "../src/net/guest-network.js";
+import type { PacketWay } from "../src/net/ipv4-output.js";
 import { FrameChecksum } from "../src/net/network-device.js";
 import { TestDhcpServer } from "./dhcp-server.js";
 import {
@@ -379,6 +380,82 @@ describe("arp and netstat", () => {
     );
   });
 
+  test("count what the protocols do", async () => {
+    const [guest, host] = await configured();
+    await guest.exec("ping -c 2 192.0.2.1");
+    host.hn0.arp.clear();
+    const socket = host.stack.openUdp({ onDatagram: () => undefined });
+    socket.send(bytes("00"), parseAddress("192.0.2.10")!, 9);
+    socket.send(bytes("00"), parseAddress("192.0.2.255")!, 9);
+    host.stack.openEcho(() => undefined).send(parseAddress("192.0.2.10")!, 1, bytes("00"));
+    const routers = parseAddress("224.0.0.5")!;
+    const { output } = host.stack;
+    output.send(output.prepare(routers, 4, B, host.hn0) as PacketWay, 89, routers, 4);
+    guest.segment.timers.advance(1_000);
+    await guest.exec("ping -c 1 203.0.113.1");
+    expect((await guest.exec("netstat -s")).stdout).toBe(
+      lines(
+        "udp:",
+        "\t2 datagrams received",
+        "\t0 with incomplete header",
+        "\t0 with bad data length field",
+        "\t0 with bad checksum",
+        "\t0 with no checksum",
+        "\t1 dropped due to no socket",
+        "\t1 broadcast/multicast datagram undelivered",
+        "\t0 delivered",
+        "\t0 datagrams output",
+        "ip:",
+        "\t6 total packets received",
+        "\t0 bad header checksums",
+        "\t0 with size smaller than minimum",
+        "\t0 with data size < data length",
+        "\t0 with header length < data size",
+        "\t0 with data length < header length",
+        "\t0 with incorrect version number",
+        "\t0 fragments received",
+        "\t5 packets for this host",
+        "\t0 packets for unknown/unsupported protocol",
+        "\t0 packets not forwardable",
+        "\t1 packet received for unknown multicast group",
+        "\t4 packets sent from this host",
+        "\t0 output packets dropped due to no bufs, etc.",
+        "\t1 output packet discarded due to no route",
+        "\t0 datagrams that can't be fragmented",
+        "\t0 datagrams with bad address in header",
+        "icmp:",
+        "\t1 call to icmp_error",
+        "\tOutput histogram:",
+        "\t\techo reply: 1",
+        "\t\tdestination unreachable: 1",
+        "\t\techo: 2",
+        "\t0 messages less than the minimum length",
+        "\t0 messages with bad checksum",
+        "\t0 multicast echo requests ignored",
+        "\tInput histogram:",
+        "\t\techo reply: 2",
+        "\t\techo: 1",
+        "\t1 message response generated",
+        "\t0 no return routes",
+        "arp:",
+        "\t3 ARP requests sent",
+        "\t1 ARP reply sent",
+        "\t1 ARP request received",
+        "\t1 ARP reply received",
+        "\t2 ARP packets received",
+        "\t0 total packets dropped due to no ARP entry",
+        "\t0 Duplicate IPs seen",
+      ),
+    );
+    const udp = (await guest.exec("netstat -s -p udp")).stdout;
+    expect(udp.match(/^\S+$/gm)).toEqual(["udp:"]);
+    expect(await guest.exec("netstat -sp tcp")).toEqual({
+      status: 1,
+      stdout: "",
+      stderr: "netstat: tcp: unknown or uninstrumented protocol\n",
+    });
+  });
+
   test("show interfaces and routes", async () => {
     const [guest] = await configured();
     guest.network.stack.routes.addDefault(B);
@@ -406,6 +483,8 @@ describe("arp and netstat", () => {
       ),
     );
     expect(await guest.exec("netstat")).toMatchObject({ status: 1 });
+    expect(await guest.exec("netstat -rs")).toMatchObject({ status: 1 });
+    expect(await guest.exec("netstat -i -p udp")).toMatchObject({ status: 1 });
   });
 });
 

@@ -48,6 +48,8 @@ export interface ArpCounters {
   requestsReceived: number;
   repliesSent: number;
   repliesReceived: number;
+  /** Messages of other stations that have an address of ours. */
+  duplicates: number;
   /** What was no ARP for IPv4 over Ethernet, or came from nobody. */
   malformed: number;
   /** Packets dropped since their neighbour did not answer. */
@@ -92,6 +94,7 @@ export class ArpCache {
     requestsReceived: 0,
     repliesSent: 0,
     repliesReceived: 0,
+    duplicates: 0,
     malformed: 0,
     dropped: 0,
     evicted: 0,
@@ -164,7 +167,8 @@ export class ArpCache {
       if (operation === ArpOperation.request) link.claimed(target, mac, true);
     } else {
       link.claimed(sender, mac, false);
-      if (isHostAddress(sender) && !link.hasAddress(sender)) this.#told(sender, mac, frame, forUs);
+      if (link.hasAddress(sender)) this.counters.duplicates++;
+      else if (isHostAddress(sender)) this.#told(sender, mac, frame, forUs);
     }
     if (operation === ArpOperation.request && forUs) {
       this.counters.repliesSent++;

@@ -42,6 +42,8 @@ export interface IcmpCounters {
   /** Of types that nothing is done about. */
   ignored: number;
   echoReplies: number;
+  /** Echo requests that were not answered since no route leads back. */
+  noRoute: number;
   errorsSent: number;
   /** Errors that were not sent since there were too many. */
   limited: number;
@@ -49,6 +51,8 @@ export interface IcmpCounters {
 
 /** Errors in a second at most; FreeBSD's `net.inet.icmp.icmplim`. */
 const ERRORS_PER_SECOND = 200;
+/** A type is a u8. */
+const TYPES = 256;
 /** Bytes that an error quotes behind the IP header; FreeBSD's `net.inet.icmp.quotelen`. */
 const QUOTED_BYTES = 8;
 
@@ -82,9 +86,13 @@ export class IcmpLayer {
     groupEcho: 0,
     ignored: 0,
     echoReplies: 0,
+    noRoute: 0,
     errorsSent: 0,
     limited: 0,
   };
+  /** Messages by their types: those that were right, and those that were sent. */
+  readonly received = new Float64Array(TYPES);
+  readonly sent = new Float64Array(TYPES);
   readonly #ip: Ipv4Output;
   readonly #clock: Clock;
   readonly #random: Random;
@@ -151,7 +159,9 @@ export class IcmpLayer {
       this.counters.badChecksum++;
       return;
     }
-    switch (getU8(bytes, at + Icmp.type)) {
+    const type = getU8(bytes, at + Icmp.type);
+    this.received[type]!++;
+    switch (type) {
       case IcmpType.echo:
         if (isGroup) this.counters.groupEcho++;
         else this.#reply(packet);
@@ -207,7 +217,10 @@ export class IcmpLayer {
     const { bytes, payload, end, source, destination } = packet;
     const lengthBytes = end - payload;
     const way = this.#ip.prepare(source, lengthBytes, destination);
-    if (typeof way === "string") return;
+    if (typeof way === "string") {
+      this.counters.noRoute++;
+      return;
+    }
     const { frame, payloadAt: at } = this.#ip;
     frame.set(bytes.subarray(payload, end), at);
     frame[at + Icmp.type] = IcmpType.echoReply;
@@ -215,6 +228,7 @@ export class IcmpLayer {
     putU16(frame, at + Icmp.checksum, 0);
     putU16(frame, at + Icmp.checksum, checksum(frame, at, at + lengthBytes));
     this.counters.echoReplies++;
+    this.sent[IcmpType.echoReply]!++;
     this.#ip.send(way, IpProtocol.icmp, source, lengthBytes);
   }
 
@@ -255,6 +269,7 @@ export class IcmpLayer {
   }
 
   #putHeader(type: number, code: number): void {
+    this.sent[type]!++;
     const { frame, payloadAt: at } = this.#ip;
     frame.fill(0, at, at + Icmp.HEADER_BYTES);
     frame[at + Icmp.type] = type;

@@ -1,5 +1,5 @@
 import type { Timers } from "@hyperv-is/vmbus-core";
-import { ANY_ADDRESS, LOCALHOST_ADDRESS, isHostAddress } from "./addresses.js";
+import { ANY_ADDRESS, LOCALHOST_ADDRESS, isHostAddress, isMulticast } from "./addresses.js";
 import { IcmpLayer, type EchoAnswer, type EchoSocket } from "./icmp.js";
 import { Ipv4Output } from "./ipv4-output.js";
 import { Ipv4Packet, type Ipv4Fault } from "./ipv4.js";
@@ -25,6 +25,8 @@ export interface Ipv4InputCounters extends Record<Ipv4Fault, number> {
   badAddress: number;
   /** For others: this is no router. */
   notForUs: number;
+  /** For groups that no interface is in. */
+  notMember: number;
   /** Parts of packets, which are not put together. */
   fragments: number;
   /** There is no TCP: segments are counted, and get no answer. */
@@ -57,6 +59,7 @@ export class InternetStack implements InterfaceOwner {
     badChecksum: 0,
     badAddress: 0,
     notForUs: 0,
+    notMember: 0,
     fragments: 0,
     tcp: 0,
     unknownProtocol: 0,
@@ -135,7 +138,8 @@ export class InternetStack implements InterfaceOwner {
       // A server may send what it offers to the address that it offers.
       const isOffer =
         protocol === IpProtocol.udp && !packet.isFragment && this.udp.isConfiguring(from);
-      counters[isOffer && this.udp.input(packet, from, false) ? "delivered" : "notForUs"]++;
+      if (isOffer && this.udp.input(packet, from, false, isBroadcast)) counters.delivered++;
+      else counters[isMulticast(destination) ? "notMember" : "notForUs"]++;
       return;
     }
     if (!this.#isSource(source, from, isGroup) || (isLocal(destination) && !from.isLoopback)) {
@@ -157,7 +161,7 @@ export class InternetStack implements InterfaceOwner {
         this.icmp.input(packet, from, isForMany);
         return;
       case IpProtocol.udp:
-        if (!this.udp.input(packet, from, true) && !isForMany)
+        if (!this.udp.input(packet, from, true, isForMany) && !isForMany)
           this.icmp.sendUnreachable(packet, UnreachableCode.port);
         return;
       case IpProtocol.tcp:

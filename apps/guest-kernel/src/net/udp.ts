@@ -37,11 +37,15 @@ export interface UdpOptions {
 
 export interface UdpCounters {
   received: number;
+  /** Shorter than a header. */
+  tooShort: number;
   badLength: number;
   badChecksum: number;
   /** Without a checksum; they are taken. */
   noChecksum: number;
   noSocket: number;
+  /** The same of those to many. */
+  noSocketForMany: number;
   sent: number;
 }
 
@@ -75,10 +79,12 @@ export class UdpSocket {
 export class UdpLayer {
   readonly counters: UdpCounters = {
     received: 0,
+    tooShort: 0,
     badLength: 0,
     badChecksum: 0,
     noChecksum: 0,
     noSocket: 0,
+    noSocketForMany: 0,
     sent: 0,
   };
   readonly #ip: Ipv4Output;
@@ -118,12 +124,17 @@ export class UdpLayer {
   /**
    * Takes a packet.
    * @param isForUs - False if its destination is none of ours: only a socket that configures the interface hears it.
+   * @param isForMany - It came to more stations than this one.
    * @returns False if no socket has its port.
    */
-  input(packet: Ipv4Packet, from: NetworkInterface, isForUs: boolean): boolean {
+  input(packet: Ipv4Packet, from: NetworkInterface, isForUs: boolean, isForMany: boolean): boolean {
     const { bytes, payload: at, end, source, destination } = packet;
     const room = end - at;
-    const lengthBytes = room < Udp.HEADER_BYTES ? 0 : getU16(bytes, at + Udp.length);
+    if (room < Udp.HEADER_BYTES) {
+      this.counters.tooShort++;
+      return true;
+    }
+    const lengthBytes = getU16(bytes, at + Udp.length);
     if (lengthBytes < Udp.HEADER_BYTES || lengthBytes > room) {
       this.counters.badLength++;
       return true;
@@ -135,7 +146,7 @@ export class UdpLayer {
     const port = getU16(bytes, at + Udp.destinationPort);
     const socket = this.#find(port, from, isForUs);
     if (socket === undefined) {
-      this.counters.noSocket++;
+      this.counters[isForMany ? "noSocketForMany" : "noSocket"]++;
       return false;
     }
     this.counters.received++;

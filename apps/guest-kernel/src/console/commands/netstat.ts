@@ -2,6 +2,7 @@ import { formatAddress, formatMac, maskLength } from "../../net/addresses.js";
 import type { NetworkInterface } from "../../net/network-interface.js";
 import type { GuestSystem } from "../../kernel/guest-system.js";
 import { CommandError, UsageError, getopt, type Command } from "../command.js";
+import { protocolStatistics } from "./netstat-protocols.js";
 
 /** One row of `netstat -i`: numbers that there are not show as a dash. */
 interface Row {
@@ -150,14 +151,25 @@ function routeTable(system: GuestSystem): string[] {
 
 export const netstat: Command = {
   name: "netstat",
-  summary: "show interfaces and routes",
-  usage: "netstat -i | -I interface [-bn]\nnetstat -r [-n]",
+  summary: "show interfaces, routes and statistics",
+  usage: "netstat -i | -I interface [-bn]\nnetstat -r [-n]\nnetstat -s [-p protocol]",
   async run({ args, system, print }) {
-    const { flags, values, operands } = getopt(args, "birnI:");
+    const { flags, values, operands } = getopt(args, "birsnI:p:");
     const only = values.get("I");
+    const protocol = values.get("p");
     const isInterfaces = flags.has("i") || only !== undefined;
-    if (operands.length > 0 || flags.has("r") === isInterfaces) throw new UsageError();
-    const { interfaces } = system.network.stack;
+    const wanted = [isInterfaces, flags.has("r"), flags.has("s")].filter(Boolean).length;
+    if (operands.length > 0 || wanted !== 1) throw new UsageError();
+    if (protocol !== undefined && !flags.has("s")) throw new UsageError();
+    const { stack } = system.network;
+    if (flags.has("s")) {
+      const lines = protocolStatistics(stack, protocol);
+      if (lines === undefined)
+        throw new CommandError(`${protocol}: unknown or uninstrumented protocol`);
+      for (const line of lines) await print(line);
+      return 0;
+    }
+    const { interfaces } = stack;
     if (only !== undefined && !interfaces.some(({ name }) => name === only))
       throw new CommandError(`interface ${only} not found`);
     const shown = interfaces.filter(({ name }) => only === undefined || name === only);

@@ -176,6 +176,41 @@ describe.concurrent("one network beside another", () => {
         );
       });
 
+      test("spread what they receive as they are told", async () => {
+        const received = async (): Promise<number[]> =>
+          (
+            await run(
+              a,
+              `sysctl -n ${[0, 1, 2, 3].map((ring) => `dev.hn.0.rx.${ring}.rss_pkts`).join(" ")}`,
+            )
+          )
+            .trim()
+            .split("\n")
+            .map(Number);
+        const clear = "sysctl dev.hn.0.rx.0.rss_pkts=0 dev.hn.0.rx.1.rss_pkts=0";
+        await run(a, `sysctl dev.hn.0.rss_ind=2; ${clear}`);
+        await run(a, "ifconfig hn0 mtu 4000; ifconfig hn0 mtu 1500");
+        const [, , before] = await received();
+        for (let host = 30; host < 34; host++)
+          await run(b, `ifconfig hn0 192.0.2.${host}/24; ping -c 1 192.0.2.1`);
+        await run(b, "ifconfig hn0 192.0.2.2/24");
+        const [first, second, third] = await received();
+        expect([first, second, third! - before! >= 4]).toEqual([0, 0, true]);
+        const key = "00112233".repeat(10);
+        expect(await run(a, `sysctl dev.hn.0.rss_key=${key}`)).toMatch(new RegExp(`-> ${key}\\n$`));
+        expect(await run(a, "sysctl dev.hn.0.rss_ind=0,1,2,3")).toMatch(/-> 0,1,2,3,0,1,/);
+        expect(await run(a, "sysctl dev.hn.0.rss_ind=4")).toBe(
+          "sysctl: dev.hn.0.rss_ind: Invalid argument\n",
+        );
+        expect(await run(a, "sysctl dev.hn.0.rss_key=00")).toBe(
+          "sysctl: dev.hn.0.rss_key: Invalid argument\n",
+        );
+        expect(await run(a, "sysctl dev.hn.0.rsc_switch=0")).toBe("dev.hn.0.rsc_switch: 1 -> 0\n");
+        await run(a, "ifconfig hn0 mtu 4000; ifconfig hn0 mtu 1500");
+        expect(await run(a, "sysctl dev.hn.0.rsc_switch=1")).toBe("dev.hn.0.rsc_switch: 0 -> 1\n");
+        expect(a.host.violations).toEqual([]);
+      });
+
       test("change their MTU, and go on", async () => {
         for (const machine of [a, b]) expect(await run(machine, "ifconfig hn0 mtu 9000")).toBe("");
         expect(await run(a, "ping -c 2 -i 0.01 -s 8972 192.0.2.2")).toContain("2 packets received");

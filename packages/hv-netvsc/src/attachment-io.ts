@@ -1,6 +1,7 @@
 import type { OffloadWishes } from "./offload-choice.js";
 import type { NetvscParameters, ReceiveBuffer, SharedBuffer } from "./parameters.js";
 import type { RndisAnswer, RndisQuestion } from "./rndis-conversation.js";
+import type { ScalingChoice } from "./scaling.js";
 
 /** What can be chosen about the dialogue. */
 export interface AttachmentOptions {
@@ -19,6 +20,8 @@ export interface AttachmentOptions {
   /** Time between switching reception off and the first look at the rings, for frames that are under way; 200 unless told. */
   readonly settleMs?: number;
   readonly offloads?: OffloadWishes;
+  /** How frames are spread over channels; evenly, with FreeBSD's key, unless told. */
+  readonly scaling?: ScalingChoice;
 }
 
 /** The dialogue's steps, in order. */

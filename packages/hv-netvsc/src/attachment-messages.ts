@@ -20,14 +20,14 @@ import {
  * @param mtu - Largest payload of a frame.
  */
 export function configurationPackets(
-  { ndisConfig, ndisMinor, packetBytes, multiChannel }: NvspVersion,
+  { ndisConfig, ndisMinor, packetBytes, multiChannel, receiveCoalescing }: NvspVersion,
   mtu: number,
-  wantsCoalescing: boolean,
 ): readonly Uint8Array[] {
   let capabilities: number = NdisConfigCapability.ieee8021q;
   // Without it a host does not tell of a change of speed (Linux).
   if (multiChannel) capabilities |= NdisConfigCapability.teaming;
-  if (wantsCoalescing) capabilities |= NdisConfigCapability.rscOverVmbus;
+  // That it can be done says nothing of whether it is wanted, which may change.
+  if (receiveCoalescing) capabilities |= NdisConfigCapability.rscOverVmbus;
   const config = { mtu: mtu + ETHERNET_HEADER_BYTES, capabilities, capabilitiesHigh: 0 };
   const version = NvspSendNdisVersion.packet({ major: NDIS_MAJOR, minor: ndisMinor }, packetBytes);
   return ndisConfig ? [NvspSendNdisConfig.packet(config, packetBytes), version] : [version];

@@ -160,9 +160,7 @@ export class Attachment {
       );
     }
     const version = this.#version();
-    const wantsCoalescing =
-      version.receiveCoalescing && this.#options.offloads?.receiveCoalescing !== false;
-    const packets = configurationPackets(version, this.#known.mtu, wantsCoalescing);
+    const packets = configurationPackets(version, this.#known.mtu);
     const { v2, later } = RECEIVE_BUFFER_BYTES;
     const lengthBytes =
       this.#options.receiveBufferBytes ?? (version.value <= 0x0003_0002 ? v2 : later);
@@ -350,7 +348,8 @@ export class Attachment {
 
   #scale(indices: readonly number[]): readonly AttachmentEffect[] {
     if (indices.length === 0) return this.#withoutScaling();
-    const parameters = scalingParameters(this.#known.scaling!, [0, ...indices]);
+    const { scaling } = this.#options;
+    const parameters = scalingParameters(this.#known.scaling!, [0, ...indices], scaling);
     return this.#set(
       "scaling-parameters",
       Oid.genReceiveScaleParameters,

@@ -34,7 +34,7 @@ export type {
   SendBuffer,
 } from "./parameters.js";
 export type { OffloadWishes } from "./offload-choice.js";
-export { transmitChannelOf } from "./scaling.js";
+export { transmitChannelOf, type ScalingChoice } from "./scaling.js";
 export { Attachment } from "./attachment.js";
 export type {
   AttachmentEffect,

@@ -6,10 +6,11 @@ import type { NetvscContext } from "./netvsc-context.js";
 import type { NetvscQueue } from "./netvsc-queue.js";
 import { NetvscSession, type SessionOptions } from "./netvsc-session.js";
 import type { NetvscParameters } from "./parameters.js";
-import type { Oid } from "./protocol/index.js";
+import { DEFAULT_RSS_KEY, type Oid } from "./protocol/index.js";
 import { addCounters, newQueueCounters, type NetvscQueueCounters } from "./queue-counters.js";
 import type { QueueTuning, RunTuning } from "./queue-description.js";
 import type { RndisConversation } from "./rndis-conversation.js";
+import { scalingParameters, type ScalingChoice } from "./scaling.js";
 import { SubChannelOffers } from "./sub-channels.js";
 
 /** News of an interface. */
@@ -137,6 +138,41 @@ export class NetvscInterface {
     });
   }
 
+  /**
+   * Has the host coalesce received segments, or not; also after changes of the MTU. Rejects as `RndisConversation.set`
+   * does, and with `ERR_NETVSC_REFUSED` where the host cannot.
+   */
+  setCoalescing(on: boolean): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#session.setCoalescing(on);
+      const { offloads } = this.#options.attachment;
+      this.#remember({ offloads: { ...offloads, receiveCoalescing: on } });
+    });
+  }
+
+  /** How received frames are spread over the channels; with one channel the table is empty. */
+  get scaling(): Required<ScalingChoice> {
+    const { scaling } = this.parameters;
+    const choice = this.#options.attachment.scaling;
+    if (scaling === undefined) return { key: choice?.key ?? DEFAULT_RSS_KEY, table: [] };
+    const indices = this.channels.map(({ index }) => index);
+    const { key, table } = scalingParameters(scaling, indices, choice);
+    return { key, table };
+  }
+
+  /**
+   * Chooses how received frames are spread over the channels; also after changes of the MTU. With one channel it is kept
+   * for when there are more. An entry with a channel that is not open is given another one. Rejects as
+   * `RndisConversation.set` does.
+   */
+  setScaling(change: ScalingChoice): Promise<void> {
+    return this.#inTurn(async () => {
+      const scaling = { ...this.#options.attachment.scaling, ...change };
+      await this.#session.spread(scaling);
+      this.#remember({ scaling });
+    });
+  }
+
   /** The value of an object of the host's adapter. Rejects as `RndisConversation.query` does. */
   query(oid: Oid): Promise<Uint8Array> {
     return this.#session.conversation.query(oid);
@@ -183,6 +219,11 @@ export class NetvscInterface {
   detach(): Promise<void> {
     this.#detaching ??= this.#changing.then(() => this.#session.close());
     return this.#detaching;
+  }
+
+  /** Holds for the next attach. */
+  #remember(change: Partial<SessionOptions["attachment"]>): void {
+    this.#options = { ...this.#options, attachment: { ...this.#options.attachment, ...change } };
   }
 
   /** One change after the other. */

@@ -4,6 +4,7 @@ import { Attachment } from "./attachment.js";
 import type { AttachmentEffect, AttachmentInput, AttachmentOptions } from "./attachment-io.js";
 import type { ControlQueue } from "./control-queue.js";
 import { NetvscError } from "./errors.js";
+import { spread, switchCoalescing } from "./host-settings.js";
 import type { Link } from "./link-monitor.js";
 import { LinkWatch } from "./link-watch.js";
 import { NetvscChannel } from "./netvsc-channel.js";
@@ -11,8 +12,6 @@ import type { NetvscContext } from "./netvsc-context.js";
 import type { NetvscQueue } from "./netvsc-queue.js";
 import type { NetvscParameters, SharedBuffer } from "./parameters.js";
 import {
-  emitRssParameters,
-  ETHERNET_HEADER_BYTES,
   NvspHeader,
   NvspRevokeReceiveBuffer,
   NvspRevokeSendBuffer,
@@ -24,10 +23,11 @@ import {
   RECEIVE_BUFFER_ID,
   SEND_BUFFER_ID,
 } from "./protocol/index.js";
-import type { QueueTuning, ReceiveSide, TransmitSide } from "./queue-description.js";
+import type { QueueTuning, ReceiveSide } from "./queue-description.js";
 import { RndisConversation } from "./rndis-conversation.js";
-import { scalingParameters } from "./scaling.js";
+import type { ScalingChoice } from "./scaling.js";
 import { SubChannels, type SubChannelOffers } from "./sub-channels.js";
+import { transmitSideOf } from "./transmit-side.js";
 
 /** How an interface is attached, once. */
 export interface SessionOptions {
@@ -87,6 +87,7 @@ export class NetvscSession {
   #link: LinkWatch | undefined;
   #keepaliveTimer: Timer | undefined;
   #sendTable: readonly number[] | undefined;
+  #scalingChoice: ScalingChoice;
   #closing: Promise<void> | undefined;
 
   private constructor(
@@ -101,6 +102,7 @@ export class NetvscSession {
       throw new Error("the primary channel is on another CPU");
     this.#context = context;
     this.#options = options;
+    this.#scalingChoice = options.attachment.scaling ?? {};
     this.#events = events;
     this.#primary = primary;
     this.#offers = offers;
@@ -170,6 +172,22 @@ export class NetvscSession {
   /** `PacketFilter` bits. Rejects as `RndisConversation.set` does. */
   setFilter(filter: number): Promise<void> {
     return this.conversation.set(Oid.genCurrentPacketFilter, emit32(filter));
+  }
+
+  /** Has received segments coalesced, or not. Rejects as `switchCoalescing` does. */
+  async setCoalescing(on: boolean): Promise<void> {
+    const offloads = await switchCoalescing(this.conversation, this.parameters, on);
+    this.#parameters = { ...this.parameters, offloads };
+  }
+
+  /** Has frames spread over the channels that are open. Rejects as `RndisConversation.set` does. */
+  async spread(choice: ScalingChoice): Promise<void> {
+    const { scaling } = this.#parameters ?? {};
+    if (scaling !== undefined) {
+      const indices = this.channels.map(({ index }) => index);
+      await spread(this.conversation, scaling, indices, choice);
+    }
+    this.#scalingChoice = choice;
   }
 
   /**
@@ -264,42 +282,16 @@ export class NetvscSession {
       tuning,
       agreed: (index) => ({
         receive: receiveSide(parameters.receiveBuffer),
-        transmit: this.#transmitSide(parameters, index),
+        transmit: transmitSideOf(parameters, index, this.#channelCount),
       }),
     });
     return this.#subChannels.list.map(({ index }) => index);
   }
 
-  #transmitSide(parameters: NetvscParameters, index: number): TransmitSide {
-    const { sendBuffer, offloads } = parameters;
-    const count =
-      sendBuffer === undefined ? 0 : Math.floor(sendBuffer.sections / this.#channelCount);
-    return {
-      ...(sendBuffer !== undefined &&
-        count > 0 && {
-          sections: {
-            address: sendBuffer.address,
-            sectionBytes: sendBuffer.sectionBytes,
-            // Each channel has its own: CPUs share nothing but the memory.
-            first: (index % this.#channelCount) * count,
-            count,
-          },
-        }),
-      maxPackets: parameters.maxPackets,
-      maxBytes: parameters.maxBytes,
-      alignmentBytes: parameters.alignmentBytes,
-      hashValues: parameters.version >= 0x0005_0000,
-      checksums: offloads.transmitChecksums,
-      largeSend4BytesMax: offloads.largeSend4BytesMax,
-      largeSend6BytesMax: offloads.largeSend6BytesMax,
-      frameBytesMax: parameters.mtu + ETHERNET_HEADER_BYTES,
-    };
-  }
-
   /** Everything is agreed. */
   #begin(parameters: NetvscParameters): void {
     this.#parameters = parameters;
-    this.#queue.configureTransmit(this.#transmitSide(parameters, 0));
+    this.#queue.configureTransmit(transmitSideOf(parameters, 0, this.#channelCount));
     this.#link = new LinkWatch(
       this.#context.timers,
       this.conversation,
@@ -324,11 +316,8 @@ export class NetvscSession {
 
   /** Frames are spread over the channels that are left. */
   #rescale(): void {
-    const { scaling } = this.#parameters ?? {};
-    if (scaling === undefined || this.#closing !== undefined) return;
-    const indices = this.channels.map(({ index }) => index);
-    const information = emitRssParameters(scalingParameters(scaling, indices));
-    this.conversation.set(Oid.genReceiveScaleParameters, information).catch((error: unknown) => {
+    if (this.#closing !== undefined) return;
+    this.spread(this.#scalingChoice).catch((error: unknown) => {
       // All channels go when the adapter goes.
       if (this.#isGone()) return;
       this.#context.log(`receive scaling: ${(error as Error).message}`);

@@ -30,19 +30,32 @@ export function chooseScaling(host: NdisRssCapabilities): AgreedScaling | undefi
   };
 }
 
-/** The parameters that spread frames evenly over channels, by their indices. */
+/** How frames are to be spread over channels, as far as that was chosen. */
+export interface ScalingChoice {
+  /** Of the Toeplitz hash: 40 bytes. */
+  readonly key?: Uint8Array;
+  /** Index of the channel for each entry of the indirection table. */
+  readonly table?: readonly number[];
+}
+
+/**
+ * The parameters that spread frames over channels, by their indices: evenly, and where a chosen channel is none of
+ * them.
+ */
 export function scalingParameters(
   scaling: AgreedScaling,
   channels: readonly number[],
-  key: Uint8Array = DEFAULT_RSS_KEY,
+  { key = DEFAULT_RSS_KEY, table = [] }: ScalingChoice = {},
 ): NdisRssParameters {
   return {
     flags: 0,
     hashInfo: scaling.hashInfo,
-    table: Array.from(
-      { length: scaling.indirectionEntries },
-      (_, entry) => channels[entry % channels.length]!,
-    ),
+    table: Array.from({ length: scaling.indirectionEntries }, (_, entry) => {
+      const chosen = table[entry];
+      return chosen !== undefined && channels.includes(chosen)
+        ? chosen
+        : channels[entry % channels.length]!;
+    }),
     key,
   };
 }

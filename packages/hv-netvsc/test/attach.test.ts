@@ -3,7 +3,7 @@ import { ProtocolVersion } from "@hyperv-is/vmbus-core/protocol";
 import { attachNetvsc } from "../src/index.js";
 import * as protocol from "../src/protocol/index.js";
 import { codeOf, Rig, small } from "./rig.js";
-import { packetMessage } from "./scripted-host.js";
+import { fullOffload, packetMessage } from "./scripted-host.js";
 
 const { NvspType, Oid, RndisType } = protocol;
 
@@ -426,6 +426,46 @@ describe("an MTU change", () => {
     ]);
   });
 
+  test("keeps how frames are spread and whether they are coalesced", async () => {
+    const rig = new Rig({ cpus: 3 });
+    const hn = await rig.attach();
+    const told = (oid: protocol.Oid): Uint8Array =>
+      rig.adapter.controls.findLast((control) => control.oid === oid)!.information;
+    const spread = () => protocol.parseRssParameters(told(Oid.genReceiveScaleParameters))!;
+    const rsc = (): number[] => {
+      const { rscIpv4, rscIpv6 } = protocol.NdisOffloadParameters.parse(
+        told(Oid.tcpOffloadParameters),
+      )!;
+      return [rscIpv4, rscIpv6];
+    };
+    const { on, off } = protocol.LargeSendParameter;
+    expect([hn.scaling.table.slice(0, 4), hn.scaling.key, rsc()]).toEqual([
+      [0, 1, 2, 0],
+      protocol.DEFAULT_RSS_KEY,
+      [on, on],
+    ]);
+    const key = new Uint8Array(40).fill(7);
+    await rig.settle(hn.setScaling({ key }));
+    // There is no channel 9.
+    await rig.settle(hn.setScaling({ table: [2, 2, 9, 0] }));
+    await rig.settle(hn.setCoalescing(false));
+    const expected = [[2, 2, 2, 0, 1, 2], key, [off, off]];
+    const now = () => [spread().table.slice(0, 6), spread().key, rsc()];
+    expect(now()).toEqual(expected);
+    rig.adapter.controls.length = 0;
+    await rig.settle(hn.setMtu(9000));
+    expect(now()).toEqual(expected);
+    expect([hn.scaling.table.slice(0, 6), hn.scaling.key]).toEqual(expected.slice(0, 2));
+    expect(hn.parameters.offloads).toMatchObject({ coalescing4: false, coalescing6: false });
+    await rig.settle(hn.setCoalescing(true));
+    expect([rsc(), hn.parameters.offloads.coalescing4]).toEqual([[on, on], true]);
+    // It holds for the channels that are left, too.
+    await rig.settle(hn.setScaling({ table: [1, 0, 2, 0] }));
+    rig.offers.at(-1)!.rescind();
+    await rig.rest();
+    expect(spread().table.slice(0, 5)).toEqual([1, 0, 0, 0, 0]);
+  });
+
   test("that the host does not go along with keeps the MTU from before", async () => {
     const rig = new Rig();
     const hn = await rig.attach();
@@ -581,6 +621,17 @@ describe("what the host says unasked", () => {
     await rig.settle(hn.setFilter(9));
     expect(rig.adapter.filter).toBe(9);
   });
+});
+
+test("coalescing that a host does not have cannot be switched on", async () => {
+  const rig = new Rig({ facts: { offload: { ...fullOffload, rscIpv4: 0, rscIpv6: 0 } } });
+  const hn = await rig.attach();
+  expect(await codeOf(rig.settle(hn.setCoalescing(true)))).toBe("ERR_NETVSC_REFUSED");
+  expect(await codeOf(rig.settle(hn.setCoalescing(false)))).toBe("resolved");
+  // With one channel there is nothing to spread; what is chosen is kept.
+  const key = new Uint8Array(40).fill(7);
+  await rig.settle(hn.setScaling({ key }));
+  expect(hn.scaling).toEqual({ key, table: [] });
 });
 
 test("a host that takes its time is waited for", async () => {

@@ -53,6 +53,8 @@ const rings: readonly (readonly [
 /** Most pages of a frame that is sent from where it lies, and the bytes of each. */
 const TSO_SEGMENTS_MAX = 31;
 const TSO_SEGMENT_BYTES = 4096;
+/** 40 bytes. */
+const RSS_KEY = /^[\da-f]{80}$/i;
 /** Bytes of an Ethernet header with a tag, which a host's limit for segmentation includes. */
 const VLAN_HEADER_BYTES = 18;
 
@@ -67,17 +69,18 @@ export function addNetworkSysctls(
     description: string,
     read: () => string | number | Promise<string | number>,
   ): void => sysctl.show(`${prefix}.${name}`, description, read);
+  const set = (
+    name: string,
+    description: string,
+    read: () => string | number,
+    write: (text: string) => Promise<void>,
+  ): void => sysctl.add(`${prefix}.${name}`, { description, read, write });
   const tune = (
     name: string,
     description: string,
     read: () => number,
     change: (value: number) => Partial<RunTuning>,
-  ): void =>
-    sysctl.add(`${prefix}.${name}`, {
-      description,
-      read,
-      write: (text) => netvsc.tune(change(parseInteger(text))),
-    });
+  ): void => set(name, description, read, (text) => netvsc.tune(change(parseInteger(text))));
   const trust = (what: string, bit: number, name: string): void =>
     tune(
       name,
@@ -111,6 +114,30 @@ export function addNetworkSysctls(
     "rss_ind_size",
     "RSS indirect entry count",
     () => netvsc.parameters.scaling?.indirectionEntries ?? 0,
+  );
+  set(
+    "rss_key",
+    "RSS key, in hexadecimal",
+    () => Buffer.from(netvsc.scaling.key).toString("hex"),
+    (text) => {
+      if (!RSS_KEY.test(text)) throw new NetworkError("EINVAL");
+      return netvsc.setScaling({ key: Uint8Array.from(Buffer.from(text, "hex")) });
+    },
+  );
+  set(
+    "rss_ind",
+    "RSS indirect table: ring of each entry; a shorter list is repeated",
+    () => netvsc.scaling.table.join(","),
+    (text) => {
+      const { length } = netvsc.scaling.table;
+      if (length === 0) throw new NetworkError("EOPNOTSUPP");
+      const wanted = text.split(",").map(parseInteger);
+      const isOpen = (ring: number): boolean => netvsc.channels.some(({ index }) => index === ring);
+      if (wanted.length > length || !wanted.every(isOpen)) throw new NetworkError("EINVAL");
+      return netvsc.setScaling({
+        table: Array.from({ length }, (_, entry) => wanted[entry % wanted.length]!),
+      });
+    },
   );
   show(
     "rndis_agg_size",
@@ -153,6 +180,15 @@ export function addNetworkSysctls(
     "agg_align",
     "Applied packet transmission aggregation alignment",
     () => netvsc.parameters.alignmentBytes,
+  );
+  set(
+    "rsc_switch",
+    "Received segments are coalesced by the host",
+    () => {
+      const { coalescing4, coalescing6 } = netvsc.parameters.offloads;
+      return coalescing4 || coalescing6 ? 1 : 0;
+    },
+    (text) => netvsc.setCoalescing(parseInteger(text) !== 0),
   );
   show("rx_ring_cnt", "# created RX rings", isOpen);
   show("rx_ring_inuse", "# used RX rings", isOpen);

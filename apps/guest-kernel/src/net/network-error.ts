@@ -12,6 +12,7 @@ export const NetworkErrno = {
   ENETDOWN: "Network is down",
   ENETUNREACH: "Network is unreachable",
   ENOBUFS: "No buffer space available",
+  EOPNOTSUPP: "Operation not supported",
   ESRCH: "No such process",
 } as const;
 export type NetworkErrno = keyof typeof NetworkErrno;

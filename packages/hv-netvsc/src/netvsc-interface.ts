@@ -33,6 +33,8 @@ export class NetvscInterface {
   #filter = 0;
   /** What the channels of earlier MTUs have counted, by their indices. */
   #earlier: ReadonlyMap<number, NetvscQueueCounters> = new Map();
+  /** While no channel is open, all of it. */
+  #meanwhile: ReadonlyMap<number, NetvscQueueCounters> | undefined;
   #changing: Promise<void> = Promise.resolve();
   #error: NetvscError | undefined;
   #detaching: Promise<void> | undefined;
@@ -185,6 +187,7 @@ export class NetvscInterface {
 
   /** The same for each index of a channel. */
   async channelCounters(): Promise<ReadonlyMap<number, NetvscQueueCounters>> {
+    if (this.#meanwhile !== undefined) return this.#meanwhile;
     const totals = new Map(this.#earlier);
     const counted = this.channels.map(async (channel) => {
       const counters = await channel.counters().catch(() => newQueueCounters());
@@ -250,9 +253,9 @@ export class NetvscInterface {
       throw new NetvscError("ERR_CLOSED", "the interface is detached");
     if (this.#error !== undefined) throw this.#error;
     const before = this.#options;
-    const earlier = await this.channelCounters();
+    this.#meanwhile = await this.channelCounters();
     await this.#session.close();
-    this.#earlier = earlier;
+    this.#earlier = this.#meanwhile;
     try {
       await this.#reopen(mtu);
     } catch (error) {
@@ -285,6 +288,7 @@ export class NetvscInterface {
     }
     this.#options = options;
     this.#session = session;
+    this.#meanwhile = undefined;
     if (this.#filter !== 0) await session.setFilter(this.#filter);
   }
 

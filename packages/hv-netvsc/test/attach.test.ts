@@ -408,6 +408,12 @@ describe("an MTU change", () => {
     };
     receive();
     receive(1);
+    // Whoever looks while it is attached again sees no less, and no more.
+    const seen: Promise<number>[] = [];
+    rig.adapter.onMessage = () => {
+      seen.push(hn.counters().then(({ rxDropped }) => rxDropped));
+      return "default";
+    };
     for (const mtu of [9000, 1500]) {
       const changing = hn.setMtu(mtu);
       const meanwhile = hn.counters();
@@ -416,6 +422,7 @@ describe("an MTU change", () => {
       receive();
     }
     expect(await hn.counters()).toMatchObject({ rxDropped: 4 });
+    expect(new Set(await Promise.all(seen))).toEqual(new Set([2, 3]));
     const dropped = [...(await hn.channelCounters())].map(([index, { rxDropped }]) => [
       index,
       rxDropped,

@@ -10,7 +10,7 @@ import {
   protocolVersions,
 } from "@hyperv-is/vmbus-core/protocol";
 import { IcHeader } from "@hyperv-is/hv-utils/protocol";
-import { RndisType, get32 } from "@hyperv-is/hv-netvsc/protocol";
+import { RndisStatus, RndisType, get32 } from "@hyperv-is/hv-netvsc/protocol";
 import type { PacketRecord, Trace, TraceRecord } from "@hyperv-is/hyperv-host/trace";
 import { isRead } from "./replay/replay-disks.js";
 import { liveSession } from "./replay/live-session.js";
@@ -172,6 +172,28 @@ describe("an answer that is another than the recorded one is found", () => {
       const mutated = { ...network.trace, records: mutant };
       expect(() => replay(mutated, network.provenance.host)).toThrow(/in byte \d+ of the data/);
     }
+  });
+
+  test("what is said of a link, and when", () => {
+    const { trace: session, provenance } = fixtures.find(({ name }) => name === "freebsd-network")!;
+    const { records } = session;
+    const says = (status: number): number =>
+      records.findIndex(
+        (record) =>
+          record.kind === "packet" &&
+          record.type === PacketType.transferPages &&
+          get32(record.data!.bytes, 0) === RndisType.indicateStatus &&
+          get32(record.data!.bytes, 8) === status,
+      );
+    const replayed = (changed: readonly TraceRecord[]) => (): void =>
+      replay({ ...session, records: changed }, provenance.host);
+    const [down, up] = [says(RndisStatus.mediaDisconnect), says(RndisStatus.mediaConnect)];
+    expect(down).toBeGreaterThan(0);
+    expect(up).toBeGreaterThan(down);
+    expect(replayed(records.toSpliced(down, 1))).toThrow(ReplayMismatch);
+    // It comes back 5 s after it went at the soonest.
+    const { time } = records[up - 1]!;
+    expect(replayed(records.with(up, { ...records[up]!, time }))).toThrow(/sends no such packet/);
   });
 
   test("what is said to a component, and when", () => {

@@ -151,6 +151,7 @@ export class TraceReplay {
 
   #step(record: TraceRecord): void {
     const guest = this.#guest;
+    if (record.kind === "packet" && record.toGuest) this.#cause(record);
     guest.timers.advance(Math.max(0, record.time / 10_000 - guest.timers.now()));
     switch (record.kind) {
       case "register":
@@ -227,14 +228,21 @@ export class TraceReplay {
     throw new Answer("says something else", { ...record, payload: actual!.payload });
   }
 
+  /**
+   * Has happen on the network what made the host send a packet. The trace has no time for it: that of the packet, when
+   * it was put, is later. Here it happens when the record before did.
+   */
+  #cause(record: PacketRecord): void {
+    const { instanceId } = this.#channelOf(record).opened;
+    if (!this.#buffers.has(instanceId)) return;
+    this.#settle();
+    this.#network.happen(instanceId, record);
+  }
+
   #comparePacket(record: PacketRecord): void {
     this.#settle();
     const { channel, opened } = this.#channelOf(record);
     const buffers = this.#buffers.get(opened.instanceId);
-    if (buffers !== undefined) {
-      this.#network.happen(opened.instanceId, record);
-      this.#settle();
-    }
     const component = this.#componentOf(opened);
     if (component !== undefined && channel.arrived.length === 0) {
       component.happen(record.bytes.subarray(record.headerBytes));

@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { ExecutedList } from "@hyperv-is/guest-kernel";
 import { checkImageFile, createImageFile, openImageFile } from "@hyperv-is/vhd/node";
-import { bootCommand } from "../src/boot-command.js";
+import { bootCommand } from "../src/bin/boot-command.js";
 import { runCommand, type CommandRun } from "./command-run.js";
 import { NbdClient } from "./nbd-client.js";
 

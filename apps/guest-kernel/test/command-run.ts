@@ -1,5 +1,5 @@
 import { vi } from "vitest";
-import { guestKernelCommand } from "../src/guest-kernel-command.js";
+import { guestKernelCommand } from "../src/bin/guest-kernel-command.js";
 
 /** How a run of the program has ended, and what it has printed. */
 export interface CommandRun {

@@ -5,7 +5,7 @@ import { getopt } from "../src/console/command.js";
 import { parseSize } from "../src/console/commands/dd.js";
 import { humanSize } from "../src/console/commands/gpart.js";
 import { parseLine } from "../src/console/shell.js";
-import { junitReport } from "../src/junit.js";
+import { junitReport } from "../src/bin/junit.js";
 import type { BlockDevice, GuestBuffer } from "../src/kernel/block-device.js";
 import { readPartitionTable } from "../src/kernel/partitions.js";
 

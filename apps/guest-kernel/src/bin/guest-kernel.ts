@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { guestKernelCommand } from "../guest-kernel-command.js";
+import { guestKernelCommand } from "./guest-kernel-command.js";
 import { preferLatency } from "../latency.js";
 
 preferLatency();

@@ -1,5 +1,5 @@
 import type { Violation } from "@hyperv-is/hyperv-host";
-import type { ExecutedList } from "./console/console-client.js";
+import type { ExecutedList } from "../console/console-client.js";
 
 const escapes: Readonly<Record<string, string>> = {
   "&": "&amp;",

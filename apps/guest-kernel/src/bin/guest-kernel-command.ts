@@ -1,8 +1,8 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import manifest from "../package.json" with { type: "json" };
-import { cacheDirectory } from "./cache-directory.js";
-import { UsageMistake } from "./usage-mistake.js";
+import manifest from "../../package.json" with { type: "json" };
+import { cacheDirectory } from "../cache-directory.js";
+import { UsageMistake } from "../usage-mistake.js";
 
 const usage = `usage: guest-kernel boot [options]    boot a guest on the embedded host
        guest-kernel demo              boot one with a sample disk and try it out
@@ -27,10 +27,10 @@ const TOUR = [
 async function demo(args: readonly string[]): Promise<number> {
   if (args[0] === "failover") {
     const { stop, json } = failoverOptions(args.slice(1));
-    const { failoverCommand } = await import("./demo/failover.js");
+    const { failoverCommand } = await import("../demo/failover.js");
     return failoverCommand(stop ? "stop" : "kill", json);
   }
-  const { makeDemoDisk } = await import("./demo/sample-disk.js");
+  const { makeDemoDisk } = await import("../demo/sample-disk.js");
   const path = join(cacheDirectory(), "sample.vhdx");
   await makeDemoDisk(path);
   process.stdout.write(`The sample disk is ${path}; it is made anew when it is missing.\n`);

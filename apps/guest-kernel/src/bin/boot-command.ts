@@ -3,7 +3,7 @@ import { dirname } from "node:path";
 import { parseArgs } from "node:util";
 import type { ShutdownAction } from "@hyperv-is/vmbus-core";
 import type { HostStats } from "@hyperv-is/hyperv-host";
-import { dialectNames, type DialectName } from "./kernel/key-value-pairs.js";
+import { dialectNames, type DialectName } from "../kernel/key-value-pairs.js";
 import {
   SUB_CHANNELS_MAX,
   subChannelPolicies,
@@ -21,26 +21,26 @@ import {
   type HostOptions,
 } from "@hyperv-is/hyperv-host/node";
 import { Interruption } from "@hyperv-is/platform-node";
-import { BootError } from "./boot-error.js";
-import { PROMPT, runTerminal, writeTo } from "./console/terminal.js";
+import { BootError } from "../boot-error.js";
+import { PROMPT, runTerminal, writeTo } from "../console/terminal.js";
 import { junitReport } from "./junit.js";
-import { tune } from "./kernel/tunables.js";
-import type { ExecResult, ExecutedList } from "./console/console-client.js";
-import { CPUS_MAX, boot, type Machine } from "./machine.js";
-import { UsageMistake } from "./usage-mistake.js";
+import { tune } from "../kernel/tunables.js";
+import type { ExecResult, ExecutedList } from "../console/console-client.js";
+import { CPUS_MAX, boot, type Machine } from "../machine.js";
+import { UsageMistake } from "../usage-mistake.js";
 import {
   parseHostThreads,
   parsePins,
   type HostThreads,
   type ThreadCpus,
-} from "./machine-threads.js";
-import { parseNbdExport, type NbdExportOptions } from "./nbd/export-address.js";
+} from "../machine-threads.js";
+import { parseNbdExport, type NbdExportOptions } from "../nbd/export-address.js";
 import {
   nicStackSyntax,
   parseNic,
   type NicOptions,
   type SwitchOptions,
-} from "./machine-network.js";
+} from "../machine-network.js";
 
 /** Exit status when the guest broke a rule and `--violations fail` was given. */
 const STATUS_VIOLATIONS = 3;

@@ -285,7 +285,9 @@ class BootProcessor {
 
   async run(): Promise<void> {
     for (const lent of this.#vcpu.data.program.lent) {
-      const { serveDevices } = await this.#vcpu.during(lentThreads());
+      const { serveDevices } = await this.#vcpu.during(
+        import("@hyperv-is/hyperv-host/node/lent-thread-body"),
+      );
       const devices = await serveDevices(this.#vcpu, lent);
       this.#devices.push(devices);
       // The machine, which is told why, ends this thread.
@@ -319,9 +321,6 @@ class BootProcessor {
     else this.#guest.receive(message as ConsoleRequest);
   }
 }
-
-const lentThreads = (): Promise<typeof import("@hyperv-is/hyperv-host/node/lent-thread-body")> =>
-  import("@hyperv-is/hyperv-host/node/lent-thread-body");
 
 let processor: BootProcessor | ApplicationProcessor | undefined;
 

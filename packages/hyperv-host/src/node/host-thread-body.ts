@@ -60,6 +60,8 @@ export interface DeviceKind<Data extends HostThreadData, Stats extends HostThrea
 export interface HostThreadBody extends Required<Omit<WorkerBody, "main">> {
   /** False if the devices could not be made, which was told: there is nothing to serve. */
   readonly isServing: boolean;
+  /** Closes the devices. */
+  stopped(): Promise<void>;
 }
 
 /** What the entry file of a thread that serves devices calls: opens them, and serves them until the machine stops. */
@@ -72,7 +74,7 @@ export function runHostThread<Data extends HostThreadData, Stats extends HostThr
 /** Opens devices, for a thread that is to drive what this resolves with. */
 export async function beginHostThread<Data extends HostThreadData, Stats extends HostThreadStats>(
   { data, memory, timers, starter, watch }: HostThreadContext<Data>,
-  { open, failureOf }: DeviceKind<Data, Stats>,
+  kind: DeviceKind<Data, Stats>,
 ): Promise<HostThreadBody> {
   const state = new HypervisorState(data.state);
   const bells = new DoorbellBells(state);
@@ -92,11 +94,11 @@ export async function beginHostThread<Data extends HostThreadData, Stats extends
   });
   let devices: HostDevices<Stats> | undefined;
   try {
-    devices = await open({ data, timers, faults, watch });
+    devices = await kind.open({ data, timers, faults, watch });
     devices.serve(worker);
     reply({ kind: "ready" });
   } catch (error) {
-    const failure = failureOf(error);
+    const failure = kind.failureOf(error);
     if (failure === undefined) throw error;
     reply({ kind: "failed", ...failure });
   }
@@ -108,7 +110,7 @@ export async function beginHostThread<Data extends HostThreadData, Stats extends
         reply({ kind: "done", id, result });
         return;
       }
-      const failure = failureOf(error);
+      const failure = kind.failureOf(error);
       if (failure === undefined) throw error;
       reply({ kind: "done", id, failure });
     };

@@ -12,6 +12,8 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Behind the name of what was measured with pinned threads. */
 const ON_ONE_CPU = ", vCPU and disks on one CPU";
+/** And of what was measured without lending the guest's thread to the host. */
+const OWN_THREADS = ", threads of the host's own";
 
 /** Runs a benchmark, and checks what every benchmark prints. */
 function measure(...args: string[]): BenchmarkReport {
@@ -117,7 +119,7 @@ test.runIf(hasPeers("fio", "nbdkit", "qemu-nbd"))(
     const whole = "whole stack: 4 KiB random reads, depth 8";
     const placements = ["", ON_ONE_CPU];
     expect(results.map(({ name, peer }) => [name, / on (\S+) \d/.exec(peer!)?.[1]])).toEqual([
-      ...placements.flatMap((where) =>
+      ...["", OWN_THREADS].flatMap((where) =>
         exported.map((name) => [`NBD export: ${name}${where}`, "nbdkit"]),
       ),
       ...placements.flatMap((where) => ["qemu-nbd", "nbdkit"].map((peer) => [whole + where, peer])),

@@ -30,6 +30,10 @@ const packageOf = (name: string): string =>
   dirname(createRequire(import.meta.url).resolve(`${name}/package.json`));
 const moduleFile = join(packageOf("@hyperv-is/hv-storvsc"), "dist", "hv_storvsc.ko");
 
+/** GUID of the log of a VHDX, in its first header: all zeros once it was closed in good order. */
+const logGuid = (path: string): Uint8Array =>
+  Uint8Array.from(readFileSync(path).subarray(64 * 1024 + 48, 64 * 1024 + 64));
+
 /** Where the driver comes from, or who serves its disks, and the files that `kldstat` then lists. */
 const settings: readonly [string, BootOptions, string[]][] = [
   ["in tree", {}, ["kernel"]],
@@ -232,6 +236,7 @@ describe.each(settings)("with hv-storvsc %s", (setting, common, files) => {
       expect(poweredOff).toBe(true);
       noViolations(machine);
       await expect(machine.exec("true")).rejects.toMatchObject({ code: "ERR_POWERED_OFF" });
+      expect(logGuid(path)).toEqual(new Uint8Array(16));
       const again = await start({ disks: [{ kind: "image", path, readOnly: true }] });
       expect((await again.exec("sha256 -q /dev/da0")).stdout).toBe(hash);
       const refused = await again.exec("dd if=/dev/zero of=/dev/da0 count=1");

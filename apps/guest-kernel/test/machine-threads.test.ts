@@ -109,6 +109,9 @@ describe("the boot processor serves the devices", () => {
       await machine.kthread({ module, args: { how: "throw in a completion" } });
       await expect(machine.ended).rejects.toThrow("told to throw in a completion");
       await machine.shutdown();
+      // The GUID of the log, in the first header: none, once the image was closed in good order.
+      const logGuid = readFileSync(path).subarray(64 * 1024 + 48, 64 * 1024 + 64);
+      expect(Uint8Array.from(logGuid)).toEqual(new Uint8Array(16));
       (await openImageFile(path)).close();
       rmSync(directory, { recursive: true });
     },

@@ -23,7 +23,8 @@ export interface MeasuringOptions {
   readonly progress: (text: string) => void;
 }
 
-interface Pair {
+/** A round of either side, one after the other, in amounts of work per second. */
+export interface Pair {
   readonly subject: number;
   readonly peer: number;
   /** Share of the machine that other processes used. */
@@ -32,16 +33,23 @@ interface Pair {
 
 const FIRST_AMOUNT = 1_000;
 
-/**
- * Measures both sides in turns, in one program and on one machine: after a warm-up that finds out how much
- * work a round takes and is dropped, `runs` pairs, each once the machine is idle. A pair that others
- * disturbed is measured once more, and the better of the two counts.
- */
+/** Measures both sides, as `measurePairs` does, and sums up. */
 export async function compare(
   comparison: Comparison,
   options: MeasuringOptions,
 ): Promise<BenchmarkResult> {
-  const { name, unit, subject, peer, peerRound } = comparison;
+  return comparisonResult(comparison, await measurePairs(comparison, options));
+}
+
+/**
+ * Measures both sides in turns, in one program and on one machine: after a warm-up that finds out how much
+ * work a round takes and is dropped, `runs` pairs, each once the machine is idle, and each in the other order than
+ * the one before. A pair that others disturbed is measured once more, and the better of the two counts.
+ */
+export async function measurePairs(
+  { name, subject, peerRound }: Comparison,
+  options: MeasuringOptions,
+): Promise<Pair[]> {
   const { runs, roundSeconds, processorTime, progress } = options;
   progress(`${name}: warm-up`);
   const amount = await findAmount(subject, roundSeconds);
@@ -49,8 +57,10 @@ export async function compare(
   const pairs: Pair[] = [];
   const measure = async (): Promise<Pair> => {
     const others = processorTime.watch();
+    const isPeerFirst = pairs.length % 2 === 1;
+    const before = isPeerFirst ? await peerRound(peerAmount) : 0;
     const seconds = await subject(amount);
-    const peerSeconds = await peerRound(peerAmount);
+    const peerSeconds = isPeerFirst ? before : await peerRound(peerAmount);
     return {
       subject: amount / seconds,
       peer: peerAmount / peerSeconds,
@@ -64,17 +74,26 @@ export async function compare(
     const again = idle && ProcessorTime.isNoisy(first.othersShare) ? await measure() : first;
     pairs.push(again.othersShare < first.othersShare ? again : first);
   }
+  return pairs;
+}
+
+/**
+ * The medians of some pairs, at least one. The ratio is the median of the pairs' own, each of which is of two rounds
+ * of about the same moment: a machine that changes between pairs moves both sides of one.
+ */
+export function comparisonResult(
+  { name, unit, peer }: Pick<Comparison, "name" | "unit" | "peer">,
+  pairs: readonly Pair[],
+): BenchmarkResult {
   const noisyRuns = pairs.filter(({ othersShare }) => ProcessorTime.isNoisy(othersShare)).length;
-  const value = median(pairs.map((pair) => pair.subject));
-  const peerValue = median(pairs.map((pair) => pair.peer));
   return {
     name,
-    value: significant(value),
+    value: significant(median(pairs.map((pair) => pair.subject))),
     unit,
     peer,
-    peerValue: significant(peerValue),
-    ratio: significant(value / peerValue),
-    runs,
+    peerValue: significant(median(pairs.map((pair) => pair.peer))),
+    ratio: significant(median(pairs.map((pair) => pair.subject / pair.peer))),
+    runs: pairs.length,
     ...(noisyRuns > 0 && { noisyRuns }),
   };
 }

@@ -9,7 +9,7 @@ export interface BenchmarkResult {
   /** What ran beside it in the same run; null for a number that has no peer, and so no ratio. */
   readonly peer: string | null;
   readonly peerValue: number | null;
-  /** Above 1: ours is better. */
+  /** Above 1: ours is better. The median of the pairs' ratios, which need not be that of the medians. */
   readonly ratio: number | null;
   /** Measurements that the medians are of. */
   readonly runs: number;

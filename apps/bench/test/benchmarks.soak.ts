@@ -15,6 +15,9 @@ const ON_ONE_CPU = ", vCPU and disks on one CPU";
 /** And of what was measured without lending the guest's thread to the host. */
 const OWN_THREADS = ", threads of the host's own";
 
+/** Pairs of measurements that a run of the ring benchmark is. */
+const RING_PAIRS = 5;
+
 /** Runs a benchmark, and checks what every benchmark prints. */
 function measure(...args: string[]): BenchmarkReport {
   const { status, stdout, stderr } = bench(...args, "--json", ...SHORT);
@@ -25,9 +28,10 @@ function measure(...args: string[]): BenchmarkReport {
   expect(new Date(report.date).toISOString()).toBe(report.date);
   expect(stderr).toContain("Not included: ");
   for (const { value, peerValue, ratio, runs } of report.results) {
-    expect(runs).toBe(1);
-    if (peerValue !== null) expect(ratio! / (value / peerValue)).toBeCloseTo(1, 2);
-    else expect(ratio).toBeNull();
+    expect(runs).toBe(args[0] === "ring" ? RING_PAIRS : 1);
+    if (peerValue === null) expect(ratio).toBeNull();
+    else if (runs === 1) expect(ratio! / (value / peerValue)).toBeCloseTo(1, 2);
+    else expect(ratio).toBeGreaterThan(0);
   }
   return report;
 }

@@ -1,14 +1,16 @@
 import { expect, test } from "vitest";
-import { compare, median, significant } from "../src/comparison.js";
+import { compare, comparisonResult, median, significant } from "../src/comparison.js";
 import { ProcessorTime, type Ticks } from "../src/processor-time.js";
 
 /**
  * Measures work that takes the time its rate says.
  * @param disturbed - For each round of ours, whether others use half of the machine meanwhile.
+ * @param order - Gets the rounds' sides.
  */
 function measure(
   rates: { subject: number; peer: number },
   disturbed: (round: number) => boolean = () => false,
+  order: string[] = [],
 ): ReturnType<typeof compare> {
   let busy = 0;
   let total = 0;
@@ -20,10 +22,14 @@ function measure(
       unit: "units/s",
       subject: (amount) => {
         if (disturbed(round++)) busy += 50;
+        order.push("ours");
         return Promise.resolve(amount / rates.subject);
       },
       peer: "a peer",
-      peerRound: (amount) => Promise.resolve(amount / rates.peer),
+      peerRound: (amount) => {
+        order.push("peer's");
+        return Promise.resolve(amount / rates.peer);
+      },
     },
     {
       runs: 3,
@@ -44,6 +50,34 @@ test("a comparison gives both rates, and ours by the peer's", async () => {
     ratio: 0.75,
     runs: 3,
   });
+});
+
+test("the ratio is the median of the pairs' own, whose rounds are of the same moment", () => {
+  const pairs = [
+    { subject: 300, peer: 400, othersShare: 0 },
+    // The machine has become ten times as fast: medians of either side by itself are of different machines.
+    { subject: 3000, peer: 4000, othersShare: 0 },
+    { subject: 310, peer: 3900, othersShare: 0.5 },
+    { subject: 3000, peer: 4000, othersShare: 0 },
+    { subject: 290, peer: 390, othersShare: 0 },
+  ];
+  expect(comparisonResult({ name: "work", unit: "units/s", peer: "a peer" }, pairs)).toEqual({
+    name: "work",
+    value: 310,
+    unit: "units/s",
+    peer: "a peer",
+    peerValue: 3900,
+    ratio: 0.75,
+    runs: 5,
+    noisyRuns: 1,
+  });
+});
+
+test("either side is first in turns", async () => {
+  const order: string[] = [];
+  await measure({ subject: 1000, peer: 1000 }, undefined, order);
+  // Behind two rounds of warm-up of each.
+  expect(order.slice(4)).toEqual(["ours", "peer's", "peer's", "ours", "ours", "peer's"]);
 });
 
 test("a pair that others disturbed is measured again, and named if they go on", async () => {

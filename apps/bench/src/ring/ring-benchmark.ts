@@ -6,7 +6,14 @@ import {
   type Benchmark,
   type OptionValues,
 } from "../benchmark.js";
-import { compare, type MeasuringOptions, type Round } from "../comparison.js";
+import {
+  comparisonResult,
+  measurePairs,
+  type Comparison,
+  type MeasuringOptions,
+  type Pair,
+  type Round,
+} from "../comparison.js";
 import type { BenchmarkResult } from "../report.js";
 import { CRing } from "./c-ring.js";
 import { payloadChecksum } from "./payload.js";
@@ -16,6 +23,12 @@ import { PAYLOAD_BYTES_MAX, RingThreads } from "./ring-threads.js";
 /** Data bytes of the ring on both sides. */
 const RING_DATA_BYTES = 1 << 20;
 const PEER = "C ring, two threads";
+const UNIT = "packets/s";
+/**
+ * Both rings are started anew for each run, because where a ring's pages lie in caches, and so its speed, is each start's
+ * own; and a run is several short pairs, because the machine's speed changes within seconds.
+ */
+const PAIRS_PER_START = 5;
 
 /** Names of results end in these. */
 const languages: ReadonlyMap<string, string> = new Map<RingLanguage, string>([
@@ -39,31 +52,47 @@ async function run(values: OptionValues, measuring: MeasuringOptions): Promise<B
       );
   if (availableParallelism() < 2)
     throw new BenchmarkError("two ends that poll need two processors, and this machine has one");
-  const peer = await CRing.start(RING_DATA_BYTES);
-  measuring.processorTime.include(peer.pid);
   const results: BenchmarkResult[] = [];
-  const ours = chosen.map((language) => new RingThreads(language, RING_DATA_BYTES));
-  try {
-    for (const payloadBytes of sizes)
-      for (const batch of batches)
-        for (const [index, language] of chosen.entries())
-          results.push(
-            await compare(
-              {
-                name: `${payloadBytes} B, batch ${batch}${languages.get(language)!}`,
-                unit: "packets/s",
-                subject: roundOf("our ring", ours[index]!, payloadBytes, batch),
-                peer: PEER,
-                peerRound: roundOf("the C ring", peer, payloadBytes, batch),
-              },
-              measuring,
-            ),
-          );
-  } finally {
-    for (const ring of ours) await ring.close();
-    await peer.close();
-  }
+  for (const payloadBytes of sizes)
+    for (const batch of batches)
+      for (const language of chosen)
+        results.push(await compareRings(language, payloadBytes, batch, measuring));
   return results;
+}
+
+async function compareRings(
+  language: RingLanguage,
+  payloadBytes: number,
+  batch: number,
+  measuring: MeasuringOptions,
+): Promise<BenchmarkResult> {
+  const name = `${payloadBytes} B, batch ${batch}${languages.get(language)!}`;
+  const pairs: Pair[] = [];
+  for (let start = 0; start < measuring.runs; start++) {
+    const ours = new RingThreads(language, RING_DATA_BYTES);
+    const peer = await CRing.start(RING_DATA_BYTES);
+    measuring.processorTime.include(peer.pid);
+    try {
+      const comparison: Comparison = {
+        name: `${name}, start ${start + 1}`,
+        unit: UNIT,
+        peer: PEER,
+        subject: roundOf("our ring", ours, payloadBytes, batch),
+        peerRound: roundOf("the C ring", peer, payloadBytes, batch),
+      };
+      pairs.push(
+        ...(await measurePairs(comparison, {
+          ...measuring,
+          runs: PAIRS_PER_START,
+          roundSeconds: measuring.roundSeconds / PAIRS_PER_START,
+        })),
+      );
+    } finally {
+      await ours.close();
+      await peer.close();
+    }
+  }
+  return comparisonResult({ name, unit: UNIT, peer: PEER }, pairs);
 }
 
 function roundOf(who: string, ring: Ring, payloadBytes: number, batch: number): Round {
@@ -82,6 +111,7 @@ export const ring: Benchmark = {
   help: `  --sizes LIST      payload bytes; 64,1514,4096,65536 unless given
   --batch LIST      packets that are published at a time; 1,32 unless given
   --language LIST   what our ring works in: wasm unless given, typescript
+                    A run is a start of both rings and ${PAIRS_PER_START} pairs of measurements, each a fifth as long.
 `,
   options: {
     sizes: { type: "string", default: "64,1514,4096,65536" },

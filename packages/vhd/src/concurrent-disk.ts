@@ -3,6 +3,7 @@ import { type AsyncFile, type Ended } from "./block-file.js";
 import { type FlushSteps } from "./flush-steps.js";
 import { type MemoryRuns, RunCursor } from "./memory-runs.js";
 import { type MappedDisk } from "./virtual-disk.js";
+import { zeroBytes } from "./zero-bytes.js";
 
 /** What must have ended before a call may begin. */
 type After = "nothing" | "flush" | "everything";
@@ -151,7 +152,8 @@ export class ConcurrentDisk {
       for (let done = 0; done < lengthBytes;) {
         const run = this.disk.resolve(sector + this.#sectors(done), lengthBytes - done);
         const targets = cursor.take(run);
-        if (this.disk.resolvedPosition < 0) for (const target of targets) target.fill(0);
+        if (this.disk.resolvedPosition < 0)
+          for (const target of targets) zeroBytes(target, 0, target.byteLength);
         else this.#file.read(this.disk.resolvedPosition, targets, transfer.begin());
         done += run;
       }

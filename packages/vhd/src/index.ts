@@ -19,3 +19,4 @@ export { RawDisk } from "./raw-disk.js";
 export { chsGeometry, type Geometry, type VhdDescription } from "./vhd/index.js";
 export { type VhdxDescription } from "./vhdx/index.js";
 export { type ImageFormat, type MappedDisk, type VirtualDisk } from "./virtual-disk.js";
+export { zeroBytes } from "./zero-bytes.js";

@@ -1,5 +1,5 @@
 import { IO_UNSUPPORTED, IoRing } from "@hyperv-is/platform-node";
-import type { MappedDisk } from "@hyperv-is/vhd";
+import { zeroBytes, type MappedDisk } from "@hyperv-is/vhd";
 import type { DataBuffer } from "../storvsp/data-buffer.js";
 import type { AsyncDiskBackend, BackendEnded } from "../storvsp/disk-backend.js";
 import { ImmediateBackend } from "../storvsp/immediate-backend.js";
@@ -135,7 +135,7 @@ export class IoRingBackend implements AsyncDiskBackend {
         const address = buffer.runAddress(run) + runOffset;
         const rest = buffer.runLength(run) - runOffset;
         const length = Math.min(rest, extent - covered);
-        if (position < 0) buffer.bytes.fill(0, address, address + length);
+        if (position < 0) zeroBytes(buffer.bytes, address, address + length);
         else if (this.#pieces === PIECES_MAX) {
           this.#pieces = first;
           if (first === 0) return false;

@@ -1,5 +1,6 @@
 import { fdatasync, readv, writev } from "node:fs";
 import { type AsyncFile, type Ended } from "../block-file.js";
+import { zeroBytes } from "../zero-bytes.js";
 import { fileError, isInterrupted } from "./file-error.js";
 
 /**
@@ -31,7 +32,7 @@ export class AsyncNodeFile implements AsyncFile {
         return;
       }
       // What lies past the end of the file reads as zero.
-      for (const target of rest) target.fill(0);
+      for (const target of rest) zeroBytes(target, 0, target.byteLength);
       ended();
     });
   }

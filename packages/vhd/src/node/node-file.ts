@@ -1,5 +1,6 @@
 import { closeSync, fdatasyncSync, fstatSync, ftruncateSync, readSync, writeSync } from "node:fs";
 import { type BlockFile } from "../block-file.js";
+import { zeroBytes } from "../zero-bytes.js";
 import { AsyncNodeFile } from "./async-node-file.js";
 import { fileError, isInterrupted } from "./file-error.js";
 import { type Lock } from "./lock.js";
@@ -41,7 +42,7 @@ export class NodeFile implements BlockFile {
       const offset = targetOffset + done;
       const count = this.#readSome(position + done, target, offset, lengthBytes - done);
       if (count === 0) {
-        target.fill(0, offset, targetOffset + lengthBytes);
+        zeroBytes(target, offset, targetOffset + lengthBytes);
         return;
       }
       done += count;

@@ -4,6 +4,7 @@ import { ImageError } from "../errors.js";
 import { finishFlush, type FlushSteps } from "../flush-steps.js";
 import { ImageState } from "../image-state.js";
 import { type MappedDisk } from "../virtual-disk.js";
+import { zeroBytes } from "../zero-bytes.js";
 import { type BlockTable, nextBlockOffset } from "./block-table.js";
 import { NOT_ALLOCATED } from "./dynamic-header.js";
 import { FooterLayout } from "./footer.js";
@@ -87,7 +88,7 @@ export class DynamicVhd implements MappedDisk {
     assertTransfer(this, sector, target, targetOffset, lengthBytes);
     for (let left = lengthBytes; left > 0;) {
       const run = this.resolve(sector, left);
-      if (this.resolvedPosition < 0) target.fill(0, targetOffset, targetOffset + run);
+      if (this.resolvedPosition < 0) zeroBytes(target, targetOffset, targetOffset + run);
       else this.file.read(this.resolvedPosition, target, targetOffset, run);
       sector += run / SECTOR;
       targetOffset += run;

@@ -3,6 +3,7 @@ import { type BlockFile } from "../block-file.js";
 import { finishFlush, type FlushSteps } from "../flush-steps.js";
 import { ImageState } from "../image-state.js";
 import { type ImageFormat, type MappedDisk } from "../virtual-disk.js";
+import { zeroBytes } from "../zero-bytes.js";
 import { type BlockMap, BlockState, blockWord, isAnchor } from "./block-map.js";
 import { type FileSpace } from "./file-space.js";
 import { type Journal } from "./journal.js";
@@ -102,7 +103,7 @@ export class VhdxDisk implements MappedDisk {
     assertTransfer(this, sector, target, targetOffset, lengthBytes);
     for (let left = lengthBytes; left > 0;) {
       const run = this.resolve(sector, left);
-      if (this.resolvedPosition < 0) target.fill(0, targetOffset, targetOffset + run);
+      if (this.resolvedPosition < 0) zeroBytes(target, targetOffset, targetOffset + run);
       else this.file.read(this.resolvedPosition, target, targetOffset, run);
       sector += run / this.logicalSectorBytes;
       targetOffset += run;

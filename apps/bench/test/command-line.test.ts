@@ -1,8 +1,8 @@
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
-import { SHORT, bench } from "./bench-command.js";
+import { SHORT, bench, benchWith } from "./bench-command.js";
 
 const directory = mkdtempSync(join(tmpdir(), "bench-cli-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
@@ -33,6 +33,15 @@ test("an image that is none ends with status 1 and its reason", () => {
   const { status, stderr } = bench("storage", "--image", file, ...SHORT);
   expect(status).toBe(1);
   expect(stderr).toMatch(/^bench storage: .*text\.vhdx/);
+});
+
+test("a ring benchmark that cannot build its peer ends with status 1 and says what to install", () => {
+  const env = { PATH: directory, XDG_CACHE_HOME: directory };
+  const { status, stderr } = benchWith({ env, timeoutMs: 20_000 }, "ring", ...SHORT);
+  expect(status, stderr).toBe(1);
+  expect(stderr).toMatch(
+    availableParallelism() < 2 ? /^bench ring: two ends/ : /^bench ring: .*apt-get install gcc/,
+  );
 });
 
 test("a folder without a guest ends with status 1 and the command that makes one", () => {

@@ -69,8 +69,9 @@ async function compareRings(
   const name = `${payloadBytes} B, batch ${batch}${languages.get(language)!}`;
   const pairs: Pair[] = [];
   for (let start = 0; start < measuring.runs; start++) {
-    const ours = new RingThreads(language, RING_DATA_BYTES);
+    // First: where it cannot be built, no thread of ours keeps the program from its end.
     const peer = await CRing.start(RING_DATA_BYTES);
+    const ours = new RingThreads(language, RING_DATA_BYTES);
     measuring.processorTime.include(peer.pid);
     try {
       const comparison: Comparison = {

@@ -112,7 +112,9 @@ export const ring: Benchmark = {
   help: `  --sizes LIST      payload bytes; 64,1514,4096,65536 unless given
   --batch LIST      packets that are published at a time; 1,32 unless given
   --language LIST   what our ring works in: wasm unless given, typescript
-                    A run is a start of both rings and ${PAIRS_PER_START} pairs of measurements, each a fifth as long.
+
+Each of the --runs is a start of both rings and ${PAIRS_PER_START} pairs of measurements of 1/${PAIRS_PER_START} of --round-ms.
+
 `,
   options: {
     sizes: { type: "string", default: "64,1514,4096,65536" },

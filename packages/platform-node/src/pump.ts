@@ -49,6 +49,8 @@ const QUIET_TURN_MS = 0.02;
 /** After so many of these in a row the turns of the pump are so many times as long. */
 const QUIET_TURNS = 16;
 const QUIET_FACTOR = 8;
+/** Spins count whole microseconds up to here: a fraction, or more, is garbage where it is handed over. */
+const MOST_US = 2 ** 31 - 1;
 /** The longest delay of Node's timers. */
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 
@@ -224,7 +226,7 @@ export class Pump {
     for (let now = began; ;) {
       const found = this.#look(pumped, now) || this.#files?.takeNews() === true;
       now = this.#clock.now();
-      const spunUs = (now - began) * 1e3;
+      const spunUs = Math.min((now - began) * 1e3, MOST_US) | 0;
       if (!found && spunUs < budgetUs) continue;
       if (found || budgetUs > 0) this.#answerSpin.spun(spunUs, found);
       if (found) this.#isSettled = false;
@@ -299,8 +301,9 @@ export class Pump {
   #work(pumped: Pumped): "over" | "idle" | "pause" {
     for (;;) {
       const now = this.#clock.now();
+      const spunUs = Math.min((now - this.#spinning) * 1e3, MOST_US) | 0;
       if (this.#look(pumped, now) || (this.#spinning !== 0 && lookAgain(pumped))) {
-        if (this.#spinning !== 0) this.#spin.spun((now - this.#spinning) * 1e3, true);
+        if (this.#spinning !== 0) this.#spin.spun(spunUs, true);
         this.#spinning = 0;
         this.#isSettled = false;
       } else if (this.#files?.isWatching === true) {
@@ -319,8 +322,8 @@ export class Pump {
       } else if (this.#spinning === 0) {
         if (this.#spin.budgetUs === 0) return "idle";
         this.#spinning = now;
-      } else if ((now - this.#spinning) * 1e3 >= this.#spin.budgetUs) {
-        this.#spin.spun((now - this.#spinning) * 1e3, false);
+      } else if (spunUs >= this.#spin.budgetUs) {
+        this.#spin.spun(spunUs, false);
         this.#spinning = 0;
         return "idle";
       }
@@ -430,7 +433,7 @@ export class Pump {
   }
 }
 
-/** Several looks between two at the clock, which costs as much as one, and garbage besides. */
+/** Several looks between two at the clock, which costs as much as one. */
 function lookAgain(pumped: Pumped): boolean {
   for (let look = 0; look < LOOKS_PER_CLOCK; look++) if (pumped.drain()) return true;
   return false;

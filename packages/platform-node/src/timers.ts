@@ -30,7 +30,9 @@ export class NodeTimers implements Timers {
 
   /** When the next timer is due, on the clock; Infinity when there is none. */
   get nextDeadline(): number {
-    return this.#heap[0]?.deadline ?? Infinity;
+    const first = this.#heap[0];
+    // With ?. the engine would make a number of the deadline, as it does of what may be undefined.
+    return first === undefined ? Infinity : first.deadline;
   }
 
   /** Calls back what is due, in the order of deadlines; true if there was any. What a call-back adds waits for the next time. */

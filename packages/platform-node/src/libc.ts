@@ -21,6 +21,13 @@ export interface LibC {
   readv(fd: number, vectors: bigint, count: number): number;
   writev(fd: number, vectors: bigint, count: number): number;
   shutdown(fd: number, how: number): number;
+  setsockopt(
+    fd: number,
+    level: number,
+    option: number,
+    value: Uint8Array,
+    lengthBytes: number,
+  ): number;
   /**
    * @param entries - Where they are, 8 bytes each: fd i32, events u16, returned events u16.
    * @param timeout - Where it is: seconds and nanoseconds, 64 bits each. 0 for none.
@@ -136,6 +143,9 @@ function bind(koffi: Koffi): LibC {
     readv: library.func("int64_t readv(int fd, uintptr_t vectors, int count)"),
     writev: library.func("int64_t writev(int fd, uintptr_t vectors, int count)"),
     shutdown: library.func("int shutdown(int fd, int how)"),
+    setsockopt: library.func(
+      "int setsockopt(int fd, int level, int option, void *value, unsigned int n)",
+    ),
     ppoll: library.func(
       "int ppoll(uintptr_t entries, unsigned long count, uintptr_t timeout, uintptr_t signals)",
     ),

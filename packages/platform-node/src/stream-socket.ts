@@ -15,6 +15,8 @@ export const SOCKET_BROKEN = -2;
 const EINTR = 4;
 const EAGAIN = 11;
 const SHUT_WR = 1;
+const SOL_SOCKET = 1;
+const SO_SNDBUF = 7;
 /** Pieces that the system takes in one call. */
 const PIECES_PER_CALL = 1024;
 /** Pieces that there is room for at first. */
@@ -80,6 +82,15 @@ export class StreamSocket {
   /** Bytes that were given to `send` and that the system does not have yet. */
   get waitingBytes(): number {
     return this.#waitingBytes;
+  }
+
+  /**
+   * Asks the system to hold so many bytes that the peer has not read yet, of which it gives as many as `net.core.wmem_max`
+   * allows. For a socket of the unix family: of TCP it finds out by itself what is of use, until it is asked.
+   */
+  setSendBuffer(lengthBytes: number): void {
+    const value = new Uint8Array(Int32Array.of(lengthBytes).buffer);
+    this.#libc.setsockopt(this.#fd, SOL_SOCKET, SO_SNDBUF, value, value.byteLength);
   }
 
   /** Takes what has come into `received`, from its beginning. @returns How many bytes, or one of `SOCKET_`. */

@@ -173,6 +173,22 @@ describe.skipIf(reason !== undefined).each(["unix", "TCP"])("a socket of %s", (f
     expect(stream.waitingBytes).toBe(0);
   });
 
+  test("has the system hold as much as it is asked to", () => {
+    const heldBytes = (): number => {
+      for (let at = 0; at + 4096 <= MEMORY_BYTES; at += 4096)
+        stream.send(memory.bytes.subarray(at, at + 4096), () => undefined);
+      const { waitingBytes } = stream;
+      expect(stream.flush()).toBe("blocked");
+      const held = waitingBytes - stream.waitingBytes;
+      stream.drop();
+      return held;
+    };
+    stream.setSendBuffer(32 * 1024);
+    const least = heldBytes();
+    stream.setSendBuffer(128 * 1024);
+    expect(heldBytes()).toBeGreaterThan(least);
+  });
+
   test("tells the peer that nothing more comes, and goes on reading", async () => {
     stream.send(memory.bytes.subarray(0, 10), () => undefined);
     expect(stream.flush()).toBe("sent");

@@ -4,6 +4,8 @@ import type { ByteStream, StreamPump, StreamUser } from "./byte-stream.js";
 
 /** Taken by one system call at most. */
 const RECEIVE_BYTES = 256 * 1024;
+/** What a client on this system may have waiting: enough that it and this thread seldom wait for each other. */
+const SEND_BYTES = 1024 * 1024;
 
 /** A stream that the thread's pump reads and writes, past Node: what can be sent after a turn of work goes in one system call. */
 export class PumpedStream implements ByteStream {
@@ -33,6 +35,8 @@ export class PumpedStream implements ByteStream {
     this.#user = user;
     this.#pump = pump;
     this.#stream = new StreamSocket(fd, pump.memory, RECEIVE_BYTES);
+    const isUnix = socket.remoteFamily === undefined;
+    if (isUnix) this.#stream.setSendBuffer(SEND_BYTES);
     socket.on("error", () => undefined);
     socket.on("close", () => this.#closed());
     this.#unwatch = pump.watch(fd, () => (this.#hasNews = true));

@@ -1,6 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { createRequire } from "node:module";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import {
   createDoorbells,
   Pump,
@@ -140,6 +140,25 @@ describe.each(kinds)("a pump that is %s", (kind) => {
     const pump = pumpOf(kind);
     const work = pump.during(Promise.reject(new Error("as asked")));
     await expect(work).rejects.toThrow("as asked");
+  });
+
+  test("ends its spin when its process has been stopped for an hour meanwhile", async () => {
+    let now = 1;
+    const pump = pumpOf(kind, { spinLimitUs: 1_000, clock: { now: () => now } });
+    const { doorbell } = pump;
+    const arm = vi.spyOn(doorbell, "arm").mockImplementationOnce(() => {
+      doorbell.requestStop();
+      return 0;
+    });
+    let looks = 0;
+    await pump.run({
+      drain() {
+        if (++looks === 1_000) now += 3_600_000;
+        if (looks === 10_000) doorbell.requestStop();
+        return false;
+      },
+    });
+    expect(arm).toHaveBeenCalledOnce();
   });
 
   test("uses less than 1 % of a core when idle", async () => {
@@ -299,7 +318,7 @@ test("promises go on between two looks of an async pump, while it works and whil
   expect(hops).toBe(50);
 });
 
-test("looks at the clock seldom while it spins, since that leaves garbage", async () => {
+test("looks at the clock seldom while it spins, since that costs as much as a look for work", async () => {
   let readings = 0;
   const clock = { now: () => (readings++, 1) };
   const pump = pumpOf("async", { spinLimitUs: 1_000, clock });

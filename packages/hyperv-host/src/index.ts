@@ -79,7 +79,6 @@ export {
   type SavedGpadl,
   type SavedOpening,
   type SavedPartition,
-  type SavedViolations,
 } from "./saved-partition.js";
 export {
   Component,
@@ -112,7 +111,7 @@ export {
   type TimeSourceStats,
 } from "./integration/index.js";
 export { absentService } from "./absent-service.js";
-export { Violations, type Violation } from "./violations.js";
+export { Violations, type SavedViolations, type Violation } from "./violations.js";
 export { FaultPlanError, faultKinds, parseFaultPlan } from "./fault-rules.js";
 export {
   FaultPlan,
@@ -187,7 +186,13 @@ export {
   type TransferDamage,
 } from "./netvsp/damage.js";
 export { NetworkAdapter } from "./netvsp/network-adapter.js";
-export type { NicConfig, NicCounters, NicOptions, NicStats } from "./netvsp/nic-config.js";
+export type {
+  CaptureStats,
+  NicConfig,
+  NicCounters,
+  NicOptions,
+  NicStats,
+} from "./netvsp/nic-config.js";
 export { Frame, NO_VLAN_TAG, OneRun } from "./switch/frame.js";
 export { privateMemory, type FrameMemory } from "./switch/frame-memory.js";
 export { formatMac, parseMac } from "./switch/mac-address.js";
@@ -205,7 +210,6 @@ export { VirtualSwitch, type VirtualSwitchOptions } from "./switch/virtual-switc
 export {
   networkAdapterId,
   type CaptureConfig,
-  type CaptureStats,
   type NetworkConfig,
   type SocketUplink,
   type TapUplink,

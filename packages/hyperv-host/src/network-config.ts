@@ -50,13 +50,6 @@ export interface CaptureConfig {
   readonly count?: number;
 }
 
-/** What a capture has: plain data. */
-export interface CaptureStats {
-  readonly path: string;
-  /** Frames in the file, or on their way to it. */
-  readonly frames: number;
-}
-
 /** The network of a machine: plain data, fit for a worker. Adapters of one switch reach each other. */
 export interface NetworkConfig {
   readonly switches: readonly SwitchConfig[];

@@ -1,6 +1,6 @@
 import { VmbusError } from "@hyperv-is/vmbus-core";
 import type { GpaRange, Guid, NtStatus } from "@hyperv-is/vmbus-core/protocol";
-import type { Violation } from "./violations.js";
+import type { SavedViolations } from "./violations.js";
 import type { OpenRequest } from "./vmbus/channel.js";
 import type { ConnectionInfo } from "./vmbus/connection.js";
 import type { MessageTarget } from "./vmbus/effects.js";
@@ -43,12 +43,6 @@ export interface SavedBus {
   readonly areOffered: boolean;
   readonly target: MessageTarget;
   readonly channels: readonly SavedChannel[];
-}
-
-/** What was wrong so far. */
-export interface SavedViolations {
-  readonly list: readonly Violation[];
-  readonly counts: Readonly<Record<string, number>>;
 }
 
 /**

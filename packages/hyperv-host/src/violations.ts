@@ -1,5 +1,4 @@
 import type { Clock } from "@hyperv-is/vmbus-core";
-import type { SavedViolations } from "./saved-partition.js";
 
 /** A rule of the protocol that the guest broke. */
 export interface Violation {
@@ -11,6 +10,12 @@ export interface Violation {
   readonly relid?: number;
   /** Milliseconds of the host's clock. */
   readonly atMs: number;
+}
+
+/** What was wrong so far: plain data. */
+export interface SavedViolations {
+  readonly list: readonly Violation[];
+  readonly counts: Readonly<Record<string, number>>;
 }
 
 /** Violations whose details are kept unless told otherwise. */

@@ -1,6 +1,5 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import type { NicStats } from "../netvsp/nic-config.js";
-import type { CaptureStats } from "../network-config.js";
+import type { CaptureStats, NicStats } from "../netvsp/nic-config.js";
 import { ControlError } from "./control-error.js";
 import { method, type ControlledCaptures, type ControlledMachine } from "./control-method.js";
 

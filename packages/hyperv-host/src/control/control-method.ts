@@ -3,7 +3,8 @@ import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { FieldRule } from "../field-rules.js";
 import type { HostStats } from "../host-stats.js";
 import type { IntegrationRequest } from "../integration/index.js";
-import type { CaptureConfig, CaptureStats } from "../network-config.js";
+import type { CaptureStats } from "../netvsp/nic-config.js";
+import type { CaptureConfig } from "../network-config.js";
 import type { VmbusServer } from "../vmbus/server.js";
 
 /** What a machine lets the clients of its control socket see and do. */

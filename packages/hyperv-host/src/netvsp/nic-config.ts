@@ -1,5 +1,4 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
-import type { CaptureStats } from "../network-config.js";
 import type { BandwidthOptions, PortCounters, VlanMode } from "../switch/switch-port.js";
 
 /** How a network adapter behaves towards its guest: plain data. */
@@ -89,6 +88,13 @@ export function newNicCounters(): NicCounters {
     controlMessages: 0,
     faults: 0,
   };
+}
+
+/** What a capture has: plain data. */
+export interface CaptureStats {
+  readonly path: string;
+  /** Frames in the file, or on their way to it. */
+  readonly frames: number;
 }
 
 /** What an adapter and its port have done. */

@@ -12,7 +12,7 @@ import type {
   HostThreadReply,
   HostThreadRequest,
   HostThreadStats,
-} from "./host-thread.js";
+} from "./host-thread-messages.js";
 import { realTime } from "./real-time.js";
 import type { DeviceKind } from "./host-thread-body.js";
 

@@ -10,7 +10,7 @@ import type {
   HostThreadReply,
   HostThreadRequest,
   HostThreadStats,
-} from "./host-thread.js";
+} from "./host-thread-messages.js";
 import { TraceFile } from "./trace-file.js";
 
 /** The devices of a thread. */

@@ -1,7 +1,7 @@
 import { CpuLink, Doorbell, DoorbellCause, type Vcpu } from "@hyperv-is/platform-node";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
 import type { DiskWorkerData } from "./disk-devices.js";
-import type { HostThreadData } from "./host-thread.js";
+import type { HostThreadData } from "./host-thread-messages.js";
 import {
   beginHostThread,
   type HostThreadBody,

@@ -5,7 +5,7 @@ import {
   type WorkerExit,
   type WorkerHandle,
 } from "@hyperv-is/platform-node";
-import type { HostThreadData } from "./host-thread.js";
+import type { HostThreadData } from "./host-thread-messages.js";
 
 /** Devices for the thread of a virtual processor to serve; `port` goes into the `transfer` of its worker. */
 export interface LentThreadData {

@@ -1,7 +1,7 @@
 import type { Guid } from "@hyperv-is/vmbus-core/protocol";
 import type { NicStats } from "../netvsp/nic-config.js";
 import type { CaptureConfig, NetworkConfig } from "../network-config.js";
-import type { HostThreadData, HostThreadStats } from "./host-thread.js";
+import type { HostThreadData, HostThreadStats } from "./host-thread-messages.js";
 import type { DeviceKind } from "./host-thread-body.js";
 import { NetworkError, NetworkSet, type AdapterChange } from "./network-set.js";
 

@@ -12,7 +12,8 @@ import { FaultPlan, faultStats, type FaultPlanData } from "../faults.js";
 import type { HostStats } from "../host-stats.js";
 import { GuestError, type GuestErrorCode, type IntegrationRequest } from "../integration/index.js";
 import { HypervisorState } from "../hypervisor/hypervisor-state.js";
-import type { CaptureConfig, CaptureStats, NetworkConfig } from "../network-config.js";
+import type { CaptureStats } from "../netvsp/nic-config.js";
+import type { CaptureConfig, NetworkConfig } from "../network-config.js";
 import type { ControllerConfig } from "../storvsp/controller-config.js";
 import type { Violations } from "../violations.js";
 import type { BusOptions } from "../vmbus/connection.js";
@@ -22,12 +23,8 @@ import type { DiskWorkerData, DiskWorkerStats } from "./disk-devices.js";
 import { DiskError, needsEventLoop } from "./disk-set.js";
 import { DoorbellBells, HostCause } from "./doorbell-bells.js";
 import type { LentThreadData } from "./lent-thread.js";
-import {
-  HostThread,
-  type HostThreadData,
-  type HostThreadOptions,
-  type HostThreadStats,
-} from "./host-thread.js";
+import { HostThread, type HostThreadOptions } from "./host-thread.js";
+import type { HostThreadData, HostThreadStats } from "./host-thread-messages.js";
 import { NetworkError, networkNeedsEventLoop, type AdapterChange } from "./network-set.js";
 import type { NetworkRequest, NetworkWorkerData, NetworkWorkerStats } from "./network-devices.js";
 import { TraceFile, type TraceFileOptions } from "./trace-file.js";

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -105,6 +105,13 @@ describe.each([
     await closed;
     expect(happened).toEqual(["ended", "closed"]);
   });
+
+  if (who === "the pump" && family === "unix")
+    test("has the system hold more for the client than it does unless it is asked", async () => {
+      const { sent } = await sendTooMuch();
+      const unaskedBytes = Number(readFileSync("/proc/sys/net/core/wmem_default", "utf8"));
+      expect(sent.byteLength - stream.waitingBytes).toBeGreaterThan(1.5 * unaskedBytes);
+    });
 
   test("gives back what waits when the client is gone, and says so once", async () => {
     const { pieces, done } = await sendTooMuch();

@@ -225,7 +225,7 @@ class ReadComparison {
     );
   }
 
-  /** What a read costs besides time, from one more round each; of the heap from `runs`, since idle looks at the clock leave garbage. */
+  /** What a read costs besides time, from one more round each; of the heap from `runs`, since the engine compiles in its own time. */
   async costs(runs: number): Promise<BenchmarkResult[]> {
     const requests = this.#requests;
     const plan = this.#plan(requests, "first-words");
@@ -278,7 +278,7 @@ export const storage: Benchmark = {
   leftOut: [
     "a storage device; the file is in the page cache, and at most 1 GiB of its data is read.",
     "writes, flushes, and whatever a guest does with the data.",
-    "what the pumps allocate in 'heap of the host', which is measured in one thread, on a sparse image; the heap of the vCPU grows by its pump's promises too.",
+    "what the pumps allocate in 'heap of the host', which is measured in one thread, on a sparse image; the heap of the vCPU grows by turns of Node's event loop too.",
   ],
   run,
 };

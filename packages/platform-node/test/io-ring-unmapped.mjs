@@ -5,7 +5,8 @@ import koffi from "koffi";
 import { createGuestMemory, IoRing } from "@hyperv-is/platform-node";
 
 const RLIMIT_AS = 9;
-const ENTRIES = 32_768;
+/** What three rings take together is well below what a user may lock, 8 MiB: the system frees them some time after they are closed. */
+const ENTRIES = 8192;
 /** Bytes of the map of both rings, which that of the entries exceeds: 64 for each of them. */
 const ringBytes = ENTRIES * 4 + ENTRIES * 2 * 16;
 

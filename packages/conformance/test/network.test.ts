@@ -11,6 +11,8 @@ const replayedStory = networkStories.find((story) => story === process.env["SIM_
 const first = Number(replayed ?? Date.now() % 1_000_000_007);
 /** How long the share of the campaign takes that runs every time. */
 const SHARE_MS = 2_500;
+/** As many schedules there are at least: a third to a half of them see each thing that is to be seen. */
+const SHARE_SCHEDULES = 24;
 /** Schedules in which a mutant has to be caught. */
 const MUTANT_SCHEDULES = 60;
 
@@ -38,7 +40,11 @@ describe.runIf(replayed === undefined)(`the network under seeded schedules, from
       const seen = { arrived: 0, fullRings: 0, faults: 0, subChannelFrames: 0, superFrames: 0 };
       let schedules = 0;
       // Each story has its turn: about half of the schedules have one on top of what is drawn.
-      for (let seed = first; performance.now() < end || schedules < 6; seed++, schedules++) {
+      for (
+        let seed = first;
+        performance.now() < end || schedules < SHARE_SCHEDULES;
+        seed++, schedules++
+      ) {
         const story =
           seed % 2 === 0 ? undefined : networkStories[(seed >>> 1) % networkStories.length]!;
         try {

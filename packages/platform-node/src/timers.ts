@@ -31,7 +31,7 @@ export class NodeTimers implements Timers {
   /** When the next timer is due, on the clock; Infinity when there is none. */
   get nextDeadline(): number {
     const first = this.#heap[0];
-    // With ?. the engine would make a number of the deadline, as it does of what may be undefined.
+    // With ?. the engine would put the deadline on the heap at each look, as it does with what may be undefined.
     return first === undefined ? Infinity : first.deadline;
   }
 
